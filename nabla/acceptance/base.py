@@ -1,0 +1,58 @@
+"""Acceptance rules: whether a proposal replaces the current response."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+
+from nabla.errors import ConfigError, NumericalError
+from nabla.registry import Registry
+from nabla.types import Trajectory
+
+
+class Acceptance(ABC):
+    """Chooses between two immutable trajectories; settings only."""
+
+    @property
+    def needs_reward(self) -> bool:
+        """Whether both trajectories must be scored."""
+        return True
+
+    @abstractmethod
+    def rule(
+        self, current: Trajectory, proposal: Trajectory, generator: torch.Generator
+    ) -> bool:
+        """Whether the proposal is accepted; rewards are finite where the rule needs them."""
+
+    def accept(
+        self, current: Trajectory, proposal: Trajectory, generator: torch.Generator
+    ) -> bool:
+        """Checks the rewards, then applies the rule.
+
+        Raises ConfigError for a missing reward and NumericalError for one that is not finite.
+        """
+        if self.needs_reward:
+            for trajectory in (current, proposal):
+                reward_of(trajectory)
+        return bool(self.rule(current, proposal, generator))
+
+
+acceptances: Registry[Acceptance] = Registry("acceptance", lambda: Acceptance)
+
+
+def reward_of(trajectory: Trajectory) -> float:
+    """The trajectory's reward, checked to be there and finite."""
+    reward = trajectory.reward
+    if reward is None:
+        raise ConfigError(
+            "This acceptance rule compares rewards, and there is none",
+            fix="Pass a reward model (rm=...) or a Python reward, or choose acceptance 'always'.",
+        )
+    if not torch.isfinite(torch.tensor(reward)):
+        raise NumericalError(
+            "The reward is not finite",
+            got=reward,
+            fix="Check the reward model's weights and its dtype.",
+        )
+    return reward

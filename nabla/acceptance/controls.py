@@ -1,0 +1,36 @@
+"""Controls: always and never."""
+
+from __future__ import annotations
+
+import torch
+
+from nabla.acceptance.base import Acceptance, acceptances
+from nabla.types import Trajectory
+
+
+@acceptances.register("always")
+class Always(Acceptance):
+    """Accept every proposal: the control without rejection sampling. Needs no reward."""
+
+    @property
+    def needs_reward(self) -> bool:
+        return False
+
+    def rule(
+        self, current: Trajectory, proposal: Trajectory, generator: torch.Generator
+    ) -> bool:
+        return True
+
+
+@acceptances.register("never")
+class Never(Acceptance):
+    """Accept no proposal: the rollout itself, at the cost of the method. Needs no reward."""
+
+    @property
+    def needs_reward(self) -> bool:
+        return False
+
+    def rule(
+        self, current: Trajectory, proposal: Trajectory, generator: torch.Generator
+    ) -> bool:
+        return False

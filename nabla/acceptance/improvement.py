@@ -1,0 +1,32 @@
+"""Rules that want a better reward."""
+
+from __future__ import annotations
+
+import torch
+
+from nabla.acceptance.base import Acceptance, acceptances, reward_of
+from nabla.schedulers.base import require_finite
+from nabla.types import Trajectory
+
+
+@acceptances.register("strict")
+class Strict(Acceptance):
+    """Accept a strictly higher reward (the paper, Algorithm 1)."""
+
+    def rule(
+        self, current: Trajectory, proposal: Trajectory, generator: torch.Generator
+    ) -> bool:
+        return reward_of(proposal) > reward_of(current)
+
+
+@acceptances.register("margin")
+class Margin(Acceptance):
+    """Accept a reward higher by more than ``margin`` (reward logits): robust to a noisy reward."""
+
+    def __init__(self, margin: float = 0.5) -> None:
+        self.margin = require_finite("margin", margin, minimum=0.0)
+
+    def rule(
+        self, current: Trajectory, proposal: Trajectory, generator: torch.Generator
+    ) -> bool:
+        return reward_of(proposal) > reward_of(current) + self.margin

@@ -1,0 +1,37 @@
+"""Metropolis rule: sampling instead of climbing."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from nabla.acceptance.base import Acceptance, acceptances, reward_of
+from nabla.errors import ConfigError
+from nabla.schedulers.base import require_finite
+from nabla.types import Trajectory
+
+
+@acceptances.register("metropolis")
+class Metropolis(Acceptance):
+    """Accept with probability ``min(1, exp((r' - r) / temperature))`` (Metropolis et al., 1953).
+
+    For proposals drawn from π itself this leaves ``π e^{r / temperature}`` invariant, the optimum of
+    KL-regularised RL with λ = 1/temperature (SPEC section 2).
+    """
+
+    def __init__(self, temperature: float = 1.0) -> None:
+        self.temperature = require_finite("temperature", temperature)
+        if self.temperature <= 0:
+            raise ConfigError(
+                "temperature must be positive",
+                got=temperature,
+                fix="Use acceptance 'strict' for the limit of temperature 0.",
+            )
+
+    def rule(
+        self, current: Trajectory, proposal: Trajectory, generator: torch.Generator
+    ) -> bool:
+        gain = reward_of(proposal) - reward_of(current)
+        draw = float(torch.rand((), generator=generator, dtype=torch.float64))
+        return draw < math.exp(min(gain / self.temperature, 0.0))

@@ -1,0 +1,42 @@
+"""Anchors: which token a hard estimator's forward pass stands at (SPEC section 3)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from nabla.registry import Registry
+
+
+class Anchor(ABC):
+    """Chooses the token at which the gradient is evaluated."""
+
+    @abstractmethod
+    def index(
+        self,
+        scores: Float[Tensor, "*batch k"],
+        reference_scores: Float[Tensor, "*batch k"],
+        chosen: Int[Tensor, "*batch"],
+    ) -> Int[Tensor, "*batch"]:
+        """Index of the hard token.
+
+        Args:
+            scores: current logits, perturbed by the estimator's noise if it has any.
+            reference_scores: initial logits under the same perturbation.
+            chosen: index of the rollout's own token.
+        """
+
+
+anchors: Registry[Anchor] = Registry("anchors", lambda: Anchor)
+
+
+@dataclass(frozen=True, eq=False)
+class AnchorPoint:
+    """An anchor with the rollout it is anchored at."""
+
+    anchor: Anchor
+    reference: Float[Tensor, "*batch k"]
+    chosen: Int[Tensor, "*batch"]

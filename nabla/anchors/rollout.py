@@ -1,0 +1,23 @@
+"""The default: the gradient is evaluated at the text that was written."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from nabla.anchors.base import Anchor, anchors
+
+
+@anchors.register("rollout")
+class RolloutAnchor(Anchor):
+    """Stand at the rollout's own token until the argmax leaves its initial value."""
+
+    def index(
+        self,
+        scores: Float[Tensor, "*batch k"],
+        reference_scores: Float[Tensor, "*batch k"],
+        chosen: Int[Tensor, "*batch"],
+    ) -> Int[Tensor, "*batch"]:
+        now, then = scores.argmax(-1), reference_scores.argmax(-1)
+        return torch.where(now == then, chosen, now)

@@ -1,0 +1,97 @@
+"""Cost accounting (SPEC section 13): model calls, tokens, FLOPs, seconds and peak memory by phase.
+
+A model call is one sequential decoding step or one parallel pass, counted for the problem that asked
+for it as if it had run alone; forward and backward are apart. Nothing is uncounted: the engine adds a
+cost in the same statement block that runs the model, also when the pass then fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+PHASES = ("rollout", "gradient", "reward", "selection")
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What one phase used. Tokens are real ones, padding is apart; seconds are this problem's share of
+    its batches' wall-clock; bytes are the largest extra memory of one batch (CUDA only, else 0)."""
+
+    decode_steps: int = 0
+    forward_passes: int = 0
+    backward_passes: int = 0
+    tokens: int = 0
+    flops: float = 0.0
+    seconds: float = 0.0
+    peak_bytes: int = 0
+
+    @property
+    def calls(self) -> int:
+        """Model calls in all."""
+        return self.decode_steps + self.forward_passes + self.backward_passes
+
+    def __add__(self, other: Usage) -> Usage:
+        merged = {f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)}
+        merged["peak_bytes"] = max(self.peak_bytes, other.peak_bytes)
+        return Usage(**merged)
+
+    def to_dict(self) -> dict[str, float]:
+        """JSON-ready, calls included."""
+        return {"calls": self.calls, **{f.name: getattr(self, f.name) for f in fields(self)}}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Usage by phase, with counts of work that the caches saved."""
+
+    phases: Mapping[str, Usage] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def total(self) -> Usage:
+        """All phases together."""
+        return sum(self.phases.values(), Usage())
+
+    def __add__(self, other: Cost) -> Cost:
+        phases = dict(self.phases)
+        for phase, usage in other.phases.items():
+            phases[phase] = phases.get(phase, Usage()) + usage
+        counts = dict(self.counts)
+        for name, count in other.counts.items():
+            counts[name] = counts.get(name, 0) + count
+        return Cost(phases, counts)
+
+    @staticmethod
+    def sum(costs: Iterable[Cost]) -> Cost:
+        """Of many problems."""
+        return sum(costs, Cost())
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "phases": {phase: usage.to_dict() for phase, usage in self.phases.items()},
+            "total": self.total.to_dict(),
+            "counts": dict(self.counts),
+        }
+
+
+class CostMeter:
+    """Collects the cost of one problem while it runs."""
+
+    def __init__(self) -> None:
+        self._phases: dict[str, Usage] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, phase: str, usage: Usage) -> None:
+        """Adds usage to a phase."""
+        self._phases[phase] = self._phases.get(phase, Usage()) + usage
+
+    def count(self, name: str, number: int = 1) -> None:
+        """Adds to a named counter (cache hits, skipped positions, ...)."""
+        self._counts[name] = self._counts.get(name, 0) + number
+
+    def snapshot(self) -> Cost:
+        """The cost so far."""
+        return Cost(dict(self._phases), dict(self._counts))

@@ -1,0 +1,331 @@
+"""Differentiable Textual Optimization: the inner loop (arXiv 2603.04948, Algorithms 2 and 4)."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from nabla.anchors.base import Anchor, AnchorPoint, anchors
+from nabla.engine import Reference, Session
+from nabla.errors import ConfigError, NumericalError
+from nabla.estimators.base import Estimator, estimators
+from nabla.gradient import TrajectoryGradient
+from nabla.objectives.base import LogitObjective, Objective, objectives
+from nabla.objectives.kl import kl_rows
+from nabla.parameterizations.base import Parameterization, parameterizations
+from nabla.rewards.base import SoftTokens
+from nabla.rows.base import Rows
+from nabla.rows.base import rows as rows_registry
+from nabla.schedulers.base import Schedule, Step, as_schedule
+from nabla.types import Trajectory
+
+log = logging.getLogger(__name__)
+
+#: KL(p_z || p_ref) per token above which a refinement counts as collapsed, nats (SPEC section 2).
+COLLAPSE = 2.0
+
+
+@dataclass(frozen=True)
+class TermReport:
+    """One term at one step: unweighted value, its unit, weight, and share of the logit gradient's norm."""
+
+    value: float
+    unit: str
+    weight: float
+    gradient_share: float
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """One optimisation step.
+
+    Args:
+        step: which.
+        terms: by name.
+        gradient_norm: of the weighted gradient with respect to the parameter.
+        recomputed: whether the models had to be run for it.
+    """
+
+    step: Step
+    terms: dict[str, TermReport]
+    gradient_norm: float
+    recomputed: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Refinement:
+    """Refined rows.
+
+    Args:
+        reference: initial logits and support.
+        logits: refined logits ``[R, K]``.
+        kl: ``KL(p_z || p_ref)`` per row, nats ``[R]``.
+        first: report of the first step.
+        recomputed: number of gradients that needed the models.
+        dropped_mass: largest probability mass outside the support in any row.
+    """
+
+    reference: Reference
+    logits: Float[Tensor, "rows k"]
+    kl: Float[Tensor, " rows"]
+    first: StepReport
+    recomputed: int
+    dropped_mass: float
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether a row has left the language model's distribution by more than 2 nats."""
+        return bool((self.kl > COLLAPSE).any())
+
+
+@dataclass(eq=False)
+class _Cached:
+    """The gradient at the rows it was taken at (Algorithm 4)."""
+
+    rows: Tensor
+    gradient: TrajectoryGradient
+    terms: dict[str, Tensor]
+
+
+class DTO:
+    """Refines the logits of a response by gradient descent on an objective.
+
+    Every argument takes an instance, a registered name, or a dict of a name and arguments.
+
+    Args:
+        estimator: logits → relaxed tokens.
+        objective: what to minimise.
+        anchor: where a hard forward value stands.
+        parameterization: what the optimiser moves.
+        rows: which rows, over which candidates.
+        steps: T.
+        optimizer: name of a class of ``torch.optim``.
+        optimizer_arguments: for its constructor, without the learning rate.
+        learning_rate: η, a number or schedule; the paper's is cosine from 0.01 to 0.001.
+        langevin: temperature of added noise, ``sqrt(2 η · temperature) ξ`` per step; 0 is none, 1 the
+            dynamics of Theorem 4.1 with SGD.
+    """
+
+    def __init__(
+        self,
+        estimator: Estimator | str | dict[str, Any] = "straight-through",
+        objective: Objective | str | dict[str, Any] = "sum",
+        anchor: Anchor | str | dict[str, Any] = "rollout",
+        parameterization: Parameterization | str | dict[str, Any] = "logits",
+        rows: Rows | str | dict[str, Any] = "first",
+        steps: int = 20,
+        optimizer: str = "AdamW",
+        optimizer_arguments: dict[str, Any] | None = None,
+        learning_rate: float | Schedule | str | dict[str, Any] = "cosine",
+        langevin: float | Schedule | str | dict[str, Any] = 0.0,
+    ) -> None:
+        self.estimator = estimators.build(estimator)
+        self.objective = objectives.build(objective)
+        self.anchor = anchors.build(anchor)
+        self.parameterization = parameterizations.build(parameterization)
+        self.rows = rows_registry.build(rows)
+        if steps < 1:
+            raise ConfigError("steps must be at least 1", got=steps)
+        self.steps = steps
+        self.optimizer = optimizer
+        self.optimizer_arguments = dict(optimizer_arguments or {})
+        self.learning_rate = as_schedule(learning_rate)
+        self.langevin = as_schedule(langevin)
+        if self.langevin.bounds[0] < 0:
+            raise ConfigError("langevin is a temperature and must be >= 0", got=langevin)
+        self._optimizer([torch.zeros(1, requires_grad=True)])  # fails here, not after a rollout
+        self.terms = self.objective.terms()
+        self.logit_terms = tuple(
+            t for t in self.terms if isinstance(t.objective, LogitObjective) and t.active
+        )
+        if len({t.name for t in self.terms}) < len(self.terms):
+            raise ConfigError("Two terms share a name", got=[t.name for t in self.terms])
+
+    @property
+    def needs_reward(self) -> bool:
+        """Whether a differentiable reward must be there."""
+        return any(t.objective.needs_reward for t in self.terms if t.active)
+
+    def _optimizer(self, parameters: list[Tensor]) -> torch.optim.Optimizer:
+        cls = getattr(torch.optim, self.optimizer, None)
+        if not (isinstance(cls, type) and issubclass(cls, torch.optim.Optimizer)):
+            names = sorted(
+                n
+                for n, c in vars(torch.optim).items()
+                if isinstance(c, type) and issubclass(c, torch.optim.Optimizer)
+            )
+            raise ConfigError(
+                "Unknown optimizer", got=self.optimizer, fix=f"torch.optim has {', '.join(names)}."
+            )
+        arguments = dict(self.optimizer_arguments)
+        if self.optimizer == "AdamW":
+            arguments.setdefault("weight_decay", 0.0)  # decay would pull logits towards uniform
+        try:
+            made: torch.optim.Optimizer = cls(
+                parameters, lr=self.learning_rate(Step(0, self.steps)), **arguments
+            )
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"torch.optim.{self.optimizer}: {error}", got=arguments) from error
+        return made
+
+    async def refine(self, trajectory: Trajectory, session: Session) -> Refinement:
+        """Refines the rows at the first uncommitted position (Algorithm 2).
+
+        Raises NumericalError if a gradient or the refined logits are not finite.
+        """
+        position = trajectory.committed
+        reference = session.reference(
+            trajectory, self.rows.positions(trajectory), self.rows.support
+        )
+        noise = session.generator("refine", position, session.requests)
+        parameter = self.parameterization.initial(reference).requires_grad_()
+        optimizer = self._optimizer([parameter])
+        anchor = AnchorPoint(self.anchor, reference.logits, reference.chosen)
+        cached: _Cached | None = None
+        first: StepReport | None = None
+        recomputed = 0
+        wants_steps = session.events.hears("on_refine_step")
+
+        for index in range(self.steps):
+            step = Step(index, self.steps)
+            logits = self.parameterization.logits(parameter, reference)
+            relaxed = self.estimator(logits, generator=noise, step=step, anchor=anchor)
+            fresh = cached is None or not self.estimator.reusable(cached.rows, relaxed.detach())
+            if fresh:
+                cached = await self._differentiate(trajectory, reference, relaxed.detach(), session)
+                recomputed += 1
+            assert cached is not None
+            optimizer.zero_grad()
+            if first is None or wants_steps:
+                report = self._report(step, parameter, logits, relaxed, reference, cached, fresh)
+                first = first or report
+                if wants_steps:
+                    session.events.on_refine_step(session.prompt, position, report)
+            self._surrogate(step, logits, relaxed, reference, cached).backward()
+            for group in optimizer.param_groups:
+                group["lr"] = self.learning_rate(step)
+            optimizer.step()
+            self._diffuse(step, parameter, noise)
+
+        with torch.no_grad():
+            refined = self.parameterization.logits(parameter, reference).detach()
+        if bool(torch.isnan(refined).any()) or not math.isfinite(first.gradient_norm if first else 0):
+            raise NumericalError(
+                "Refinement gave NaN logits",
+                got=f"position {position}",
+                fix="Lower learning_rate, or check the models' dtype.",
+            )
+        assert first is not None
+        result = Refinement(
+            reference,
+            refined,
+            kl_rows(refined, reference.logits),
+            first,
+            recomputed,
+            float(reference.dropped_mass.max()),
+        )
+        session.meter.count("refined_positions")
+        session.meter.count("refine_steps", self.steps)
+        if result.collapsed:
+            session.meter.count("collapsed_refinements")
+            log.warning(
+                "Problem %s, position %d: refined rows are up to %.2f nats from the language model; "
+                "lower the learning rate, steps or reward weight, or add a 'kl' term",
+                session.prompt.id, position, float(result.kl.max()),
+            )
+        session.events.on_refine(session.prompt, position, result)
+        return result
+
+    async def _differentiate(
+        self, trajectory: Trajectory, reference: Reference, relaxed: Tensor, session: Session
+    ) -> _Cached:
+        """``∂term/∂y`` over the support, for every trajectory term (Algorithm 4)."""
+        begin = reference.positions.start
+        if self.estimator.hard:
+            index = relaxed.argmax(-1)
+            tokens = trajectory.tokens.clone()
+            own = index if reference.candidates is None else reference.candidates.gather(
+                -1, index.unsqueeze(-1)
+            )[:, 0]
+            tokens[reference.positions] = own.to(tokens)
+            gradient = await session.gradient(trajectory, self.objective, tokens=tokens)
+        else:
+            soft = SoftTokens(begin, reference.candidates, relaxed)
+            gradient = await session.gradient(
+                trajectory, self.objective, start=begin, soft=soft
+            )
+        rows = {
+            name: session.gradient_rows(gradient, part, reference)
+            for name, part in gradient.terms.items()
+        }
+        return _Cached(relaxed, gradient, rows)
+
+    def _surrogate(
+        self, step: Step, logits: Tensor, relaxed: Tensor, reference: Reference, cached: _Cached
+    ) -> Tensor:
+        """``Σ_i y_i^T g_i`` plus the logit terms: its gradient in the parameter is the objective's."""
+        total = logits.new_zeros(())
+        gradient = sum(
+            (t.weight(step) * cached.terms[t.name] for t in self.terms if t.name in cached.terms),
+            torch.zeros_like(relaxed),
+        )
+        total = total + (relaxed * gradient).sum()
+        for term in self.logit_terms:
+            assert isinstance(term.objective, LogitObjective)
+            value = term.objective.value(logits, reference.logits)
+            total = total + term.weight(step) * value
+        return total
+
+    def _report(
+        self,
+        step: Step,
+        parameter: Tensor,
+        logits: Tensor,
+        relaxed: Tensor,
+        reference: Reference,
+        cached: _Cached,
+        fresh: bool,
+    ) -> StepReport:
+        """Each term's value, unit, weight and share of the gradient, by one small backward each."""
+        norms: dict[str, float] = {}
+        values: dict[str, float] = {}
+        total = torch.zeros_like(parameter)
+        for term in self.terms:
+            if not term.active:
+                continue
+            if isinstance(term.objective, LogitObjective):
+                value = term.objective.value(logits, reference.logits)
+            else:
+                value = (relaxed * cached.terms[term.name]).sum()
+            (grad,) = torch.autograd.grad(value, parameter, retain_graph=True)
+            weighted = term.weight(step) * grad
+            total = total + weighted
+            norms[term.name] = float(weighted.norm())
+            values[term.name] = (
+                float(value.detach())
+                if isinstance(term.objective, LogitObjective)
+                else cached.gradient.terms[term.name].value
+            )
+        whole = sum(norms.values()) or 1.0
+        reports = {
+            t.name: TermReport(
+                values[t.name], t.objective.unit, t.weight(step), norms[t.name] / whole
+            )
+            for t in self.terms
+            if t.name in values
+        }
+        return StepReport(step, reports, float(total.norm()), fresh)
+
+    def _diffuse(self, step: Step, parameter: Tensor, noise: torch.Generator) -> None:
+        temperature = self.langevin(step)
+        if temperature > 0:
+            scale = math.sqrt(2 * self.learning_rate(step) * temperature)
+            draws = torch.randn(parameter.shape, generator=noise, dtype=parameter.dtype)
+            with torch.no_grad():
+                parameter += scale * draws.to(parameter.device)

@@ -1,0 +1,591 @@
+"""The engine: the one place that touches models, counts cost, keeps caches and seeds requests.
+
+A method is sequential code for one problem that awaits a :class:`Session`. The engine advances all live
+problems until each is done or waits, then runs everything that was asked for in padded batches, in the
+order of the problems. There is no event loop and no thread: the same requests always meet in the same
+batches, and a row's randomness depends on (run seed, problem, request number) alone.
+"""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from nabla.callbacks.base import Events
+from nabla.costs import Cost, CostMeter, Usage
+from nabla.errors import ConfigError, NablaError, NumericalError
+from nabla.gradient import GradientComputer, GradientTask, TermGradient, TrajectoryGradient
+from nabla.models.causal_lm import CausalLM
+from nabla.models.runner import Account, PrefixStore, Runner
+from nabla.objectives.base import Objective, Term, TrajectoryObjective
+from nabla.random import derive_key, generator
+from nabla.rewards.base import Response, Reward, SoftTokens
+from nabla.rollouts.base import Continuation, Opening, Rollout, rollouts
+from nabla.schedulers.base import Step
+from nabla.types import Prompt, Sampling, Solution, Trajectory
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, eq=False)
+class Request(ABC):
+    """Something a session asks of the engine. ``group`` requests of a kind run together."""
+
+    kind: ClassVar[str]
+    account: Account
+
+    @property
+    def group(self) -> Any:
+        """Requests run in one batch only with those of an equal group."""
+        return None
+
+
+@dataclass(frozen=True, eq=False)
+class RolloutRequest(Request):
+    """Write a response, or continue one."""
+
+    kind = "rollout"
+    opening: Opening
+
+
+@dataclass(frozen=True, eq=False)
+class ScoreRequest(Request):
+    """Score a response."""
+
+    kind = "score"
+    response: Response
+
+
+@dataclass(frozen=True, eq=False)
+class GradientRequest(Request):
+    """Differentiate an objective at a text."""
+
+    kind = "gradient"
+    terms: tuple[Term, ...]
+    task: GradientTask
+
+    @property
+    def group(self) -> Any:
+        return tuple(id(term.objective) for term in self.terms)
+
+
+class _Wait(Awaitable[list[Any]]):
+    """Hands requests to the engine and receives their results."""
+
+    def __init__(self, requests: Sequence[Request]) -> None:
+        self.requests = list(requests)
+
+    def __await__(self) -> Generator[list[Request], list[Any], list[Any]]:
+        return (yield self.requests)
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """Initial logits of some rows of a trajectory over a support of candidates.
+
+    Args:
+        positions: rows of the response, in order.
+        logits: ``[R, K]``, float32 (float64 for float64 models), ``-inf`` at forbidden ids.
+        candidates: ids per row ``[R, K]``; None means all usable ids in order (K = V).
+        chosen: columns of the trajectory's own tokens ``[R]``.
+        hidden: states that the logits come from ``[R, H]``.
+        project: hidden states ``[R, H]`` → logits ``[R, K]``, differentiable.
+        dropped_mass: probability of the tokens outside the support, per row ``[R]``; it bounds the
+            tail's share of the softmax gradient (SPEC section 7.4).
+    """
+
+    positions: slice
+    logits: Float[Tensor, "rows k"]
+    candidates: Int[Tensor, "rows k"] | None
+    chosen: Int[Tensor, " rows"]
+    hidden: Float[Tensor, "rows hidden"]
+    project: Callable[[Tensor], Tensor]
+    dropped_mass: Float[Tensor, " rows"]
+
+    def ids(self, row: int) -> Int[Tensor, " k"]:
+        """Candidate ids of one row."""
+        if self.candidates is None:
+            return torch.arange(self.logits.shape[-1], device=self.logits.device)
+        return self.candidates[row]
+
+
+class Session:
+    """What one problem's method sees of the engine. Awaits return when the batch has run."""
+
+    def __init__(self, engine: Engine, prompt: Prompt) -> None:
+        self.engine = engine
+        self.prompt = prompt
+        self.meter = CostMeter()
+        self.events: Events = engine.events
+        self.prompt_ids = engine.lm.encode(prompt)
+        self._requests = 0
+        self._gradients: OrderedDict[Any, TrajectoryGradient] = OrderedDict()
+
+    # -- randomness ------------------------------------------------------------------------------
+
+    def generator(self, *labels: object) -> torch.Generator:
+        """A generator for (run seed, problem, labels): the same whatever else runs."""
+        return generator(self.engine.seed, self.prompt.id, "method", *labels)
+
+    @property
+    def requests(self) -> int:
+        """Number of rollouts asked for so far."""
+        return self._requests
+
+    def _next_key(self) -> int:
+        self._requests += 1
+        return derive_key(self.engine.seed, self.prompt.id, "request", self._requests)
+
+    def _account(self, phase: str) -> Account:
+        return Account(self.prompt.id, self.meter, phase)
+
+    # -- the language model writes ---------------------------------------------------------------
+
+    async def rollout(self, sampling: Sampling, n: int = 1) -> list[Trajectory]:
+        """``n`` responses from the prompt, in one batch."""
+        requests = [
+            RolloutRequest(
+                self._account("rollout"),
+                Opening(
+                    self.prompt_ids,
+                    torch.empty(0, dtype=torch.long),
+                    sampling,
+                    self._next_key(),
+                    self._account("rollout"),
+                ),
+            )
+            for _ in range(n)
+        ]
+        found: list[Continuation] = await _Wait(requests)
+        trajectories = [
+            self._trajectory(part, request.opening)
+            for part, request in zip(found, requests, strict=True)
+        ]
+        for trajectory in trajectories:
+            self.events.on_rollout(self.prompt, trajectory)
+        return trajectories
+
+    def _trajectory(self, part: Continuation, opening: Opening) -> Trajectory:
+        return Trajectory(
+            prompt=self.prompt,
+            tokens=part.tokens,
+            finished=part.finished,
+            hidden=part.hidden,
+            log_probs=part.log_probs,
+            entropy=part.entropy,
+            top1=part.top1,
+            noise_keys=torch.full_like(part.tokens, opening.key),
+            sampling=opening.sampling,
+        )
+
+    async def branches(
+        self, trajectory: Trajectory, position: int, tokens: Sequence[int]
+    ) -> list[Trajectory]:
+        """Continuations of ``y_<position`` with each of ``tokens`` in place of ``y_position``.
+
+        Nothing is written behind an end-of-sequence token or at the length limit. The branches keep
+        ``committed`` and have no reward.
+        """
+        heads = [self._replaced(trajectory, position, token) for token in tokens]
+        limit = self.engine.lm.room(len(self.prompt_ids), trajectory.sampling.max_new_tokens)
+        open_ends = [i for i, h in enumerate(heads) if not h.finished and len(h) < limit]
+        requests = [
+            RolloutRequest(
+                self._account("rollout"),
+                Opening(
+                    self.prompt_ids,
+                    heads[i].tokens,
+                    trajectory.sampling,
+                    self._next_key(),
+                    self._account("rollout"),
+                ),
+            )
+            for i in open_ends
+        ]
+        found: list[Continuation] = await _Wait(requests) if requests else []
+        for i, part, request in zip(open_ends, found, requests, strict=True):
+            tail = self._trajectory(part, request.opening)
+            heads[i] = _joined(heads[i], tail)
+        for branch in heads:
+            self.events.on_rollout(self.prompt, branch)
+        return heads
+
+    @torch.no_grad()
+    def _replaced(self, trajectory: Trajectory, position: int, token: int) -> Trajectory:
+        """``y_<position`` and ``token``; its log-probability follows from the row's known one."""
+        head = self.engine.lm.head
+        end = position + 1
+        log_probs = trajectory.log_probs[:end].clone()
+        old = int(trajectory.tokens[position])
+        if token != old:
+            pair = torch.tensor([token, old])
+            new_logit, old_logit = head.logits(trajectory.hidden[position], pair).tolist()
+            log_probs[position] += new_logit - old_logit
+        tokens = trajectory.tokens[:end].clone()
+        tokens[position] = token
+        return replace(
+            trajectory,
+            tokens=tokens,
+            finished=token in self.engine.lm.eos_ids,
+            hidden=trajectory.hidden[:end],
+            log_probs=log_probs,
+            entropy=trajectory.entropy[:end],
+            top1=trajectory.top1[:end],
+            noise_keys=trajectory.noise_keys[:end],
+            reward=None,
+        )
+
+    # -- the reward model judges -----------------------------------------------------------------
+
+    async def score(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
+        """The trajectories with their rewards; one that has a reward is never scored again."""
+        todo = [i for i, t in enumerate(trajectories) if t.reward is None]
+        account = self._account("reward")
+        requests = [
+            ScoreRequest(account, Response(self.prompt, trajectories[i].tokens, account))
+            for i in todo
+        ]
+        values: list[float] = await _Wait(requests) if requests else []
+        scored = list(trajectories)
+        for i, value in zip(todo, values, strict=True):
+            scored[i] = scored[i].with_reward(value)
+        return scored
+
+    # -- gradients -------------------------------------------------------------------------------
+
+    async def gradient(
+        self,
+        trajectory: Trajectory,
+        objective: Objective,
+        *,
+        start: int | None = None,
+        tokens: Int[Tensor, " length"] | None = None,
+        soft: SoftTokens | None = None,
+        phase: str = "gradient",
+    ) -> TrajectoryGradient:
+        """Gradient of the trajectory terms at a hard text or at relaxed rows.
+
+        The gradient at a hard text is a function of the text alone: it is kept and serves every later
+        position of that text (SPEC section 7.1), also after a rejected proposal.
+
+        Args:
+            trajectory: gives the prefix.
+            objective: its trajectory terms are differentiated.
+            start: first position needed; the first uncommitted one by default.
+            tokens: another hard text that agrees with the trajectory before ``start``.
+            soft: relaxed rows.
+            phase: who pays.
+        """
+        terms = trajectory_terms(objective)
+        start = trajectory.committed if start is None else start
+        text = trajectory.tokens if tokens is None else tokens
+        key = (tuple(text.tolist()), tuple(id(t.objective) for t in terms))
+        if soft is None:
+            kept = self._gradients.get(key)
+            if kept is not None and kept.start <= start:
+                self._gradients.move_to_end(key)
+                self.meter.count("gradients_reused")
+                return kept
+        account = self._account(phase)
+        task = GradientTask(self.prompt_ids, trajectory, text, start, soft, account)
+        self.meter.count("gradients_computed")
+        (found,) = await _Wait([GradientRequest(account, terms, task)])
+        gradient: TrajectoryGradient = found
+        if soft is None:
+            self._gradients[key] = gradient
+            while len(self._gradients) > self.engine.kept_gradients:
+                self._gradients.popitem(last=False)
+        return gradient
+
+    def gradient_rows(
+        self,
+        gradient: TrajectoryGradient,
+        part: TermGradient,
+        reference: Reference,
+        phase: str = "gradient",
+    ) -> Float[Tensor, "rows k"]:
+        """``∂/∂y`` of one term (or a weighted total) over the reference's support."""
+        return self.engine.gradients.rows(
+            gradient, part, reference.positions, reference.candidates, self._account(phase)
+        )
+
+    async def gradient_norms(
+        self, trajectory: Trajectory, objective: Objective
+    ) -> tuple[Float[Tensor, " length"], Float[Tensor, " length"]]:
+        """``||∂L/∂y_i||`` per position of the response, plain and centred; NaN at committed ones."""
+        gradient = await self.gradient(trajectory, objective, phase="selection")
+        total = gradient.total(trajectory_terms(objective), Step())
+        found = self.engine.gradients.norms(gradient, total, self._account("selection"))
+        padded = []
+        for norms in found:
+            row = torch.full((len(trajectory),), float("nan"), dtype=norms.dtype)
+            row[gradient.start :] = norms.cpu()
+            padded.append(row)
+        return padded[0], padded[1]
+
+    @torch.no_grad()
+    def reference(
+        self, trajectory: Trajectory, positions: slice, support: int | None = None
+    ) -> Reference:
+        """Initial logits of rows, from the states the rollout kept: no pass through the model.
+
+        Args:
+            trajectory: the current response.
+            positions: rows, contiguous.
+            support: most likely candidates kept per row (the row's own token always is); None: all.
+        """
+        head = self.engine.lm.head
+        hidden = trajectory.hidden[positions].to(head.device)
+        own = trajectory.tokens[positions].to(head.device)
+        account = self._account("gradient")
+        candidates = None
+        if support is None or support >= head.usable:
+            logits = head.logits(hidden)
+            chosen = own
+            dropped = torch.zeros(len(own), dtype=logits.dtype, device=logits.device)
+        else:
+            pieces = []
+            for rows in head.chunks(len(hidden)):
+                full = head.logits(hidden[rows])
+                top = full.topk(support, dim=-1).indices
+                missing = ~(top == own[rows].unsqueeze(-1)).any(-1)
+                top[missing, -1] = own[rows][missing]
+                kept = full.gather(-1, top)
+                pieces.append((top, kept, full.logsumexp(-1) - kept.logsumexp(-1)))
+            candidates = torch.cat([p[0] for p in pieces])
+            logits = torch.cat([p[1] for p in pieces])
+            dropped = -torch.expm1(-torch.cat([p[2] for p in pieces])).clamp_min(0)
+            chosen = (candidates == own.unsqueeze(-1)).int().argmax(-1)
+        account.meter.add("gradient", Usage(flops=head.flops(len(hidden))))
+        width = logits.shape[-1]
+
+        def project(states: Tensor) -> Tensor:
+            flops = 2.0 * len(states) * width * states.shape[-1]
+            account.meter.add("gradient", Usage(flops=2 * flops if states.requires_grad else flops))
+            return head.logits(states, candidates)
+
+        return Reference(positions, logits, candidates, chosen, hidden, project, dropped)
+
+    # -- the answer ------------------------------------------------------------------------------
+
+    def decode(self, tokens: Int[Tensor, " n"]) -> str:
+        """Text of response ids."""
+        return self.engine.lm.decode(tokens)
+
+    @property
+    def cost(self) -> Cost:
+        """The cost so far."""
+        return self.meter.snapshot()
+
+
+def trajectory_terms(objective: Objective) -> tuple[Term, ...]:
+    """The objective's terms that need the models and can have a weight other than zero."""
+    return tuple(
+        t for t in objective.terms() if isinstance(t.objective, TrajectoryObjective) and t.active
+    )
+
+
+def _joined(head: Trajectory, tail: Trajectory) -> Trajectory:
+    names = ("tokens", "hidden", "log_probs", "entropy", "top1", "noise_keys")
+    merged = {
+        name: torch.cat([getattr(head, name), getattr(tail, name).to(getattr(head, name).device)])
+        for name in names
+    }
+    return replace(head, finished=tail.finished, **merged)
+
+
+class Engine:
+    """Runs methods on problems.
+
+    Args:
+        lm: the language model.
+        reward: the reward, bound to the language model here; None for likelihood-only runs.
+        rollout: how the language model is decoded.
+        seed: of the run.
+        batch_size: rows per padded batch of rewards and gradients.
+        live: problems in flight at a time.
+        reuse_prefixes: keep keys and values between requests; False recomputes (for measurements).
+        kept_gradients: gradients remembered per problem (0 recomputes).
+        callbacks: hear of everything.
+    """
+
+    def __init__(
+        self,
+        lm: CausalLM,
+        reward: Reward | None = None,
+        *,
+        rollout: Rollout | str | dict[str, Any] = "huggingface",
+        seed: int = 0,
+        batch_size: int = 64,
+        live: int = 64,
+        reuse_prefixes: bool = True,
+        kept_gradients: int = 4,
+        events: Events | None = None,
+    ) -> None:
+        for name, value in (("batch_size", batch_size), ("live", live)):
+            if value < 1:
+                raise ConfigError(f"{name} must be at least 1", got=value)
+        self.lm, self.reward = lm, reward
+        if reward is not None:
+            reward.bind(lm)
+        self.rollout = rollouts.build(rollout)
+        self.seed, self.live, self.kept_gradients = seed, live, kept_gradients
+        self.events = events or Events()
+        self.store = PrefixStore(entries=3 if reuse_prefixes else 0)
+        self.runner = Runner(batch_size, self.store)
+        self.gradients = GradientComputer(lm, reward, self.runner)
+        self._handlers: dict[str, Callable[[Sequence[Any]], list[Any]]] = {
+            "rollout": self._run_rollouts,
+            "score": self._run_scores,
+            "gradient": self._run_gradients,
+        }
+
+    # -- scheduling --------------------------------------------------------------------------------
+
+    def run(
+        self,
+        method: Callable[[Session], Coroutine[Any, Any, Solution]],
+        prompts: Iterable[Prompt],
+    ) -> Iterator[tuple[Prompt, Solution | NablaError]]:
+        """(prompt, solution or its error), as problems finish; up to ``live`` problems at a time.
+
+        A failing problem does not touch the others. Closing the iterator stops the run.
+        """
+        waiting = iter(prompts)
+        active: list[_Problem] = []
+        try:
+            while True:
+                while len(active) < self.live:
+                    prompt = next(waiting, None)
+                    if prompt is None:
+                        break
+                    problem = self._start(method, prompt)
+                    if isinstance(problem, NablaError):
+                        self.events.on_exception(prompt, problem)
+                        yield prompt, problem
+                    else:
+                        active.append(problem)
+                if not active:
+                    return
+                self._flush([p for p in active if p.requests is not None])
+                for problem in active:
+                    if problem.result is not None:
+                        self.store.release(problem.prompt.id)
+                        if isinstance(problem.result, NablaError):
+                            self.events.on_exception(problem.prompt, problem.result)
+                        else:
+                            self.events.on_solution(problem.result)
+                        yield problem.prompt, problem.result
+                active = [p for p in active if p.result is None]
+        finally:
+            for problem in active:
+                problem.coroutine.close()
+                self.store.release(problem.prompt.id)
+
+    def _start(
+        self, method: Callable[[Session], Coroutine[Any, Any, Solution]], prompt: Prompt
+    ) -> _Problem | NablaError:
+        try:
+            session = Session(self, prompt)
+        except NablaError as error:
+            return error
+        problem = _Problem(prompt, method(session))
+        problem.advance(None)
+        return problem
+
+    def _flush(self, problems: Sequence[_Problem]) -> None:
+        """Runs all requests, kind by kind and group by group, then advances every problem."""
+        entries: dict[tuple[str, Any], list[tuple[_Problem, int, Request]]] = {}
+        for problem in problems:
+            for index, request in enumerate(problem.requests or ()):
+                entries.setdefault((request.kind, request.group), []).append((problem, index, request))
+        results: dict[tuple[int, int], Any] = {}
+        for (kind, _), rows in entries.items():
+            found = self._attempt(self._handlers[kind], [request for _, _, request in rows])
+            for (problem, index, _), value in zip(rows, found, strict=True):
+                results[(id(problem), index)] = value
+        for problem in problems:
+            values = [results[(id(problem), i)] for i in range(len(problem.requests or ()))]
+            problem.advance(values)
+
+    def _attempt(
+        self, handler: Callable[[Sequence[Any]], list[Any]], requests: Sequence[Request]
+    ) -> list[Any]:
+        """A batch's results; if the batch fails, each request alone, so that one does not sink all."""
+        try:
+            return handler(requests)
+        except torch.OutOfMemoryError as error:
+            failure: NablaError = NablaError(
+                "The device is out of memory",
+                got=str(error).splitlines()[0],
+                fix="Lower batch_size or live, shorten max_new_tokens, or use a smaller dtype.",
+            )
+        except NablaError as error:
+            failure = error
+        if len(requests) == 1:
+            return [failure]
+        return [self._attempt(handler, [request])[0] for request in requests]
+
+    # -- handlers ----------------------------------------------------------------------------------
+
+    def _run_rollouts(self, requests: Sequence[RolloutRequest]) -> list[Any]:
+        return list(
+            self.rollout.generate(self.lm, [request.opening for request in requests], self.runner)
+        )
+
+    def _run_scores(self, requests: Sequence[ScoreRequest]) -> list[Any]:
+        if self.reward is None:
+            raise ConfigError(
+                "A reward is needed here, and there is none",
+                fix="Pass a reward model (rm=...) or a Python reward, or choose acceptance 'always' "
+                "or 'never'.",
+            )
+        values = self.reward.score([request.response for request in requests], self.runner)
+        return [
+            value
+            if torch.isfinite(torch.tensor(value))
+            else NumericalError(
+                "The reward is NaN or infinite",
+                got=value,
+                fix="Check the reward: a model's dtype (try float32) and weights, or your function.",
+            )
+            for value in values
+        ]
+
+    def _run_gradients(self, requests: Sequence[GradientRequest]) -> list[Any]:
+        found: list[Any] = []
+        size = self.runner.batch_size
+        for i in range(0, len(requests), size):
+            part = requests[i : i + size]
+            found += self.gradients.compute(part[0].terms, [request.task for request in part])
+        return found
+
+
+class _Problem:
+    """A live problem: its coroutine, what it waits for, and in the end its result."""
+
+    def __init__(self, prompt: Prompt, coroutine: Coroutine[Any, Any, Solution]) -> None:
+        self.prompt, self.coroutine = prompt, coroutine
+        self.requests: list[Request] | None = None
+        self.result: Solution | NablaError | None = None
+
+    def advance(self, values: list[Any] | None) -> None:
+        """Runs the method up to its next await."""
+        self.requests = None
+        try:
+            failure = next((v for v in values or () if isinstance(v, NablaError)), None)
+            if failure is not None:
+                self.requests = self.coroutine.throw(failure)
+            else:
+                self.requests = self.coroutine.send(values)
+        except StopIteration as stop:
+            self.result = stop.value
+        except NablaError as error:
+            self.result = error

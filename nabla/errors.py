@@ -1,0 +1,86 @@
+"""One error tree: every message says what was wrong, what was got and what to do about it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nabla.types import Solution
+
+_UNSET: Any = object()
+
+
+class NablaError(Exception):
+    """Root of all errors that a user can cause and mend.
+
+    Args:
+        what: what was wrong, one sentence without a full stop.
+        got: the offending value; its ``repr`` is shown, shortened to 200 characters.
+        fix: what to do about it.
+    """
+
+    def __init__(self, what: str, *, got: object = _UNSET, fix: str | None = None) -> None:
+        self.what, self.fix = what, fix
+        self.got: str | None = None
+        message = what
+        if got is not _UNSET:
+            shown = repr(got)
+            self.got = shown if len(shown) <= 200 else shown[:197] + "..."
+            message += f" (got {self.got})"
+        if fix is not None:
+            message += f". {fix}"
+        super().__init__(message)
+
+
+class ConfigError(NablaError):
+    """A component, argument or combination of components that cannot work."""
+
+
+class ModelError(NablaError):
+    """A model, tokenizer or checkpoint that cannot be used."""
+
+
+class VocabularyError(ModelError):
+    """Language model and reward model do not agree on tokens (SPEC section 12)."""
+
+
+class PromptError(NablaError):
+    """A prompt that cannot be answered: empty, too long, malformed."""
+
+
+class NumericalError(NablaError):
+    """NaN or infinity where a finite number is needed."""
+
+
+class RunError(NablaError):
+    """Some problems of a run failed; the solutions of all others are kept.
+
+    Attributes:
+        solutions: what was finished, in the order of the problems.
+        failures: problem id → its error.
+    """
+
+    def __init__(self, solutions: list[Solution], failures: dict[str, NablaError]) -> None:
+        self.solutions, self.failures = solutions, failures
+        first_id, first = next(iter(failures.items()))
+        total = len(solutions) + len(failures)
+        if total == 1:
+            super().__init__(first.what, fix=first.fix)
+            self.got = first.got
+            self.args = first.args
+        else:
+            super().__init__(
+                f"{len(failures)} of {total} problems failed; first, {first_id!r}: {first}",
+                fix="The finished solutions are in the error's .solutions.",
+            )
+
+
+class Interrupted(NablaError):
+    """The run was stopped by the user (Ctrl-C); finished solutions are in ``solutions``."""
+
+    def __init__(self, solutions: list[Solution], total: int) -> None:
+        self.solutions = solutions
+        super().__init__(
+            f"Interrupted after {len(solutions)} of {total} problems",
+            fix="The finished solutions are kept; run the remaining prompts again.",
+        )

@@ -1,0 +1,55 @@
+"""Gumbel-softmax relaxations (Jang et al., arXiv 1611.01144; Maddison et al., arXiv 1611.00712)."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from nabla.anchors.base import AnchorPoint
+from nabla.estimators.base import Estimator, estimators, gumbel_like, hard_rows
+from nabla.schedulers.base import Step
+
+
+@estimators.register("gumbel-softmax")
+class GumbelSoftmax(Estimator):
+    """``softmax((z + g)/τ)`` with fresh Gumbel noise at every step (arXiv 1611.01144)."""
+
+    hard = False
+    stochastic = True
+
+    def relax(
+        self,
+        logits: Float[Tensor, "*batch k"],
+        *,
+        generator: torch.Generator,
+        step: Step,
+        anchor: AnchorPoint | None,
+    ) -> Float[Tensor, "*batch k"]:
+        noisy = logits + gumbel_like(logits, generator)
+        return (noisy / self.temperature(step)).softmax(-1)
+
+
+@estimators.register("gumbel-straight-through")
+class GumbelStraightThrough(Estimator):
+    """One-hot of ``argmax(z + g)`` forward, Gumbel-softmax backward (arXiv 1611.01144, section 2.2).
+
+    Anchored at a rollout, the hard token leaves the rollout's only where ``argmax(z + g)`` differs from
+    ``argmax(z_0 + g)`` under the same noise: what refinement moved, not what the noise did.
+    """
+
+    hard = True
+    stochastic = True
+
+    def relax(
+        self,
+        logits: Float[Tensor, "*batch k"],
+        *,
+        generator: torch.Generator,
+        step: Step,
+        anchor: AnchorPoint | None,
+    ) -> Float[Tensor, "*batch k"]:
+        noise = gumbel_like(logits, generator)
+        noisy = logits + noise
+        soft = (noisy / self.temperature(step)).softmax(-1)
+        return hard_rows(noisy, anchor, noise) + (soft - soft.detach())

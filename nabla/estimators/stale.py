@@ -1,0 +1,49 @@
+"""A staleness bound for gradient caching, for estimators whose rows move at every step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from nabla.anchors.base import AnchorPoint
+from nabla.estimators.base import Estimator, estimators
+from nabla.schedulers.base import Step, require_finite
+
+
+@estimators.register("stale")
+class Stale(Estimator):
+    """Wraps an estimator; a gradient is reused while no row moved by more than ``bound`` in L1.
+
+    An approximation that the user asks for (SPEC Algorithm 4): the reused gradient belongs to rows at
+    most ``bound`` away (0 to 2; 0 is exact reuse).
+    """
+
+    hard = False
+    stochastic = True
+
+    def __init__(self, estimator: Estimator | str | dict[str, Any], bound: float) -> None:
+        self.estimator = estimators.build(estimator)
+        super().__init__(self.estimator.temperature)
+        self.bound = require_finite("bound", bound, minimum=0.0)
+        self.hard = self.estimator.hard  # type: ignore[misc]
+        self.stochastic = self.estimator.stochastic  # type: ignore[misc]
+
+    def relax(
+        self,
+        logits: Float[Tensor, "*batch k"],
+        *,
+        generator: torch.Generator,
+        step: Step,
+        anchor: AnchorPoint | None,
+    ) -> Float[Tensor, "*batch k"]:
+        return self.estimator.relax(logits, generator=generator, step=step, anchor=anchor)
+
+    def reusable(
+        self, cached: Float[Tensor, "*batch k"], current: Float[Tensor, "*batch k"]
+    ) -> bool:
+        if cached.shape != current.shape:
+            return False
+        return bool(((cached - current).abs().sum(-1) <= self.bound).all())

@@ -1,0 +1,55 @@
+"""Straight-through estimators (Bengio et al., arXiv 1308.3432)."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from nabla.anchors.base import AnchorPoint
+from nabla.estimators.base import Estimator, estimators, hard_rows
+from nabla.schedulers.base import Step
+
+
+@estimators.register("straight-through")
+class StraightThrough(Estimator):
+    """One-hot forward, softmax backward: the paper's estimator (arXiv 2603.04948, SPEC section 3).
+
+    ``y = onehot(argmax z) + softmax(z/τ) - stopgrad(softmax(z/τ))``.
+    """
+
+    hard = True
+    stochastic = False
+
+    def relax(
+        self,
+        logits: Float[Tensor, "*batch k"],
+        *,
+        generator: torch.Generator,
+        step: Step,
+        anchor: AnchorPoint | None,
+    ) -> Float[Tensor, "*batch k"]:
+        soft = (logits / self.temperature(step)).softmax(-1)
+        return hard_rows(logits, anchor) + (soft - soft.detach())
+
+
+@estimators.register("straight-through-identity")
+class StraightThroughIdentity(Estimator):
+    """One-hot forward, identity backward (arXiv 1308.3432): the gradient passes unchanged."""
+
+    hard = True
+    stochastic = False
+
+    def __init__(self) -> None:
+        super().__init__(1.0)
+
+    def relax(
+        self,
+        logits: Float[Tensor, "*batch k"],
+        *,
+        generator: torch.Generator,
+        step: Step,
+        anchor: AnchorPoint | None,
+    ) -> Float[Tensor, "*batch k"]:
+        finite = logits.masked_fill(logits == float("-inf"), 0.0)  # -inf minus -inf is NaN
+        return hard_rows(logits, anchor) + (finite - finite.detach())

@@ -1,0 +1,54 @@
+"""Methods: how a problem is answered, as sequential code that awaits the engine."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from nabla.registry import Registry
+from nabla.types import Revision, Solution, Trajectory
+
+if TYPE_CHECKING:
+    from nabla.engine import Engine, Session
+
+
+class Method(ABC):
+    """Answers one problem; settings only, so that one instance serves all problems at once.
+
+    A method never calls a model: it awaits the session, and the engine batches what all live problems
+    ask for.
+    """
+
+    @abstractmethod
+    async def solve(self, session: Session) -> Solution:
+        """The solution of ``session.prompt``. Raises NablaError."""
+
+    def check(self, engine: Engine) -> None:
+        """Called once before a run. Raises ConfigError if the engine lacks what the method needs."""
+
+    def solution(
+        self,
+        session: Session,
+        trajectory: Trajectory,
+        *,
+        revisions: Sequence[Revision] = (),
+        revised: Sequence[int] = (),
+        candidates: int = 1,
+    ) -> Solution:
+        """The solution that a final trajectory stands for."""
+        return Solution(
+            prompt=session.prompt,
+            response=session.decode(trajectory.tokens),
+            tokens=tuple(trajectory.tokens.tolist()),
+            reward=trajectory.reward,
+            finished=trajectory.finished,
+            method=methods.name_of(self),
+            cost=session.cost,
+            revisions=tuple(revisions),
+            candidates=candidates,
+            revised_positions=tuple(revised),
+        )
+
+
+methods: Registry[Method] = Registry("methods", lambda: Method)

@@ -1,0 +1,222 @@
+"""A frozen transformer body run on embeddings behind cached prefixes.
+
+Everything that touches a model's layers goes through :class:`Body`: rollouts, rewards and gradients.
+Rows of different lengths form one padded batch, prefixes padded on the left, chunks on the right.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import Cache, DynamicCache
+
+
+@dataclass(frozen=True, eq=False)
+class KeyValues:
+    """Attention keys and values of one row: per layer ``[heads, length, head_dim]`` each."""
+
+    layers: tuple[tuple[Tensor, Tensor], ...]
+
+    @property
+    def length(self) -> int:
+        """Number of cached tokens."""
+        return int(self.layers[0][0].shape[-2])
+
+    def crop(self, length: int) -> KeyValues:
+        """The first ``length`` tokens (views, nothing is copied)."""
+        return KeyValues(tuple((k[:, :length], v[:, :length]) for k, v in self.layers))
+
+
+@dataclass(frozen=True, eq=False)
+class Prefix:
+    """Tokens before a chunk, with their keys and values where the model can reuse them."""
+
+    tokens: Int[Tensor, " prefix"]
+    keys: KeyValues | None
+
+    def __len__(self) -> int:
+        return int(self.tokens.shape[0])
+
+
+EMPTY = Prefix(torch.empty(0, dtype=torch.long), None)
+
+
+@dataclass(frozen=True, eq=False)
+class Chunk:
+    """Embeddings to run behind a prefix."""
+
+    prefix: Prefix
+    embeddings: Float[Tensor, "n hidden"]
+
+    def __len__(self) -> int:
+        return int(self.embeddings.shape[0])
+
+
+@dataclass(frozen=True, eq=False)
+class BodyOutput:
+    """Last hidden states of a chunk, and the keys and values of prefix and chunk if asked for."""
+
+    hidden: Float[Tensor, "n hidden"]
+    keys: KeyValues | None
+
+
+class Body:
+    """The layers of a frozen decoder, without its head.
+
+    Args:
+        module: a transformers base model (``model.base_model``) that takes ``inputs_embeds``.
+        config: its configuration.
+        reuse_prefix: whether keys and values may be cached; otherwise prefixes are run in full.
+    """
+
+    def __init__(self, module: nn.Module, config: Any, *, reuse_prefix: bool = True) -> None:
+        self.module = module
+        self.config = config.get_text_config()
+        self.reuse_prefix = reuse_prefix
+        self.embedding: nn.Module = module.get_input_embeddings()  # type: ignore[operator]
+        self.hidden_size = int(self.config.hidden_size)
+        self.layers = int(self.config.num_hidden_layers)
+        heads = int(getattr(self.config, "num_attention_heads", 1))
+        head_dim = getattr(self.config, "head_dim", None) or self.hidden_size // heads
+        self.attention_width = heads * int(head_dim)
+        embedding_ids = {id(p) for p in self.embedding.parameters()}
+        self.parameters = sum(p.numel() for p in module.parameters() if id(p) not in embedding_ids)
+        accepted = inspect.signature(module.forward).parameters
+        self._takes_positions = "position_ids" in accepted
+        self._takes_cache = "past_key_values" in accepted and "use_cache" in accepted
+        if not self._takes_cache:
+            self.reuse_prefix = False
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs go."""
+        return next(self.embedding.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of embeddings and hidden states."""
+        return next(self.embedding.parameters()).dtype
+
+    def embed(self, tokens: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch hidden"]:
+        """Input embeddings of token ids, with whatever scaling the model's embedding applies."""
+        embedded: Tensor = self.embedding(tokens.to(self.device))
+        return embedded.detach()
+
+    def flops(self, tokens: int, context: int) -> float:
+        """Forward FLOPs of ``tokens`` tokens behind ``context`` tokens: 2·parameters per token plus
+        4·layers·width per attended position (SPEC section 13)."""
+        attended = tokens * context + tokens * (tokens + 1) / 2
+        return 2.0 * self.parameters * tokens + 4.0 * self.layers * self.attention_width * attended
+
+    def backward_flops(self, tokens: int, context: int) -> float:
+        """FLOPs of an input-only backward: the linear maps once more, attention (two operands) twice."""
+        attended = tokens * context + tokens * (tokens + 1) / 2
+        return 2.0 * self.parameters * tokens + 8.0 * self.layers * self.attention_width * attended
+
+    def computed(self, chunk: Chunk) -> tuple[int, int]:
+        """(tokens run, tokens only attended to) for a chunk, prefix reuse considered."""
+        if chunk.prefix.keys is None:
+            return len(chunk.prefix) + len(chunk), 0
+        return len(chunk), len(chunk.prefix)
+
+    def run(self, chunks: Sequence[Chunk], *, keep: bool = False) -> list[BodyOutput]:
+        """One padded batch. Differentiable in the chunks' embeddings.
+
+        Args:
+            chunks: rows to run; each has at least one token.
+            keep: return keys and values of prefix and chunk (None where they cannot be reused).
+        """
+        reuse = self.reuse_prefix and all(
+            chunk.prefix.keys is not None or len(chunk.prefix) == 0 for chunk in chunks
+        )
+        embeddings = [
+            chunk.embeddings
+            if reuse or len(chunk.prefix) == 0
+            else torch.cat([self.embed(chunk.prefix.tokens), chunk.embeddings])
+            for chunk in chunks
+        ]
+        before = [len(chunk.prefix) if reuse else 0 for chunk in chunks]
+        lengths = [len(e) for e in embeddings]
+        longest, deepest = max(lengths), max(before)
+        padded = nn.utils.rnn.pad_sequence(embeddings, batch_first=True)
+        device = padded.device
+
+        column = torch.arange(deepest + longest, device=device)
+        start = deepest - torch.tensor(before, device=device).unsqueeze(1)
+        end = deepest + torch.tensor(lengths, device=device).unsqueeze(1)
+        mask = ((column >= start) & (column < end)).long()
+        positions = (column - start)[:, deepest:]
+
+        arguments: dict[str, Any] = {"inputs_embeds": padded, "attention_mask": mask}
+        if self._takes_positions:
+            arguments["position_ids"] = positions
+        if self._takes_cache:
+            arguments["use_cache"] = keep and self.reuse_prefix
+            if reuse and deepest > 0:
+                arguments["past_key_values"] = self._stack(chunks, deepest)
+                arguments["use_cache"] = True
+        output = self.module(**arguments)
+        hidden = output.last_hidden_state
+        cache = getattr(output, "past_key_values", None) if keep and self.reuse_prefix else None
+
+        results = []
+        for row, chunk in enumerate(chunks):
+            rows = hidden[row, lengths[row] - len(chunk) : lengths[row]]
+            keys = None
+            if cache is not None:
+                first, last = deepest - before[row], deepest + lengths[row]
+                keys = KeyValues(
+                    tuple(
+                        (layer.keys[row, :, first:last], layer.values[row, :, first:last])
+                        for layer in cache.layers
+                    )
+                )
+            results.append(BodyOutput(rows, keys))
+        return results
+
+    def _stack(self, chunks: Sequence[Chunk], deepest: int) -> DynamicCache:
+        """Left-padded keys and values of all rows."""
+        keys = [chunk.prefix.keys for chunk in chunks]
+        return DynamicCache(ddp_cache_data=left_padded(keys, deepest))
+
+    def step(
+        self,
+        tokens: Int[Tensor, " rows"],
+        mask: Int[Tensor, "rows length"],
+        positions: Int[Tensor, " rows"],
+        cache: Cache,
+    ) -> Float[Tensor, "rows hidden"]:
+        """One decoding step: hidden states of one new token per row; ``cache`` grows."""
+        arguments: dict[str, Any] = {
+            "inputs_embeds": self.embed(tokens.unsqueeze(1)),
+            "attention_mask": mask,
+            "past_key_values": cache,
+            "use_cache": True,
+        }
+        if self._takes_positions:
+            arguments["position_ids"] = positions.unsqueeze(1)
+        hidden: Tensor = self.module(**arguments).last_hidden_state[:, -1]
+        return hidden
+
+
+def left_padded(keys: Sequence[KeyValues | None], deepest: int) -> list[tuple[Tensor, Tensor]]:
+    """Keys and values of all rows, layer by layer, aligned at their last token, zeros before."""
+    template = next(k for k in keys if k is not None)
+    layers = []
+    for index in range(len(template.layers)):
+        pair = []
+        for part in (0, 1):
+            sample = template.layers[index][part]
+            stacked = sample.new_zeros((len(keys), sample.shape[0], deepest, sample.shape[-1]))
+            for row, source in enumerate(keys):
+                if source is not None:
+                    stacked[row, :, deepest - source.length :] = source.layers[index][part]
+            pair.append(stacked)
+        layers.append((pair[0], pair[1]))
+    return layers

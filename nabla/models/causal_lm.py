@@ -1,0 +1,188 @@
+"""The language model, frozen: ``π(y|x)``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from nabla.errors import ConfigError, ModelError, PromptError
+from nabla.models.body import EMPTY, Body, Chunk, Prefix
+from nabla.models.chat import ChatFormat
+from nabla.models.head import EmbeddingTable, Head
+from nabla.models.loading import freeze, load, unwrap
+from nabla.models.vocabulary import usable_ids
+from nabla.types import Prompt
+
+log = logging.getLogger(__name__)
+
+
+class CausalLM:
+    """A transformers causal language model with its tokenizer, frozen on entry.
+
+    Args:
+        model: any ``*ForCausalLM`` of transformers, PEFT-wrapped or not.
+        tokenizer: its tokenizer.
+        chat_template: see :class:`~nabla.models.chat.ChatFormat`.
+        reuse_prefix: cache keys and values of prefixes; False runs them in full.
+
+    Raises ModelError if the model's logits are not what its body and head give (an architecture this
+    adapter does not know would otherwise yield wrong gradients silently).
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        chat_template: str | None = None,
+        reuse_prefix: bool = True,
+    ) -> None:
+        self.model = freeze(unwrap(model))
+        self.tokenizer = tokenizer
+        self.chat = ChatFormat(tokenizer, chat_template)
+        output = self.model.get_output_embeddings()
+        if output is None:
+            raise ModelError(
+                "The language model has no output embedding",
+                got=type(self.model).__name__,
+                fix="Load it with a language-model head (AutoModelForCausalLM).",
+            )
+        self.body = Body(self.model.base_model, self.model.config, reuse_prefix=reuse_prefix)
+        rows = int(next(self.body.embedding.parameters()).shape[0])
+        usable = min(usable_ids(tokenizer), rows)
+        self.head = Head(output, self.model.config, usable)
+        self.table = EmbeddingTable(self.body.embedding, self.head.usable)
+        self.eos_ids = self._eos_ids()
+        self._verify()
+
+    @classmethod
+    def from_pretrained(
+        cls, path: str, *, chat_template: str | None = None, reuse_prefix: bool = True, **arguments: Any
+    ) -> CausalLM:
+        """From a folder or hub id; ``arguments`` are :func:`nabla.models.loading.load`'s (dtype,
+        device, device_map, adapter, revision, ...). Raises ModelError."""
+        model, tokenizer = load(AutoModelForCausalLM, str(path), role="language model", **arguments)
+        return cls(model, tokenizer, chat_template=chat_template, reuse_prefix=reuse_prefix)
+
+    def _eos_ids(self) -> tuple[int, ...]:
+        found: list[int] = []
+        generation = getattr(self.model, "generation_config", None)
+        for source in (generation, self.model.config, self.tokenizer):
+            value = getattr(source, "eos_token_id", None)
+            entries: Iterable[int] = value if isinstance(value, list | tuple) else [value]  # type: ignore[list-item]
+            found += [int(e) for e in entries if e is not None and int(e) not in found]
+        if not found:
+            raise ModelError(
+                "The language model has no end-of-sequence token",
+                fix="Set eos_token_id in its generation config or tokenizer.",
+            )
+        return tuple(found)
+
+    @property
+    def context_length(self) -> int | None:
+        """Largest number of positions, None if unlimited."""
+        limit = getattr(self.body.config, "max_position_embeddings", None)
+        return int(limit) if limit else None
+
+    @property
+    def candidates(self) -> Int[Tensor, " k"]:
+        """Ids that may be written: known to the tokenizer and not blocked."""
+        ids = torch.arange(self.head.usable, device=self.head.device)
+        return ids if self.head.blocked is None else ids[~self.head.blocked]
+
+    def encode(self, prompt: Prompt) -> Int[Tensor, " prompt"]:
+        """Prompt ids. Raises PromptError if they leave no room for an answer."""
+        ids = self.chat.prompt(prompt.messages)
+        limit = self.context_length
+        if limit is not None and len(ids) >= limit:
+            raise PromptError(
+                f"The prompt has {len(ids)} tokens, the language model's context holds {limit}",
+                got=prompt.id,
+                fix="Shorten the prompt or use a model with a longer context.",
+            )
+        unknown = self.tokenizer.unk_token_id
+        if unknown is not None and bool((ids == unknown).any()):
+            raise PromptError(
+                "The tokenizer does not know a character of the prompt",
+                got=prompt.text,
+                fix="Use characters that the language model's tokenizer can write.",
+            )
+        return ids
+
+    def room(self, prompt_length: int, max_new_tokens: int) -> int:
+        """Length limit of a response: ``max_new_tokens`` or what the context leaves."""
+        limit = self.context_length
+        return max_new_tokens if limit is None else min(max_new_tokens, limit - prompt_length)
+
+    def decode(self, tokens: Int[Tensor, " n"] | list[int]) -> str:
+        """Text of response ids, special tokens removed."""
+        ids = tokens.tolist() if isinstance(tokens, Tensor) else tokens
+        text: str = self.tokenizer.decode(ids, skip_special_tokens=True)
+        return text
+
+    @torch.no_grad()
+    def _verify(self) -> None:
+        ids = torch.arange(self.head.usable)[: min(9, self.head.usable)].flip(0)
+        expected = self.model(input_ids=ids[None].to(self.body.device)).logits[0, :, : self.head.usable]
+        (output,) = self.body.run([Chunk(EMPTY, self.body.embed(ids))], keep=True)
+        check_close(
+            self.head.logits(output.hidden), expected, "its logits", type(self.model).__name__
+        )
+        verify_prefix_reuse(self.body, ids)
+
+
+def check_close(value: Tensor, expected: Tensor, what: str, name: str) -> None:
+    """Raises ModelError unless two results of the same model agree to its precision."""
+    tolerance = {torch.float64: 1e-9, torch.float32: 1e-3}.get(expected.dtype, 5e-2)
+    value, expected = value.double().cpu(), expected.double().cpu()
+    if not torch.isfinite(value).all():
+        raise ModelError(
+            f"The model {name} returns NaN or infinity",
+            fix="The checkpoint is broken, or its dtype overflows: try dtype='float32'.",
+        )
+    error = float((value - expected).norm() / expected.norm().clamp_min(1e-12))
+    if error > tolerance:
+        raise ModelError(
+            f"The body and head of {name} do not give {what} (relative error {error:.1e})",
+            fix="This architecture transforms its output in a way that nabla does not know yet; "
+            "please report the model's name.",
+        )
+
+
+@torch.no_grad()
+def verify_prefix_reuse(body: Body, ids: Int[Tensor, " n"]) -> None:
+    """Turns prefix reuse off, with a warning, where a cached prefix changes the result."""
+    if not body.reuse_prefix or len(ids) < 4:
+        return
+    embedded = body.embed(ids)
+    (full,) = body.run([Chunk(EMPTY, embedded)], keep=True)
+    reason = "the model returns no key/value cache"
+    if full.keys is not None:
+        half = len(ids) // 2
+        try:
+            prefix = Prefix(ids[:half], full.keys.crop(half))
+            short = Prefix(ids[:1], full.keys.crop(1))
+            both = body.run([Chunk(prefix, embedded[half:]), Chunk(short, embedded[1:])])
+            check_close(both[0].hidden, full.hidden[half:], "the same states from a prefix", "body")
+            check_close(both[1].hidden, full.hidden[1:], "the same states from a prefix", "body")
+            return
+        except (ModelError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+            reason = str(error)
+    body.reuse_prefix = False
+    log.warning("%s: prefixes will be run in full, caching does not work here: %s",
+                type(body.module).__name__, reason)
+
+
+def require_lm(value: Any) -> CausalLM:
+    """A CausalLM from an instance, path or hub id."""
+    if isinstance(value, CausalLM):
+        return value
+    if isinstance(value, str) or hasattr(value, "__fspath__"):
+        return CausalLM.from_pretrained(str(value))
+    raise ConfigError("Not a language model", got=value, fix="Pass a path, a hub id or a CausalLM.")

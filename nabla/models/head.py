@@ -1,0 +1,276 @@
+"""Language-model heads and embedding tables: the only places where the vocabulary's size matters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+#: Largest number of logits held at once where a whole response's rows are needed.
+CHUNK_ELEMENTS = 1 << 23
+
+
+def work_dtype(dtype: torch.dtype) -> torch.dtype:
+    """float64 for float64 models, else float32: logits, Adam and losses never run in half precision."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+class Head:
+    """Hidden states → logits, with scaling, soft-capping and the mask of usable tokens.
+
+    Args:
+        module: the output embedding (``model.get_output_embeddings()``).
+        config: of the model; read for ``logits_scaling``, ``logit_scale``, ``final_logit_softcapping``.
+        usable: number of leading ids that the tokenizer knows; the rest is padding of the matrix.
+    """
+
+    def __init__(self, module: nn.Linear, config: Any, usable: int) -> None:
+        self.module = module
+        config = config.get_text_config()
+        self.scale = 1.0
+        if getattr(config, "logits_scaling", None):
+            self.scale /= float(config.logits_scaling)
+        if getattr(config, "logit_scale", None):
+            self.scale *= float(config.logit_scale)
+        self.softcap: float | None = getattr(config, "final_logit_softcapping", None)
+        self.usable = min(usable, int(module.weight.shape[0]))
+        #: Additional ids that may not be used (-inf), or None.
+        self.blocked: Tensor | None = None
+
+    @property
+    def weight(self) -> Float[Tensor, "usable hidden"]:
+        """Rows of the tokenizer's ids."""
+        return self.module.weight[: self.usable]
+
+    @property
+    def device(self) -> torch.device:
+        """Where hidden states go."""
+        return self.module.weight.device
+
+    def flops(self, rows: int) -> float:
+        """FLOPs of the logits of ``rows`` hidden states."""
+        return 2.0 * rows * self.usable * int(self.module.weight.shape[1])
+
+    def _finish(self, raw: Tensor) -> Tensor:
+        """Scale and soft cap, in the working dtype."""
+        logits = raw.to(work_dtype(raw.dtype))
+        if self.scale != 1.0:
+            logits = logits * self.scale
+        if self.softcap is not None:
+            logits = self.softcap * torch.tanh(logits / self.softcap)
+        return logits
+
+    def logits(
+        self,
+        hidden: Float[Tensor, "*batch hidden"],
+        candidates: Int[Tensor, "*batch_or_not k"] | None = None,
+    ) -> Float[Tensor, "*batch k"]:
+        """Logits of all usable ids, or of ``candidates`` (``[K]``, or one row of K per hidden state).
+
+        float32 (float64 for float64 models); ``-inf`` at blocked ids.
+        """
+        weight, bias = self.weight, self.module.bias
+        hidden = hidden.to(weight.device)
+        if hidden.dtype != weight.dtype:  # latents are optimised in float32: keep their small moves
+            weight = weight.to(hidden.dtype)
+        if candidates is None:
+            raw = hidden @ weight.mT
+            if bias is not None:
+                raw = raw + bias[: self.usable]
+        else:
+            candidates = candidates.to(weight.device)
+            rows = weight[candidates]
+            raw = (rows @ hidden.unsqueeze(-1)).squeeze(-1) if candidates.dim() > 1 else hidden @ rows.mT
+            if bias is not None:
+                raw = raw + bias[candidates]
+        logits = self._finish(raw)
+        if self.blocked is not None:
+            blocked = self.blocked if candidates is None else self.blocked[candidates]
+            logits = logits.masked_fill(blocked, float("-inf"))
+        return logits
+
+    def block(self, tokens: Int[Tensor, " n"]) -> None:
+        """Forbids ids from now on, everywhere: sampling, likelihood and gradient alike."""
+        if self.blocked is None:
+            self.blocked = torch.zeros(self.usable, dtype=torch.bool, device=self.device)
+        self.blocked[tokens.to(self.device)] = True
+
+    def chunks(self, rows: int) -> list[slice]:
+        """Slices of rows whose logits together stay under CHUNK_ELEMENTS."""
+        size = max(1, CHUNK_ELEMENTS // self.usable)
+        return [slice(i, min(i + size, rows)) for i in range(0, rows, size)]
+
+    def log_likelihood(
+        self,
+        hidden: Float[Tensor, "n hidden"],
+        tokens: Int[Tensor, "n k"],
+        weights: Float[Tensor, "n k"],
+    ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+        """``Σ_k w_ik log softmax(logits_i)[t_ik]`` per row, differentiable in ``hidden`` only, and the
+        log-normaliser of each row (no gradient).
+
+        Never holds n×V numbers: rows go through in chunks, and the gradient with respect to ``hidden``
+        is formed in the forward pass, since each row's value depends on its own hidden state alone.
+        Two products with the head in all.
+        """
+        values, normalisers = _LinearLogLikelihood.apply(hidden, tokens, weights, self)
+        return values, normalisers
+
+
+class _LinearLogLikelihood(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, tokens: Tensor, weights: Tensor, head: Head
+    ) -> tuple[Tensor, Tensor]:
+        source_device = hidden.device
+        need = ctx.needs_input_grad[0]
+        values = torch.empty(len(hidden), dtype=work_dtype(hidden.dtype), device=head.device)
+        normalisers = torch.empty_like(values)
+        grads = torch.empty_like(hidden, device=head.device) if need else None
+        tokens, weights = tokens.to(head.device), weights.to(head.device, values.dtype)
+        for part in head.chunks(len(hidden)):
+            logits = head.logits(hidden[part])
+            normaliser = logits.logsumexp(-1, keepdim=True)
+            normalisers[part] = normaliser[:, 0]
+            picked = logits.gather(-1, tokens[part]) - normaliser
+            # A zero weight on a blocked token (-inf) counts nothing.
+            picked = torch.where(weights[part] == 0, torch.zeros_like(picked), picked)
+            values[part] = (weights[part] * picked).sum(-1)
+            if grads is not None:
+                mass = weights[part].sum(-1, keepdim=True)
+                slope = None
+                if head.softcap is not None:
+                    slope = 1 - (logits.masked_fill(logits.isinf(), 0.0) / head.softcap) ** 2
+                out = logits.sub_(normaliser).exp_().mul_(-mass)
+                out.scatter_add_(-1, tokens[part], weights[part])
+                if slope is not None:
+                    out *= slope
+                if head.scale != 1.0:
+                    out *= head.scale
+                grads[part] = out.to(hidden.dtype) @ head.weight
+        if grads is not None:
+            ctx.save_for_backward(grads.to(source_device))
+        normalisers = normalisers.to(source_device)
+        ctx.mark_non_differentiable(normalisers)
+        return values.to(source_device), normalisers
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor, None, None, None]:
+        (grads,) = ctx.saved_tensors
+        return grads * cotangents[0].unsqueeze(-1).to(grads.dtype), None, None, None
+
+
+class EmbeddingTable:
+    """The input embedding of one model, indexed by the language model's token ids.
+
+    Args:
+        module: the model's input embedding.
+        usable: number of language-model ids.
+        index: this model's id for each of them, -1 where it has none; None if the ids are the same.
+    """
+
+    def __init__(
+        self, module: nn.Module, usable: int, index: Int[Tensor, " usable"] | None = None
+    ) -> None:
+        self.module = module
+        weight = next(module.parameters())
+        self.device, self.dtype = weight.device, weight.dtype
+        self.usable = usable
+        self.index = None if index is None else index.to(self.device)
+        probe = torch.arange(min(4, len(weight)), device=self.device)
+        with torch.no_grad():
+            # Some embeddings scale their rows (Gemma): those are asked for, not read.
+            plain = torch.equal(module(probe), weight[probe])
+            self.hidden_size = int(module(probe).shape[-1])
+        self._weight = weight if plain else None
+        self._gram: Tensor | None = None
+        self._mean: Tensor | None = None
+
+    def rows(self, tokens: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch hidden"]:
+        """Embeddings of language-model ids; zero where this model has no such token."""
+        tokens = tokens.to(self.device)
+        if self.index is None:
+            return self._read(tokens)
+        mapped = self.index[tokens]
+        rows = self._read(mapped.clamp_min(0))
+        return rows.masked_fill((mapped < 0).unsqueeze(-1), 0.0)
+
+    def _read(self, ids: Tensor) -> Tensor:
+        with torch.no_grad():
+            rows: Tensor = self._weight[ids] if self._weight is not None else self.module(ids)
+        return rows
+
+    def _slices(self) -> list[tuple[slice, Tensor]]:
+        """(slice of ids, their embeddings); one slice without a copy where the table is plain."""
+        if self._weight is not None and self.index is None:
+            return [(slice(0, self.usable), self._weight[: self.usable].detach())]
+        size = max(1, CHUNK_ELEMENTS // self.hidden_size)
+        parts = [slice(i, min(i + size, self.usable)) for i in range(0, self.usable, size)]
+        ids = torch.arange(self.usable, device=self.device)
+        return [(part, self.rows(ids[part])) for part in parts]
+
+    def products(
+        self,
+        vectors: Float[Tensor, "n hidden"],
+        candidates: Int[Tensor, "*n_or_not k"] | None = None,
+    ) -> Float[Tensor, "n k"]:
+        """``E v`` for all ids, or for ``candidates`` (``[K]`` or ``[n, K]``), in the working dtype."""
+        vectors = vectors.to(self.device, self.dtype)
+        if candidates is not None:
+            rows = self.rows(candidates)
+            if candidates.dim() == 1:
+                return (vectors @ rows.mT).to(work_dtype(self.dtype))
+            return (rows @ vectors.unsqueeze(-1)).squeeze(-1).to(work_dtype(self.dtype))
+        parts = [vectors @ rows.mT for _, rows in self._slices()]
+        out = parts[0] if len(parts) == 1 else torch.cat(parts, -1)
+        return out.to(work_dtype(self.dtype))
+
+    def transposed(
+        self, weights: Float[Tensor, "n usable"]
+    ) -> Float[Tensor, "n hidden"]:
+        """``E^T w`` for weights over all ids."""
+        total = torch.zeros(
+            len(weights), self.hidden_size, dtype=weights.dtype, device=self.device
+        )
+        for part, rows in self._slices():
+            total += weights[:, part].to(self.device) @ rows.to(weights.dtype)
+        return total
+
+    def mix(
+        self, weights: Float[Tensor, "n k"], candidates: Int[Tensor, "n k"] | None = None
+    ) -> Float[Tensor, "n hidden"]:
+        """``y^T E`` for rows over ``candidates``, or over all ids."""
+        if candidates is None:
+            return self.transposed(weights).to(self.dtype)
+        rows = self.rows(candidates)
+        return (weights.to(rows)[:, None, :] @ rows)[:, 0]
+
+    def gram(self) -> Float[Tensor, "hidden hidden"]:
+        """``E^T E`` over all ids, computed once: norms of ``E v`` without touching V (SPEC 7.2)."""
+        if self._gram is None:
+            self._gram = cross_gram(self, self)
+        return self._gram
+
+    def mean(self) -> Float[Tensor, " hidden"]:
+        """Mean embedding over all ids."""
+        if self._mean is None:
+            total = sum(rows.to(work_dtype(rows.dtype)).sum(0) for _, rows in self._slices())
+            self._mean = torch.as_tensor(total) / self.usable
+        return self._mean
+
+    def flops(self, vectors: int, candidates: int | None = None) -> float:
+        """FLOPs of :meth:`products`."""
+        return 2.0 * vectors * (candidates or self.usable) * self.hidden_size
+
+
+def cross_gram(left: EmbeddingTable, right: EmbeddingTable) -> Float[Tensor, "h1 h2"]:
+    """``E_1^T E_2`` over all ids of two tables that share the language model's ids."""
+    dtype = work_dtype(left.dtype)
+    total = torch.zeros(left.hidden_size, right.hidden_size, dtype=dtype, device=left.device)
+    size = max(1, CHUNK_ELEMENTS // max(left.hidden_size, right.hidden_size))
+    for i in range(0, left.usable, size):
+        ids = torch.arange(i, min(i + size, left.usable))
+        total += left.rows(ids).to(dtype).mT @ right.rows(ids).to(left.device, dtype)
+    return total

@@ -1,0 +1,172 @@
+"""Runs bodies in batches and counts what they cost; keeps each problem's prefixes.
+
+The engine gives every request an :class:`Account`; whatever runs for it is added there before the next
+statement, so that nothing is uncounted (SPEC section 13).
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from nabla.costs import CostMeter, Usage
+from nabla.models.body import EMPTY, Body, BodyOutput, Chunk, KeyValues, Prefix
+
+
+@dataclass(frozen=True, eq=False)
+class Account:
+    """Who pays for a request: the problem, its meter, and the phase."""
+
+    problem: str
+    meter: CostMeter
+    phase: str
+
+
+class PrefixStore:
+    """Keys and values of the last token sequences of each problem, per model.
+
+    A lookup returns the longest common prefix with anything stored, as a view: tokens that are
+    committed are never run again.
+
+    Args:
+        entries: sequences kept per problem and model.
+    """
+
+    def __init__(self, entries: int = 3) -> None:
+        self.entries = entries
+        self._store: dict[str, OrderedDict[tuple[int, int], tuple[Tensor, KeyValues]]] = {}
+        self._counter = 0
+
+    def put(self, problem: str, body: Body, tokens: Int[Tensor, " n"], keys: KeyValues | None) -> None:
+        """Keeps keys and values of the first ``keys.length`` of ``tokens``."""
+        if keys is None or keys.length == 0 or self.entries == 0:
+            return
+        kept = self._store.setdefault(problem, OrderedDict())
+        self._counter += 1
+        kept[(id(body), self._counter)] = (tokens[: keys.length].cpu(), keys)
+        mine = [key for key in kept if key[0] == id(body)]
+        for key in mine[: -self.entries]:
+            del kept[key]
+
+    def get(self, problem: str, body: Body, tokens: Int[Tensor, " n"]) -> Prefix:
+        """The longest stored prefix of ``tokens``; empty if none."""
+        best, length = None, 0
+        for (owner, _), (stored, keys) in self._store.get(problem, {}).items():
+            if owner != id(body):
+                continue
+            size = min(len(stored), len(tokens))
+            differs = (stored[:size] != tokens[:size]).nonzero()
+            common = int(differs[0]) if len(differs) else size
+            if common > length:
+                best, length = keys, common
+        if best is None:
+            return EMPTY
+        return Prefix(tokens[:length], best.crop(length))
+
+    def release(self, problem: str) -> None:
+        """Forgets a problem."""
+        self._store.pop(problem, None)
+
+
+class Runner:
+    """Runs chunks for many accounts.
+
+    Args:
+        batch_size: rows per padded batch.
+        store: prefixes of the live problems.
+    """
+
+    def __init__(self, batch_size: int = 64, store: PrefixStore | None = None) -> None:
+        self.batch_size = batch_size
+        self.store = store or PrefixStore()
+
+    @contextmanager
+    def timed(self, accounts: Sequence[Account], shares: Sequence[float]) -> Iterator[None]:
+        """Adds the wall-clock and peak memory of a block to the accounts, time by share."""
+        cuda = torch.cuda.is_available()
+        if cuda:
+            torch.cuda.synchronize()
+            torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated()
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            peak = 0
+            if cuda:
+                torch.cuda.synchronize()
+                peak = torch.cuda.max_memory_allocated() - before
+            seconds = time.perf_counter() - begin
+            total = sum(shares) or 1.0
+            for account, share in zip(accounts, shares, strict=True):
+                usage = Usage(seconds=seconds * share / total, peak_bytes=peak)
+                account.meter.add(account.phase, usage)
+
+    def forward(
+        self,
+        body: Body,
+        chunks: Sequence[Chunk],
+        accounts: Sequence[Account],
+        *,
+        keep: bool = False,
+    ) -> list[BodyOutput]:
+        """Outputs of all chunks, in their order; one forward pass is counted for each."""
+        for chunk, account in zip(chunks, accounts, strict=True):
+            tokens, context = body.computed(chunk)
+            account.meter.add(
+                account.phase,
+                Usage(forward_passes=1, tokens=tokens, flops=body.flops(tokens, context)),
+            )
+        outputs: list[BodyOutput] = []
+        for i in range(0, len(chunks), self.batch_size):
+            part = slice(i, i + self.batch_size)
+            with self.timed(accounts[part], [float(len(c)) for c in chunks[part]]):
+                outputs += body.run(chunks[part], keep=keep)
+        return outputs
+
+    def count_backward(self, body: Body, chunk: Chunk, account: Account) -> None:
+        """Counts one input-only backward pass of a chunk."""
+        tokens, context = body.computed(chunk)
+        account.meter.add(
+            account.phase,
+            Usage(backward_passes=1, tokens=tokens, flops=body.backward_flops(tokens, context)),
+        )
+
+    @torch.no_grad()
+    def prefixes(
+        self, body: Body, tokens: Sequence[Int[Tensor, " n"]], accounts: Sequence[Account]
+    ) -> list[Prefix]:
+        """All of ``tokens`` as prefixes: what is stored is reused, the rest is run and stored."""
+        if not body.reuse_prefix:
+            return [Prefix(row, None) for row in tokens]
+        found = [
+            self.store.get(account.problem, body, row)
+            for row, account in zip(tokens, accounts, strict=True)
+        ]
+        todo = [i for i, prefix in enumerate(found) if len(prefix) < len(tokens[i])]
+        if todo:
+            chunks = [Chunk(found[i], body.embed(tokens[i][len(found[i]) :])) for i in todo]
+            outputs = self.forward(body, chunks, [accounts[i] for i in todo], keep=True)
+            for i, output in zip(todo, outputs, strict=True):
+                self.store.put(accounts[i].problem, body, tokens[i], output.keys)
+                found[i] = Prefix(tokens[i], output.keys)
+        return found
+
+    def suffixes(
+        self, body: Body, tokens: Sequence[Int[Tensor, " n"]], accounts: Sequence[Account]
+    ) -> list[Chunk]:
+        """Chunks of all that is not stored of ``tokens``, at least the last token of each."""
+        chunks = []
+        for row, account in zip(tokens, accounts, strict=True):
+            prefix = self.store.get(account.problem, body, row[:-1]) if body.reuse_prefix else EMPTY
+            chunks.append(Chunk(prefix, body.embed(row[len(prefix) :])))
+        return chunks
+
+

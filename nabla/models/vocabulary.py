@@ -1,0 +1,101 @@
+"""Vocabulary alignment of language model and reward model (SPEC section 12)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from nabla.errors import VocabularyError
+
+#: Texts whose encodings must agree for two tokenizers to count as the same.
+SAMPLE_TEXTS = (
+    "The answer is 42.",
+    "12*7=84;84+16=100#100",
+    "Let $x^2 + 3x - \\frac{1}{2} = 0$.\n\nThen x = ",
+    "  indented\n\ttabbed, UPPER lower_case 3.14159",
+    "123456/234561",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Alignment:
+    """Where each token of the language model is in another model's vocabulary.
+
+    Args:
+        index: the other model's id per language-model id, -1 where it has none; None if ids are equal.
+        coverage: share of the language model's tokens that the other model has.
+        encodings_agree: whether sample texts are cut into the same tokens.
+        missing: some tokens that the other model lacks.
+    """
+
+    index: Int[Tensor, " usable"] | None
+    coverage: float
+    encodings_agree: bool
+    missing: tuple[str, ...] = ()
+
+    @property
+    def exact(self) -> bool:
+        """Every token has the same id, and texts are cut alike."""
+        return self.index is None and self.encodings_agree
+
+
+def usable_ids(tokenizer: Any) -> int:
+    """One more than the largest id the tokenizer knows: rows of a matrix beyond it are padding."""
+    return max(tokenizer.get_vocab().values()) + 1
+
+
+def align(lm_tokenizer: Any, rm_tokenizer: Any, *, minimum_coverage: float = 0.9) -> Alignment:
+    """Compares the tokenizers themselves: vocabulary maps, special tokens, encodings of sample texts.
+
+    Raises VocabularyError under ``minimum_coverage``, and where the same text is cut differently by
+    tokenizers of the same tokens (the gradient would be taken at a text the reward model never reads).
+    """
+    lm_vocab, rm_vocab = lm_tokenizer.get_vocab(), rm_tokenizer.get_vocab()
+    size = usable_ids(lm_tokenizer)
+    index = torch.full((size,), -1, dtype=torch.long)
+    missing = []
+    for token, number in lm_vocab.items():
+        other = rm_vocab.get(token)
+        if other is None:
+            missing.append(token)
+        else:
+            index[number] = other
+    coverage = 1 - len(missing) / len(lm_vocab)
+    shown = tuple(sorted(missing)[:5])
+    if coverage < minimum_coverage:
+        raise VocabularyError(
+            f"Language model and reward model share {coverage:.1%} of the language model's "
+            f"{len(lm_vocab)} tokens; at least {minimum_coverage:.1%} are needed",
+            got=f"missing: {', '.join(map(repr, shown))}",
+            fix="Use a reward model of the same tokenizer family, or lower minimum_coverage, which "
+            "forbids the language model the missing tokens.",
+        )
+    disagreeing = [
+        text
+        for text in SAMPLE_TEXTS
+        if _pieces(lm_tokenizer, text) != _pieces(rm_tokenizer, text)
+    ]
+    if disagreeing and not missing:
+        raise VocabularyError(
+            "Language model and reward model have the same tokens but cut texts differently",
+            got=disagreeing[0],
+            fix="Use a reward model with the language model's tokenizer.",
+        )
+    known = index >= 0
+    same = bool((index[known] == torch.arange(size)[known]).all())
+    return Alignment(
+        index=None if same and not missing else index,
+        coverage=coverage,
+        encodings_agree=not disagreeing,
+        missing=shown,
+    )
+
+
+def _pieces(tokenizer: Any, text: str) -> list[str]:
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    pieces: list[str] = tokenizer.convert_ids_to_tokens(ids)
+    return pieces

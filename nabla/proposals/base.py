@@ -1,0 +1,53 @@
+"""Proposals: how the refined row becomes a token (Algorithm 1)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from nabla.errors import ConfigError
+from nabla.registry import Registry
+from nabla.types import Trajectory
+
+
+@dataclass(frozen=True, eq=False)
+class ProposalView:
+    """What a proposal may look at.
+
+    Args:
+        logits: refined logits of the row at ``position``, before temperature ``[K]``.
+        reference: the LM's own logits of that row ``[K]``.
+        candidates: token ids of the K columns.
+        trajectory: the current response.
+        position: index of the row in the response.
+        generator: for proposals that draw.
+    """
+
+    logits: Float[Tensor, " k"]
+    reference: Float[Tensor, " k"]
+    candidates: Int[Tensor, " k"]
+    trajectory: Trajectory
+    position: int
+    generator: torch.Generator
+
+
+class Proposal(ABC):
+    """Turns a refined row into a token; settings only."""
+
+    @abstractmethod
+    def index(self, view: ProposalView) -> Int[Tensor, ""]:
+        """Column of the proposed token."""
+
+    def propose(self, view: ProposalView) -> int:
+        """Id of the proposed token. Raises ConfigError if ``index`` is no column of finite logit."""
+        index = int(self.index(view))
+        if not 0 <= index < view.logits.shape[-1] or not torch.isfinite(view.logits[index]):
+            raise ConfigError(f"{type(self).__name__} proposed a masked or unknown column", got=index)
+        return int(view.candidates[index])
+
+
+proposals: Registry[Proposal] = Registry("proposals", lambda: Proposal)

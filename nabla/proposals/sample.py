@@ -1,0 +1,21 @@
+"""The paper's proposal: an independent draw from the refined distribution."""
+
+from __future__ import annotations
+
+from jaxtyping import Int
+from torch import Tensor
+
+from nabla.estimators.base import gumbel_like
+from nabla.proposals.base import Proposal, ProposalView, proposals
+from nabla.types import Sampling
+
+
+@proposals.register("sample")
+class Sample(Proposal):
+    """``ỹ ~ softmax(z̃/τ)`` with top-k and top-p (arXiv 2603.04948, Algorithm 1; τ = 0.5)."""
+
+    def __init__(self, temperature: float = 0.5, top_k: int = 0, top_p: float = 1.0) -> None:
+        self.sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
+
+    def index(self, view: ProposalView) -> Int[Tensor, ""]:
+        return self.sampling.draw(view.logits, gumbel_like(view.logits, view.generator))

@@ -1,0 +1,57 @@
+"""Explicit randomness: keys derived from names, generators from keys, and a stateless Gumbel field.
+
+Nothing here depends on the order in which problems run, on the batch a row lands in, or on the
+device: the noise of one token is a pure function of (key, position, token id). That makes batched
+rollouts reproducible row by row, and lets the coupled proposal look up the very noise that the
+rollout was sampled with (SPEC sections 3 and 9).
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+_MASK_53 = (1 << 53) - 1
+
+
+def derive_key(*parts: object) -> int:
+    """A 63-bit key from any sequence of printable parts, stable across processes and platforms."""
+    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def generator(*parts: object, device: torch.device | str = "cpu") -> torch.Generator:
+    """A torch generator seeded by :func:`derive_key`."""
+    return torch.Generator(device=device).manual_seed(derive_key(*parts))
+
+
+def _mix(x: Tensor) -> Tensor:
+    """SplitMix64's finaliser (Steele et al., OOPSLA 2014) on int64 tensors, wrapping arithmetic."""
+    x = (x ^ _shift(x, 30)) * -4658895280553007687  # 0xBF58476D1CE4E5B9
+    x = (x ^ _shift(x, 27)) * -7723592293110705685  # 0x94D049BB133111EB
+    return x ^ _shift(x, 31)
+
+
+def _shift(x: Tensor, bits: int) -> Tensor:
+    """Logical right shift (torch's is arithmetic)."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def gumbel(
+    keys: Int[Tensor, " *batch"], positions: Int[Tensor, " *batch"], tokens: Int[Tensor, "*any"]
+) -> Float[Tensor, "*out"]:
+    """Standard Gumbel noise of tokens at positions under keys, as a pure function (float32).
+
+    ``keys`` and ``positions`` (one per row) are broadcast against ``tokens`` with one trailing axis
+    added: keys ``[B]`` and tokens ``[V]`` or ``[B, V]`` give ``[B, V]``.
+    """
+    golden = -7046029254386353131  # 0x9E3779B97F4A7C15, SplitMix64's increment
+    row = _mix(keys + (positions + 1) * golden)
+    bits = _mix(row.unsqueeze(-1) + (tokens + 1) * golden)
+    # 53 uniform bits, never 0; -log1p(-u) keeps its resolution where the noise is largest.
+    uniform = ((_shift(bits, 11) & _MASK_53).double() + 0.5) * 2.0**-53
+    exponential = -torch.log1p(-uniform.float().clamp(max=1 - 2**-24))
+    return -torch.log(exponential)

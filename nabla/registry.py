@@ -1,0 +1,176 @@
+"""One generic registry for all slots: local components by decorator, other packages' by entry point.
+
+A package adds a component without touching this one by declaring, in its ``pyproject.toml``::
+
+    [project.entry-points."nabla.estimators"]
+    my-estimator = "my_package.module:MyEstimator"
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Generic, TypeVar, cast
+
+from nabla.errors import ConfigError, NablaError
+
+T = TypeVar("T")
+C = TypeVar("C", bound=type)
+
+
+class Registry(Mapping[str, type[T]], Generic[T]):
+    """Names → classes of one slot.
+
+    Args:
+        slot: the folder's name, e.g. ``"estimators"``; entry points are read from ``nabla.<slot>``.
+        base: returns the slot's abstract class (a function, so that the registry can be created
+            before the class). Every component must be a subclass.
+    """
+
+    def __init__(self, slot: str, base: Callable[[], type[T]]) -> None:
+        self.slot = slot
+        self._base = base
+        self._classes: dict[str, type[T]] = {}
+        self._names: dict[type, str] = {}
+        self._entry_points: dict[str, EntryPoint] | None = None
+        self._local_loaded = False
+
+    @property
+    def base(self) -> type[T]:
+        """The slot's abstract class."""
+        return self._base()
+
+    def register(self, name: str) -> Callable[[C], C]:
+        """Class decorator. Raises ConfigError on a duplicate name or a class of another slot."""
+
+        def decorate(cls: C) -> C:
+            self._add(name, cls)
+            return cls
+
+        return decorate
+
+    def _add(self, name: str, cls: type) -> None:
+        if not (inspect.isclass(cls) and issubclass(cls, self.base)):
+            raise ConfigError(
+                f"{name!r} cannot be registered in {self.slot}",
+                got=cls,
+                fix=f"Subclass {self.base.__module__}.{self.base.__qualname__}.",
+            )
+        known = self._classes.get(name)
+        if known is not None and known is not cls:
+            same_source = (known.__module__, known.__qualname__) == (
+                cls.__module__,
+                cls.__qualname__,
+            )
+            if not same_source:  # a reloaded module (notebooks) replaces itself
+                raise ConfigError(
+                    f"{self.slot} has a component {name!r} already: {known.__module__}.{known.__qualname__}",
+                    got=f"{cls.__module__}.{cls.__qualname__}",
+                    fix="Choose another name.",
+                )
+        self._classes[name] = cls
+        self._names[cls] = name
+
+    def _discover(self) -> dict[str, EntryPoint]:
+        if not self._local_loaded:  # the slot's own folder: no central import list to edit
+            self._local_loaded = True
+            package = importlib.import_module(f"nabla.{self.slot}")
+            for module in pkgutil.iter_modules(package.__path__):
+                importlib.import_module(f"nabla.{self.slot}.{module.name}")
+        if self._entry_points is None:
+            self._entry_points = {}
+            for point in entry_points(group=f"nabla.{self.slot}"):
+                if point.name in self._classes or point.name in self._entry_points:
+                    raise ConfigError(
+                        f"Two packages offer {point.name!r} in nabla.{self.slot}",
+                        got=point.value,
+                        fix="Rename one entry point or uninstall its package.",
+                    )
+                self._entry_points[point.name] = point
+        return self._entry_points
+
+    def __getitem__(self, name: str) -> type[T]:
+        points = self._discover()
+        if name not in self._classes and name in points:
+            try:
+                cls = points[name].load()
+            except Exception as error:
+                raise ConfigError(
+                    f"The entry point {name!r} of nabla.{self.slot} does not load: {error!r}",
+                    got=points[name].value,
+                    fix="Mend or uninstall the package that declares it.",
+                ) from error
+            self._add(name, cls)
+        if name not in self._classes:
+            known = sorted(self)
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"Did you mean {near[0]!r}? " if near else ""
+            raise ConfigError(
+                f"Unknown component in {self.slot}",
+                got=name,
+                fix=f"{hint}Known: {', '.join(known)}.",
+            )
+        return self._classes[name]
+
+    def __contains__(self, name: object) -> bool:
+        points = self._discover()
+        return name in self._classes or name in points
+
+    def __iter__(self) -> Iterator[str]:
+        points = self._discover()
+        return iter(sorted({*self._classes, *points}))
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+    def name_of(self, component: T | type[T]) -> str:
+        """The registered name of a component or class; the class's own name if it has none."""
+        cls = component if inspect.isclass(component) else type(component)
+        self._discover()
+        return self._names.get(cls, cls.__name__)
+
+    def build(self, spec: T | str | Mapping[str, Any], **defaults: Any) -> T:
+        """An instance from an instance, a name, or ``{"name": ..., argument: value}``.
+
+        Arguments in ``spec`` win over ``defaults``. Raises ConfigError for unknown names, for wrong
+        arguments and for an instance of another slot.
+        """
+        if isinstance(spec, self.base):
+            return spec
+        if isinstance(spec, str):
+            spec = {"name": spec}
+        if not (isinstance(spec, Mapping) and isinstance(spec.get("name"), str)):
+            raise ConfigError(
+                f"Not a component of {self.slot}",
+                got=spec,
+                fix=f"Pass a {self.base.__name__}, a registered name, or a dict with 'name' and arguments.",
+            )
+        arguments = {**defaults, **{key: value for key, value in spec.items() if key != "name"}}
+        cls = self[spec["name"]]
+        signature = inspect.signature(cls)
+        try:
+            signature.bind(**arguments)
+        except TypeError as error:
+            raise ConfigError(
+                f"{self.slot}/{spec['name']}: {error}",
+                got=arguments,
+                fix=f"Its signature is {spec['name']}{signature}.",
+            ) from error
+        try:
+            return cast(T, cls(**arguments))
+        except NablaError:
+            raise
+        except Exception as error:
+            raise ConfigError(
+                f"The constructor of {self.slot}/{spec['name']} failed: {error!r}", got=arguments
+            ) from error
+
+
+def summary(cls: type) -> str:
+    """First line of a class's docstring, for listings."""
+    doc = inspect.getdoc(cls) or ""
+    return doc.splitlines()[0] if doc else ""

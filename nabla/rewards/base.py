@@ -1,0 +1,127 @@
+"""Rewards: one number per response, differentiable or not."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from nabla.errors import ConfigError
+from nabla.registry import Registry
+from nabla.types import Prompt
+
+if TYPE_CHECKING:
+    from nabla.models.body import Body, Chunk
+    from nabla.models.causal_lm import CausalLM
+    from nabla.models.head import EmbeddingTable
+    from nabla.models.runner import Account, Runner
+
+
+@dataclass(frozen=True, eq=False)
+class Response:
+    """A response to score.
+
+    Args:
+        prompt: what was asked.
+        tokens: response ids of the language model, end-of-sequence token included ``[L]``.
+        account: who pays.
+    """
+
+    prompt: Prompt
+    tokens: Int[Tensor, " length"]
+    account: Account
+
+
+@dataclass(frozen=True, eq=False)
+class SoftTokens:
+    """Relaxed rows: position → weights over candidate ids; all other tokens are hard.
+
+    Args:
+        start: position of the first relaxed row.
+        candidates: ids per row ``[R, K]``; None means all usable ids of the language model.
+        weights: rows on the simplex ``[R, K]``.
+    """
+
+    start: int
+    candidates: Int[Tensor, "rows k"] | None
+    weights: Float[Tensor, "rows k"]
+
+
+@dataclass(frozen=True, eq=False)
+class RelaxedResponse:
+    """A response to differentiate: ``response`` from position ``start`` on is free."""
+
+    response: Response
+    start: int
+    soft: SoftTokens | None = None
+
+    def __len__(self) -> int:
+        return len(self.response.tokens) - self.start
+
+    def embeddings(self, table: EmbeddingTable) -> Float[Tensor, "n hidden"]:
+        """Embeddings of the free positions in one model: ``y_i^T E``."""
+        rows = table.rows(self.response.tokens[self.start :])
+        if self.soft is not None:
+            at = self.soft.start - self.start
+            mixed = table.mix(self.soft.weights, self.soft.candidates).to(rows)
+            rows = rows.clone()
+            rows[at : at + len(mixed)] = mixed
+        return rows
+
+
+@dataclass(frozen=True, eq=False)
+class RelaxedReward:
+    """A differentiable reward of one relaxed response.
+
+    Args:
+        value: the reward, a scalar with a graph down to ``leaves``.
+        leaves: embeddings of the free positions, one tensor per channel of the reward ``[n, H]``.
+        passes: (body, chunk) of each forward pass in the graph, to count its backward pass.
+    """
+
+    value: Float[Tensor, ""]
+    leaves: tuple[Float[Tensor, "n _"], ...]
+    passes: tuple[tuple[Body, Chunk], ...] = ()
+
+
+class Reward(ABC):
+    """Scores responses; the gradient is optional.
+
+    A differentiable reward also returns its embedding tables as :meth:`channels` and implements
+    :meth:`relaxed`.
+    """
+
+    #: Unit of the value, for reports.
+    unit: str = "reward logits"
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether :meth:`relaxed` may be called."""
+        return False
+
+    @abstractmethod
+    def bind(self, lm: CausalLM) -> None:
+        """Called once before use: learns the language model's vocabulary. Raises VocabularyError."""
+
+    @abstractmethod
+    def score(self, responses: Sequence[Response], runner: Runner) -> list[float]:
+        """One reward per response, in order; may be NaN, which the engine reports."""
+
+    def channels(self) -> tuple[EmbeddingTable, ...]:
+        """Embedding tables that the reward's gradient arrives in."""
+        return ()
+
+    def relaxed(self, responses: Sequence[RelaxedResponse], runner: Runner) -> list[RelaxedReward]:
+        """Rewards with a graph down to the embeddings of the free positions."""
+        raise ConfigError(
+            f"{type(self).__name__} is not differentiable",
+            fix="Use it for acceptance only: choose an objective without a reward term, "
+            "or pass a reward model.",
+        )
+
+
+rewards: Registry[Reward] = Registry("rewards", lambda: Reward)

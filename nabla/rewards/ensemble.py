@@ -1,0 +1,74 @@
+"""Several rewards as one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from nabla.errors import ConfigError
+from nabla.rewards.base import RelaxedResponse, RelaxedReward, Response, Reward, rewards
+
+if TYPE_CHECKING:
+    from nabla.models.causal_lm import CausalLM
+    from nabla.models.head import EmbeddingTable
+    from nabla.models.runner import Runner
+
+
+@rewards.register("ensemble")
+class EnsembleReward(Reward):
+    """``Σ_m w_m r_m``: differentiable where all members are.
+
+    Args:
+        members: the rewards.
+        weights: one per member; the mean if None.
+    """
+
+    unit = "weighted reward"
+
+    def __init__(self, members: Sequence[Reward], weights: Sequence[float] | None = None) -> None:
+        if not members:
+            raise ConfigError("An ensemble needs at least one member")
+        self.members = list(members)
+        self.weights = (
+            [1 / len(members)] * len(members) if weights is None else [float(w) for w in weights]
+        )
+        if len(self.weights) != len(self.members):
+            raise ConfigError(
+                f"An ensemble of {len(self.members)} needs as many weights", got=self.weights
+            )
+
+    @property
+    def differentiable(self) -> bool:
+        return all(member.differentiable for member in self.members)
+
+    def bind(self, lm: CausalLM) -> None:
+        for member in self.members:
+            member.bind(lm)
+
+    def score(self, responses: Sequence[Response], runner: Runner) -> list[float]:
+        by_member = [member.score(responses, runner) for member in self.members]
+        return [
+            sum(weight * value for weight, value in zip(self.weights, values, strict=True))
+            for values in zip(*by_member, strict=True)
+        ]
+
+    def channels(self) -> tuple[EmbeddingTable, ...]:
+        return tuple(table for member in self.members for table in member.channels())
+
+    def relaxed(self, responses: Sequence[RelaxedResponse], runner: Runner) -> list[RelaxedReward]:
+        if not self.differentiable:
+            return super().relaxed(responses, runner)
+        by_member = [member.relaxed(responses, runner) for member in self.members]
+        combined = []
+        for parts in zip(*by_member, strict=True):
+            value = self.weights[0] * parts[0].value
+            for weight, part in zip(self.weights[1:], parts[1:], strict=True):
+                value = value + weight * part.value.to(value.device)
+            combined.append(
+                RelaxedReward(
+                    value,
+                    tuple(leaf for part in parts for leaf in part.leaves),
+                    tuple(run for part in parts for run in part.passes),
+                )
+            )
+        return combined

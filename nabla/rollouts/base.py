@@ -1,0 +1,68 @@
+"""Rollouts: the language model writes."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from nabla.errors import NablaError
+from nabla.models.causal_lm import CausalLM
+from nabla.models.runner import Account, Runner
+from nabla.registry import Registry
+from nabla.types import Sampling
+
+
+@dataclass(frozen=True, eq=False)
+class Opening:
+    """Where a rollout begins.
+
+    Args:
+        prompt: prompt ids.
+        response: response ids that are given ``[p]``.
+        sampling: how to draw, and the length limit of the whole response.
+        key: of the Gumbel field the row draws from.
+        account: who pays.
+    """
+
+    prompt: Int[Tensor, " prompt"]
+    response: Int[Tensor, " p"]
+    sampling: Sampling
+    key: int
+    account: Account
+
+
+@dataclass(frozen=True, eq=False)
+class Continuation:
+    """What a rollout wrote behind its opening, with what it knew while writing.
+
+    Shapes: n new tokens, the last an end-of-sequence token if ``finished``; see
+    :class:`nabla.types.Trajectory` for the fields.
+    """
+
+    tokens: Int[Tensor, " n"]
+    finished: bool
+    hidden: Float[Tensor, "n hidden"]
+    log_probs: Float[Tensor, " n"]
+    entropy: Float[Tensor, " n"]
+    top1: Float[Tensor, " n"]
+
+
+class Rollout(ABC):
+    """Continues responses; settings only."""
+
+    @abstractmethod
+    def generate(
+        self, lm: CausalLM, openings: Sequence[Opening], runner: Runner
+    ) -> list[Continuation | NablaError]:
+        """One continuation per opening, in order, or the error of that row alone.
+
+        A row's tokens depend on its own opening only, not on its batch. Openings have room for at least
+        one token and do not end with an end-of-sequence token (the engine sees to both).
+        """
+
+
+rollouts: Registry[Rollout] = Registry("rollouts", lambda: Rollout)

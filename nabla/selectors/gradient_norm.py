@@ -1,0 +1,35 @@
+"""Refine where the gradient has something to say."""
+
+from __future__ import annotations
+
+from jaxtyping import Bool
+from torch import Tensor
+
+from nabla.errors import ConfigError
+from nabla.schedulers.base import require_finite
+from nabla.selectors.base import SelectionView, Selector, selectors
+
+
+@selectors.register("gradient-norm")
+class GradientNormSelector(Selector):
+    """Positions with ``||∂L/∂y_i||`` above ``threshold`` (SPEC Algorithm 3: 8; 4 for MATH-500 and AMC).
+
+    Args:
+        threshold: ε_grad.
+        centred: take the norm without the component along the constant vector, which has no effect
+            through a softmax (Eq. 25) and is most of δ_prefix (SPEC section 5); False is the plain norm.
+    """
+
+    def __init__(self, threshold: float = 8.0, centred: bool = True) -> None:
+        self.threshold = require_finite("threshold", threshold)
+        self.centred = centred
+
+    @property
+    def needs_gradient(self) -> bool:
+        return True
+
+    def mask(self, view: SelectionView) -> Bool[Tensor, " length"]:
+        norms = view.centred_gradient_norms if self.centred else view.gradient_norms
+        if norms is None:
+            raise ConfigError("GradientNormSelector needs gradient norms")
+        return norms > self.threshold
