@@ -150,24 +150,33 @@ class Registry(Mapping[str, type[T]], Generic[T]):
                 fix=f"Pass a {self.base.__name__}, a registered name, or a dict with 'name' and arguments.",
             )
         arguments = {**defaults, **{key: value for key, value in spec.items() if key != "name"}}
-        cls = self[spec["name"]]
-        signature = inspect.signature(cls)
-        try:
-            signature.bind(**arguments)
-        except TypeError as error:
-            raise ConfigError(
-                f"{self.slot}/{spec['name']}: {error}",
-                got=arguments,
-                fix=f"Its signature is {spec['name']}{signature}.",
-            ) from error
-        try:
-            return cast(T, cls(**arguments))
-        except NablaError:
-            raise
-        except Exception as error:
-            raise ConfigError(
-                f"The constructor of {self.slot}/{spec['name']} failed: {error!r}", got=arguments
-            ) from error
+        return construct(self[spec["name"]], arguments, label=f"{self.slot}/{spec['name']}")
+
+
+def construct(cls: type[T], spec: T | Mapping[str, Any] | None = None, *, label: str = "") -> T:
+    """An instance of ``cls`` from an instance, a mapping of constructor arguments, or None.
+
+    Raises ConfigError with the signature for wrong arguments, and for a constructor that fails.
+    """
+    if isinstance(spec, cls):
+        return spec
+    label = label or cls.__name__
+    if spec is not None and not isinstance(spec, Mapping):
+        raise ConfigError(f"Not a {cls.__name__}", got=spec, fix="Pass an instance or its arguments.")
+    arguments = dict(spec or {})
+    signature = inspect.signature(cls)
+    try:
+        signature.bind(**arguments)
+    except TypeError as error:
+        raise ConfigError(
+            f"{label}: {error}", got=arguments, fix=f"Its signature is {cls.__name__}{signature}."
+        ) from error
+    try:
+        return cls(**arguments)
+    except NablaError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"The constructor of {label} failed: {error!r}", got=arguments) from error
 
 
 def summary(cls: type) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nabla.errors import ConfigError
 from nabla.methods.base import Method, methods
+from nabla.registry import construct
 from nabla.types import Sampling, Solution
 
 if TYPE_CHECKING:
@@ -21,11 +22,11 @@ class BestOfN(Method):
         sampling: how they are drawn.
     """
 
-    def __init__(self, n: int = 8, sampling: Sampling | None = None) -> None:
+    def __init__(self, n: int = 8, sampling: Sampling | dict[str, Any] | None = None) -> None:
         if n < 1:
             raise ConfigError("n must be at least 1", got=n)
         self.n = n
-        self.sampling = sampling or Sampling()
+        self.sampling = construct(Sampling, sampling)
 
     def check(self, engine: Engine) -> None:
         if engine.reward is None:

@@ -10,6 +10,7 @@ from nabla.dto import DTO, Refinement
 from nabla.errors import ConfigError
 from nabla.methods.base import Method, methods
 from nabla.proposals.base import Proposal, ProposalView, proposals
+from nabla.registry import construct
 from nabla.selectors.base import SelectionView, Selector, selectors
 from nabla.types import Revision, Sampling, Solution, Trajectory
 
@@ -49,18 +50,18 @@ class NablaReasonerMethod(Method):
 
     def __init__(
         self,
-        dto: DTO | None = None,
+        dto: DTO | dict[str, Any] | None = None,
         selector: Selector | str | dict[str, Any] = "entropy",
         proposal: Proposal | str | dict[str, Any] = "sample",
         acceptance: Acceptance | str | dict[str, Any] = "strict",
-        sampling: Sampling | None = None,
+        sampling: Sampling | dict[str, Any] | None = None,
         max_rollouts: int = 8,
     ) -> None:
-        self.dto = dto or DTO()
+        self.dto = construct(DTO, dto)
         self.selector = selectors.build(selector)
         self.proposal = proposals.build(proposal)
         self.acceptance = acceptances.build(acceptance)
-        self.sampling = sampling or Sampling()
+        self.sampling = construct(Sampling, sampling)
         if max_rollouts < 1:
             raise ConfigError("max_rollouts must be at least 1", got=max_rollouts)
         self.max_rollouts = max_rollouts

@@ -87,7 +87,8 @@ class Head:
                 raw = raw + bias[candidates]
         logits = self._finish(raw)
         if self.blocked is not None:
-            blocked = self.blocked if candidates is None else self.blocked[candidates]
+            blocked = self.blocked.to(logits.device)
+            blocked = blocked if candidates is None else blocked[candidates]
             logits = logits.masked_fill(blocked, float("-inf"))
         return logits
 
@@ -176,10 +177,10 @@ class EmbeddingTable:
     ) -> None:
         self.module = module
         weight = next(module.parameters())
-        self.device, self.dtype = weight.device, weight.dtype
+        self._parameter = weight
         self.usable = usable
-        self.index = None if index is None else index.to(self.device)
-        probe = torch.arange(min(4, len(weight)), device=self.device)
+        self.index = index
+        probe = torch.arange(min(4, len(weight)), device=weight.device)
         with torch.no_grad():
             # Some embeddings scale their rows (Gemma): those are asked for, not read.
             plain = torch.equal(module(probe), weight[probe])
@@ -188,12 +189,22 @@ class EmbeddingTable:
         self._gram: Tensor | None = None
         self._mean: Tensor | None = None
 
+    @property
+    def device(self) -> torch.device:
+        """Where the rows are."""
+        return self._parameter.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the rows."""
+        return self._parameter.dtype
+
     def rows(self, tokens: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch hidden"]:
         """Embeddings of language-model ids; zero where this model has no such token."""
         tokens = tokens.to(self.device)
         if self.index is None:
             return self._read(tokens)
-        mapped = self.index[tokens]
+        mapped = self.index.to(self.device)[tokens]
         rows = self._read(mapped.clamp_min(0))
         return rows.masked_fill((mapped < 0).unsqueeze(-1), 0.0)
 

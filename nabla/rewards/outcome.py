@@ -32,9 +32,7 @@ class OutcomeReward(TransformerReward):
         super().__init__(model, tokenizer, **arguments)
 
     def _expected(self, ids: Int[Tensor, " n"]) -> Tensor:
-        # One row, no padding: transformers reads the last token whatever its id.
-        embeddings = self.body.embed(ids)[None]
-        scores: Tensor = self.model(inputs_embeds=embeddings).logits[0]
+        scores: Tensor = self.model(input_ids=ids[None].to(self.body.device)).logits[0]
         return scores
 
     def _read(self, hidden: Float[Tensor, "n hidden"]) -> Tensor:

@@ -86,7 +86,7 @@ class ProcessReward(TransformerReward):
         )
 
     def _expected(self, ids: Int[Tensor, " n"]) -> Tensor:
-        scores: Tensor = self.model(inputs_embeds=self.body.embed(ids)[None]).logits[0]
+        scores: Tensor = self.model(input_ids=ids[None].to(self.body.device)).logits[0]
         return scores
 
     def _read(self, hidden: Float[Tensor, "n hidden"]) -> Tensor:

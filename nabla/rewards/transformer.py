@@ -107,6 +107,12 @@ class TransformerReward(Reward):
 
     # -- the model -----------------------------------------------------------------------------
 
+    @property
+    def config_pad(self) -> int | None:
+        """Padding id, at which transformers' sequence classifiers stop reading."""
+        pad: int | None = self.model.config.get_text_config().pad_token_id
+        return pad
+
     @abstractmethod
     def _expected(self, ids: Int[Tensor, " n"]) -> Tensor:
         """What transformers' own forward says of one sequence."""
@@ -114,7 +120,8 @@ class TransformerReward(Reward):
     @torch.no_grad()
     def _verify(self) -> None:
         """Body and head must give what the model gives; otherwise the whole forward is used."""
-        ids = torch.arange(min(9, int(next(self.body.embedding.parameters()).shape[0]))).flip(0)
+        count = int(next(self.body.embedding.parameters()).shape[0])
+        ids = torch.tensor([i for i in range(min(10, count)) if i != self.config_pad][::-1])
         if self.head is None:
             raise ModelError(
                 f"{type(self.model).__name__} has no 'score' head over a decoder",

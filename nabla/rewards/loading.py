@@ -1,0 +1,61 @@
+"""Rewards from paths, specs and functions."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from nabla.errors import ConfigError
+from nabla.rewards.base import Reward, rewards
+from nabla.rewards.function import FunctionReward
+from nabla.rewards.outcome import OutcomeReward
+
+
+def load_reward(
+    spec: str | Mapping[str, Any] | Reward | Callable[[str, str], float] | None, **arguments: Any
+) -> Reward | None:
+    """A reward from what a user has.
+
+    Args:
+        spec: a path or hub id (an outcome reward model); a dict with ``name`` of a registered reward
+            and, for models, ``path``; for ``function``, ``function: "module:name"``; for ``ensemble``,
+            ``members: [spec, ...]``; a Python function; a Reward; None.
+        arguments: for loading models, see :func:`nabla.models.loading.load`.
+
+    Raises ModelError or ConfigError.
+    """
+    if spec is None or isinstance(spec, Reward):
+        return spec
+    if isinstance(spec, Mapping):
+        return _from_dict(dict(spec), arguments)
+    if callable(spec):
+        return FunctionReward(spec)
+    return OutcomeReward.from_pretrained(str(spec), **arguments)
+
+
+def _from_dict(spec: dict[str, Any], arguments: dict[str, Any]) -> Reward:
+    name = spec.pop("name", "outcome")
+    cls: Any = rewards[name]
+    if "path" in spec:
+        if not hasattr(cls, "from_pretrained"):
+            raise ConfigError(f"Reward {name!r} is not loaded from a path", got=spec["path"])
+        loaded: Reward = cls.from_pretrained(spec.pop("path"), **{**arguments, **spec})
+        return loaded
+    if "members" in spec:
+        spec["members"] = [load_reward(member, **arguments) for member in spec["members"]]
+    if isinstance(spec.get("function"), str):
+        spec["function"] = _import(spec["function"])
+    return rewards.build({"name": name, **spec})
+
+
+def _import(target: str) -> Any:
+    module, _, attribute = target.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(
+            f"The reward function cannot be imported: {error}",
+            got=target,
+            fix="Write 'package.module:function'.",
+        ) from error
