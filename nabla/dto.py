@@ -12,10 +12,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from nabla.anchors.base import Anchor, AnchorPoint, anchors
-from nabla.engine import Reference, Session
+from nabla.engine import Reference, Session, trajectory_terms
 from nabla.errors import ConfigError, NumericalError
 from nabla.estimators.base import Estimator, estimators
-from nabla.gradient import TrajectoryGradient
 from nabla.objectives.base import LogitObjective, Objective, objectives
 from nabla.objectives.kl import kl_rows
 from nabla.parameterizations.base import Parameterization, parameterizations
@@ -89,7 +88,7 @@ class _Cached:
     """The gradient at the rows it was taken at (Algorithm 4)."""
 
     rows: Tensor
-    gradient: TrajectoryGradient
+    values: dict[str, float]
     terms: dict[str, Tensor]
 
 
@@ -167,7 +166,7 @@ class DTO:
         if self.optimizer == "AdamW":
             arguments.setdefault("weight_decay", 0.0)  # decay would pull logits towards uniform
         try:
-            made: torch.optim.Optimizer = cls(
+            made: torch.optim.Optimizer = cls(  # type: ignore[call-arg]
                 parameters, lr=self.learning_rate(Step(0, self.steps)), **arguments
             )
         except (TypeError, ValueError) as error:
@@ -196,18 +195,18 @@ class DTO:
             step = Step(index, self.steps)
             logits = self.parameterization.logits(parameter, reference)
             relaxed = self.estimator(logits, generator=noise, step=step, anchor=anchor)
-            fresh = cached is None or not self.estimator.reusable(cached.rows, relaxed.detach())
-            if fresh:
-                cached = await self._differentiate(trajectory, reference, relaxed.detach(), session)
+            rows = relaxed.detach()
+            fresh = cached is None or not self.estimator.reusable(cached.rows, rows)
+            if cached is None or fresh:
+                cached = await self._differentiate(trajectory, reference, rows, session)
                 recomputed += 1
-            assert cached is not None
-            optimizer.zero_grad()
             if first is None or wants_steps:
                 report = self._report(step, parameter, logits, relaxed, reference, cached, fresh)
                 first = first or report
                 if wants_steps:
                     session.events.on_refine_step(session.prompt, position, report)
-            self._surrogate(step, logits, relaxed, reference, cached).backward()
+            surrogate = self._surrogate(step, logits, relaxed, reference, cached)
+            (parameter.grad,) = torch.autograd.grad(surrogate, parameter)
             for group in optimizer.param_groups:
                 group["lr"] = self.learning_rate(step)
             optimizer.step()
@@ -246,6 +245,8 @@ class DTO:
         self, trajectory: Trajectory, reference: Reference, relaxed: Tensor, session: Session
     ) -> _Cached:
         """``∂term/∂y`` over the support, for every trajectory term (Algorithm 4)."""
+        if not trajectory_terms(self.objective):  # logit terms need no model
+            return _Cached(relaxed, {}, {})
         begin = reference.positions.start
         if self.estimator.hard:
             index = relaxed.argmax(-1)
@@ -264,7 +265,8 @@ class DTO:
             name: session.gradient_rows(gradient, part, reference)
             for name, part in gradient.terms.items()
         }
-        return _Cached(relaxed, gradient, rows)
+        values = {name: part.value for name, part in gradient.terms.items()}
+        return _Cached(relaxed, values, rows)
 
     def _surrogate(
         self, step: Step, logits: Tensor, relaxed: Tensor, reference: Reference, cached: _Cached
@@ -310,7 +312,7 @@ class DTO:
             values[term.name] = (
                 float(value.detach())
                 if isinstance(term.objective, LogitObjective)
-                else cached.gradient.terms[term.name].value
+                else cached.values[term.name]
             )
         whole = sum(norms.values()) or 1.0
         reports = {

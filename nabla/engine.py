@@ -20,7 +20,7 @@ from torch import Tensor
 
 from nabla.callbacks.base import Events
 from nabla.costs import Cost, CostMeter, Usage
-from nabla.errors import ConfigError, NablaError, NumericalError
+from nabla.errors import ComponentError, ConfigError, NablaError, NumericalError
 from nabla.gradient import GradientComputer, GradientTask, TermGradient, TrajectoryGradient
 from nabla.models.causal_lm import CausalLM
 from nabla.models.runner import Account, PrefixStore, Runner
@@ -319,7 +319,16 @@ class Session:
     async def gradient_norms(
         self, trajectory: Trajectory, objective: Objective
     ) -> tuple[Float[Tensor, " length"], Float[Tensor, " length"]]:
-        """``||∂L/∂y_i||`` per position of the response, plain and centred; NaN at committed ones."""
+        """``||∂L/∂y_i||`` per position of the response, plain and centred; NaN at committed ones.
+
+        Raises ConfigError for an objective without trajectory terms.
+        """
+        if not trajectory_terms(objective):
+            raise ConfigError(
+                "Gradient norms need an objective with a reward or likelihood term",
+                got=[term.name for term in objective.terms()],
+                fix="Choose another selector, or add such a term.",
+            )
         gradient = await self.gradient(trajectory, objective, phase="selection")
         total = gradient.total(trajectory_terms(objective), Step())
         found = self.engine.gradients.norms(gradient, total, self._account("selection"))
@@ -361,7 +370,7 @@ class Session:
                 pieces.append((top, kept, full.logsumexp(-1) - kept.logsumexp(-1)))
             candidates = torch.cat([p[0] for p in pieces])
             logits = torch.cat([p[1] for p in pieces])
-            dropped = -torch.expm1(-torch.cat([p[2] for p in pieces])).clamp_min(0)
+            dropped = (-torch.expm1(-torch.cat([p[2] for p in pieces]))).clamp_min(0)
             chosen = (candidates == own.unsqueeze(-1)).int().argmax(-1)
         account.meter.add("gradient", Usage(flops=head.flops(len(hidden))))
         width = logits.shape[-1]
@@ -394,7 +403,7 @@ def trajectory_terms(objective: Objective) -> tuple[Term, ...]:
 
 def _joined(head: Trajectory, tail: Trajectory) -> Trajectory:
     names = ("tokens", "hidden", "log_probs", "entropy", "top1", "noise_keys")
-    merged = {
+    merged: dict[str, Any] = {
         name: torch.cat([getattr(head, name), getattr(tail, name).to(getattr(head, name).device)])
         for name in names
     }
@@ -529,6 +538,8 @@ class Engine:
             )
         except NablaError as error:
             failure = error
+        except Exception as error:
+            failure = ComponentError.of(error, f"A {requests[0].kind} request")
         if len(requests) == 1:
             return [failure]
         return [self._attempt(handler, [request])[0] for request in requests]
@@ -589,3 +600,5 @@ class _Problem:
             self.result = stop.value
         except NablaError as error:
             self.result = error
+        except Exception as error:
+            self.result = ComponentError.of(error, f"Solving problem {self.prompt.id!r}")

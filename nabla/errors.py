@@ -52,6 +52,20 @@ class NumericalError(NablaError):
     """NaN or infinity where a finite number is needed."""
 
 
+class ComponentError(NablaError):
+    """A component raised something that is no NablaError: a bug in it, kept as ``__cause__``."""
+
+    @classmethod
+    def of(cls, error: Exception, where: str) -> ComponentError:
+        """Wraps ``error``, which happened in ``where``."""
+        wrapped = cls(
+            f"{where} failed with {type(error).__name__}: {error}",
+            fix="This is a bug in a component; the original error, with its traceback, is the cause.",
+        )
+        wrapped.__cause__ = error
+        return wrapped
+
+
 class RunError(NablaError):
     """Some problems of a run failed; the solutions of all others are kept.
 

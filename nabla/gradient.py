@@ -316,8 +316,8 @@ class GradientComputer:
                 hidden, normalisers = done.hidden, done.normalisers.detach()
             else:
                 hidden = task.trajectory.hidden[task.start :]
-        value = None if reward is None else float(reward.value.detach())
-        return TrajectoryGradient(task.tokens, task.start, results, hidden, normalisers, value)
+        known = None if reward is None else float(reward.value.detach())
+        return TrajectoryGradient(task.tokens, task.start, results, hidden, normalisers, known)
 
     # -- rows on demand -------------------------------------------------------------------------
 

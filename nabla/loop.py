@@ -13,12 +13,12 @@ from lightning.fabric import Fabric
 from lightning.fabric.loggers import Logger
 
 from nabla.callbacks.base import Callback, Events
+from nabla.callbacks.base import callbacks as registry
 from nabla.engine import Engine
 from nabla.errors import ConfigError, Interrupted, NablaError, PromptError, RunError
 from nabla.methods.base import Method, methods
 from nabla.models.causal_lm import CausalLM
 from nabla.rewards.base import Reward
-from nabla.rollouts.base import Rollout
 from nabla.types import Prompt, Solution
 
 _PRECISIONS = {
@@ -43,7 +43,7 @@ class TestTimeLoop:
             them as they were loaded. Optimised logits are never below float32.
         place: move the models to Fabric's device; False leaves them (``device_map`` models).
         loggers: Fabric loggers for the logging callback.
-        callbacks: hear of everything that happens.
+        callbacks: hear of everything that happens; instances, registered names or dicts.
         engine_arguments: further arguments of :class:`~nabla.engine.Engine` (rollout, batch_size,
             live, reuse_prefixes, kept_gradients).
     """
@@ -64,12 +64,9 @@ class TestTimeLoop:
         precision: str | None = None,
         place: bool = True,
         loggers: Logger | list[Logger] | None = None,
-        callbacks: Sequence[Callback] = (),
+        callbacks: Sequence[Callback | str | dict[str, Any]] = (),
         **engine_arguments: Any,
     ) -> None:
-        for callback in callbacks:
-            if not isinstance(callback, Callback):
-                raise ConfigError("Not a callback", got=callback, fix="Subclass nabla.Callback.")
         if precision is not None and precision not in _PRECISIONS:
             raise ConfigError(
                 "Unknown precision",
@@ -84,7 +81,7 @@ class TestTimeLoop:
             num_nodes=num_nodes,
             loggers=loggers,
         )
-        self.callbacks = tuple(callbacks)
+        self.callbacks = tuple(registry.build(callback) for callback in callbacks)
         self.events = Events(self.callbacks)
         if place:
             _place(lm, reward, self.fabric.device, precision)

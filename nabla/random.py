@@ -9,18 +9,40 @@ rollout was sampled with (SPEC sections 3 and 9).
 from __future__ import annotations
 
 import hashlib
+import numbers
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-_MASK_53 = (1 << 53) - 1
+from nabla.errors import ConfigError
 
 
 def derive_key(*parts: object) -> int:
-    """A 63-bit key from any sequence of printable parts, stable across processes and platforms."""
-    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
+    """A 63-bit key from a sequence of names, stable across processes and platforms.
+
+    A part is a str, bytes, int, float, bool or None; numpy's numbers count as Python's. Raises
+    ConfigError for anything else: its ``repr`` might name a memory address.
+    """
+    names = tuple(_stable(part) for part in parts)
+    digest = hashlib.blake2b(repr(names).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
+
+
+def _stable(part: object) -> object:
+    if part is None or isinstance(part, bool | bytes):
+        return part
+    if isinstance(part, str):
+        return str(part)
+    if isinstance(part, numbers.Integral):  # numpy's too, whose repr depends on its version
+        return int(part)
+    if isinstance(part, float):
+        return float(part)
+    raise ConfigError(
+        "A random key is derived from texts and numbers alone",
+        got=part,
+        fix="Pass a str, bytes, int, float, bool or None.",
+    )
 
 
 def generator(*parts: object, device: torch.device | str = "cpu") -> torch.Generator:
@@ -46,12 +68,14 @@ def gumbel(
     """Standard Gumbel noise of tokens at positions under keys, as a pure function (float32).
 
     ``keys`` and ``positions`` (one per row) are broadcast against ``tokens`` with one trailing axis
-    added: keys ``[B]`` and tokens ``[V]`` or ``[B, V]`` give ``[B, V]``.
+    added: keys ``[B]`` and tokens ``[V]`` or ``[B, V]`` give ``[B, V]``. Any integer dtype; all
+    three on one device.
     """
+    keys, positions, tokens = keys.long(), positions.long(), tokens.long()
     golden = -7046029254386353131  # 0x9E3779B97F4A7C15, SplitMix64's increment
     row = _mix(keys + (positions + 1) * golden)
     bits = _mix(row.unsqueeze(-1) + (tokens + 1) * golden)
     # 53 uniform bits, never 0; -log1p(-u) keeps its resolution where the noise is largest.
-    uniform = ((_shift(bits, 11) & _MASK_53).double() + 0.5) * 2.0**-53
+    uniform = (_shift(bits, 11).double() + 0.5) * 2.0**-53
     exponential = -torch.log1p(-uniform.float().clamp(max=1 - 2**-24))
     return -torch.log(exponential)

@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, overload
 
 from nabla.dto import DTO
+from nabla.engine import Engine
 from nabla.errors import ConfigError
 from nabla.loop import TestTimeLoop
 from nabla.methods.base import Method, methods
-from nabla.methods.nabla_reasoner import NablaReasonerMethod
 from nabla.models.causal_lm import CausalLM
 from nabla.rewards.base import Reward
 from nabla.rewards.loading import load_reward
@@ -26,13 +26,12 @@ class NablaReasoner:
     Args:
         lm: the language model.
         reward: the reward, or None.
-        method: a Method, a registered name or a dict of name and arguments; None composes ∇-Reasoner
-            from ``parts``.
+        method: a Method, a registered name or a dict of name and arguments; None is ∇-Reasoner.
         system: system prompt for all prompts; it reaches rollout, gradient and reward.
-        parts: arguments of :class:`~nabla.dto.DTO`, of
-            :class:`~nabla.methods.nabla_reasoner.NablaReasonerMethod`, of
+        parts: by name, arguments of the method (selector, proposal, acceptance, max_rollouts, ...), of
+            its :class:`~nabla.dto.DTO` (estimator, objective, steps, ...) and
             :class:`~nabla.types.Sampling` (temperature, top_k, top_p, max_new_tokens), and of
-            :class:`~nabla.loop.TestTimeLoop` (seed, callbacks, loggers, batch_size, ...), by name.
+            :class:`~nabla.loop.TestTimeLoop` (seed, callbacks, loggers, batch_size, ...).
     """
 
     def __init__(
@@ -45,17 +44,8 @@ class NablaReasoner:
         **parts: Any,
     ) -> None:
         self.system = system
-        shares = _split(parts, composed=method is None)
-        self.method = (
-            methods.build(method)
-            if method is not None
-            else NablaReasonerMethod(
-                dto=DTO(**shares["dto"]),
-                sampling=Sampling(**shares["sampling"]),
-                **shares["method"],
-            )
-        )
-        self.loop = TestTimeLoop(self.method, lm, reward, **shares["loop"])
+        self.method, arguments = _compose(method, parts)
+        self.loop = TestTimeLoop(self.method, lm, reward, **arguments)
 
     @classmethod
     def from_pretrained(
@@ -86,21 +76,18 @@ class NablaReasoner:
         return cls(model, reward, **arguments)
 
     @overload
-    def solve(self, prompt: str) -> Solution: ...
+    def solve(self, prompt: str | Prompt) -> Solution: ...
     @overload
-    def solve(self, prompt: Prompt) -> Solution: ...
+    def solve(self, prompt: list[Message] | list[dict[str, str]]) -> Solution: ...
     @overload
-    def solve(self, prompt: Sequence[PromptLike]) -> list[Solution]: ...
-    def solve(self, prompt: PromptLike | Sequence[PromptLike]) -> Solution | list[Solution]:
+    def solve(self, prompt: list[str] | list[Prompt] | list[PromptLike]) -> list[Solution]: ...
+    def solve(self, prompt: Any) -> Solution | list[Solution]:
         """Solves one prompt, or a list of prompts together; a conversation (a list of messages) is one
         prompt. Synchronous. Raises what :meth:`TestTimeLoop.run` raises; for one prompt, its own error.
         """
         if _is_one(prompt):
-            return self.loop.run([Prompt.of(prompt, system=self.system)])[0]  # type: ignore[arg-type]
-        many = [
-            Prompt.of(p, id=str(i), system=self.system)  # type: ignore[arg-type]
-            for i, p in enumerate(prompt)
-        ]
+            return self.loop.run([Prompt.of(prompt, system=self.system)])[0]
+        many = [Prompt.of(p, id=str(i), system=self.system) for i, p in enumerate(prompt)]
         return self.loop.run(many)
 
 
@@ -112,28 +99,42 @@ def _is_one(prompt: Any) -> bool:
     )
 
 
-def _split(parts: dict[str, Any], *, composed: bool) -> dict[str, dict[str, Any]]:
-    """Sorts arguments by whom they belong to. Raises ConfigError with the nearest name."""
-    owners: dict[str, type] = {"loop": TestTimeLoop}
-    if composed:
-        owners |= {"dto": DTO, "method": NablaReasonerMethod, "sampling": Sampling}
-    from nabla.engine import Engine
+def _compose(
+    method: Method | str | dict[str, Any] | None, parts: dict[str, Any]
+) -> tuple[Method, dict[str, Any]]:
+    """(the method, the loop's arguments), each part given to whom it belongs.
 
+    Raises ConfigError for a part that nobody takes, with the nearest name.
+    """
+    spec: dict[str, Any] = {}
+    owners: dict[str, Any] = {}
+    if not isinstance(method, Method):
+        spec = {"name": method or "nabla-reasoner"} if not isinstance(method, dict) else dict(method)
+        cls = methods[str(spec.get("name"))]
+        taken = inspect.signature(cls).parameters
+        nested = {"dto": DTO, "sampling": Sampling}
+        owners = {"method": cls} | {name: part for name, part in nested.items() if name in taken}
     names: dict[str, str] = {}
-    for owner, cls in (*owners.items(), ("loop", Engine)):
-        for name in inspect.signature(cls).parameters:
+    for owner, part in (*owners.items(), ("loop", TestTimeLoop), ("loop", Engine)):
+        for name in inspect.signature(part).parameters:
             names.setdefault(name, owner)
-    for hidden in ("lm", "reward", "events", "engine_arguments", "dto", "sampling"):
-        names.pop(hidden, None)
-    if composed:
-        names.pop("method", None)
-    shares: dict[str, dict[str, Any]] = {"dto": {}, "method": {}, "sampling": {}, "loop": {}}
+    for name in ("lm", "reward", "events", "engine_arguments", "method"):
+        names.pop(name, None)
+    shares: dict[str, dict[str, Any]] = {"loop": {}, "method": {}, "dto": {}, "sampling": {}}
     for name, value in parts.items():
         if name not in names:
             near = difflib.get_close_matches(name, names, n=1)
             hint = f"Did you mean {near[0]!r}? " if near else ""
-            raise ConfigError(
-                "Unknown part", got=name, fix=f"{hint}Parts: {', '.join(sorted(names))}."
-            )
+            raise ConfigError("Unknown part", got=name, fix=f"{hint}Parts: {', '.join(sorted(names))}.")
         shares[names[name]][name] = value
-    return shares
+    if isinstance(method, Method):
+        return method, shares["loop"]
+    for name in ("dto", "sampling"):
+        if shares[name]:
+            given = {**spec, **shares["method"]}.get(name) or {}
+            if not isinstance(given, Mapping):
+                raise ConfigError(
+                    f"{name} is given as an object and by parts", got=sorted(shares[name]), fix="Use one."
+                )
+            shares["method"][name] = {**given, **shares[name]}
+    return methods.build({**spec, **shares["method"]}), shares["loop"]

@@ -1,4 +1,4 @@
-"""One generic registry for all slots: local components by decorator, other packages' by entry point.
+"""One generic registry for all slots: local components by decorator, others by entry point.
 
 A package adds a component without touching this one by declaring, in its ``pyproject.toml``::
 
@@ -14,7 +14,7 @@ import inspect
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
 from nabla.errors import ConfigError, NablaError
 
@@ -48,6 +48,9 @@ class Registry(Mapping[str, type[T]], Generic[T]):
         """Class decorator. Raises ConfigError on a duplicate name or a class of another slot."""
 
         def decorate(cls: C) -> C:
+            point = (self._entry_points or {}).get(name)
+            if point is not None and not _from_one_package(point, cls):
+                raise self._duplicate(name, point.value, cls)
             self._add(name, cls)
             return cls
 
@@ -61,36 +64,42 @@ class Registry(Mapping[str, type[T]], Generic[T]):
                 fix=f"Subclass {self.base.__module__}.{self.base.__qualname__}.",
             )
         known = self._classes.get(name)
-        if known is not None and known is not cls:
-            same_source = (known.__module__, known.__qualname__) == (
-                cls.__module__,
-                cls.__qualname__,
-            )
-            if not same_source:  # a reloaded module (notebooks) replaces itself
-                raise ConfigError(
-                    f"{self.slot} has a component {name!r} already: {known.__module__}.{known.__qualname__}",
-                    got=f"{cls.__module__}.{cls.__qualname__}",
-                    fix="Choose another name.",
-                )
+        if known is not None and _source(known) != _source(cls):  # a reloaded module may replace
+            raise self._duplicate(name, _source(known), cls)
         self._classes[name] = cls
         self._names[cls] = name
+
+    def _duplicate(self, name: str, known: str, cls: type) -> ConfigError:
+        return ConfigError(
+            f"{self.slot} has a component {name!r} already: {known}",
+            got=_source(cls),
+            fix="Choose another name.",
+        )
 
     def _discover(self) -> dict[str, EntryPoint]:
         if not self._local_loaded:  # the slot's own folder: no central import list to edit
             self._local_loaded = True
-            package = importlib.import_module(f"nabla.{self.slot}")
-            for module in pkgutil.iter_modules(package.__path__):
-                importlib.import_module(f"nabla.{self.slot}.{module.name}")
+            try:
+                package = importlib.import_module(f"nabla.{self.slot}")
+                for module in pkgutil.iter_modules(package.__path__):
+                    importlib.import_module(f"nabla.{self.slot}.{module.name}")
+            except BaseException:
+                self._local_loaded = False  # never half a slot: the next look-up tries again
+                raise
         if self._entry_points is None:
-            self._entry_points = {}
+            points: dict[str, EntryPoint] = {}
             for point in entry_points(group=f"nabla.{self.slot}"):
-                if point.name in self._classes or point.name in self._entry_points:
+                other, cls = points.get(point.name), self._classes.get(point.name)
+                if (other is not None and other.value != point.value) or (
+                    cls is not None and not _from_one_package(point, cls)
+                ):
                     raise ConfigError(
                         f"Two packages offer {point.name!r} in nabla.{self.slot}",
                         got=point.value,
                         fix="Rename one entry point or uninstall its package.",
                     )
-                self._entry_points[point.name] = point
+                points[point.name] = point
+            self._entry_points = points
         return self._entry_points
 
     def __getitem__(self, name: str) -> type[T]:
@@ -115,6 +124,12 @@ class Registry(Mapping[str, type[T]], Generic[T]):
                 fix=f"{hint}Known: {', '.join(known)}.",
             )
         return self._classes[name]
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The class of that name, or ``default`` (Mapping's own expects a KeyError)."""
+        if key not in self:
+            return default
+        return self[key]
 
     def __contains__(self, name: object) -> bool:
         points = self._discover()
@@ -177,6 +192,15 @@ def construct(cls: type[T], spec: T | Mapping[str, Any] | None = None, *, label:
         raise
     except Exception as error:
         raise ConfigError(f"The constructor of {label} failed: {error!r}", got=arguments) from error
+
+
+def _source(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _from_one_package(point: EntryPoint, cls: type) -> bool:
+    """A package may both decorate a class and declare it as an entry point."""
+    return point.module.partition(".")[0] == cls.__module__.partition(".")[0]
 
 
 def summary(cls: type) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 
 import torch
@@ -20,14 +21,16 @@ class Acceptance(ABC):
         return True
 
     @abstractmethod
-    def rule(
-        self, current: Trajectory, proposal: Trajectory, generator: torch.Generator
-    ) -> bool:
-        """Whether the proposal is accepted; rewards are finite where the rule needs them."""
+    def rule(self, current: Trajectory, proposal: Trajectory, generator: torch.Generator) -> bool:
+        """Whether the proposal is accepted; rewards are there and finite if the rule needs them.
 
-    def accept(
-        self, current: Trajectory, proposal: Trajectory, generator: torch.Generator
-    ) -> bool:
+        Args:
+            current: the response held so far.
+            proposal: the one offered.
+            generator: for rules that draw.
+        """
+
+    def accept(self, current: Trajectory, proposal: Trajectory, generator: torch.Generator) -> bool:
         """Checks the rewards, then applies the rule.
 
         Raises ConfigError for a missing reward and NumericalError for one that is not finite.
@@ -42,14 +45,17 @@ acceptances: Registry[Acceptance] = Registry("acceptance", lambda: Acceptance)
 
 
 def reward_of(trajectory: Trajectory) -> float:
-    """The trajectory's reward, checked to be there and finite."""
+    """The trajectory's reward, in the reward model's logit unit.
+
+    Raises ConfigError if there is none and NumericalError if it is NaN or infinite.
+    """
     reward = trajectory.reward
     if reward is None:
         raise ConfigError(
             "This acceptance rule compares rewards, and there is none",
             fix="Pass a reward model (rm=...) or a Python reward, or choose acceptance 'always'.",
         )
-    if not torch.isfinite(torch.tensor(reward)):
+    if not math.isfinite(reward):
         raise NumericalError(
             "The reward is not finite",
             got=reward,

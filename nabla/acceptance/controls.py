@@ -16,9 +16,7 @@ class Always(Acceptance):
     def needs_reward(self) -> bool:
         return False
 
-    def rule(
-        self, current: Trajectory, proposal: Trajectory, generator: torch.Generator
-    ) -> bool:
+    def rule(self, current: Trajectory, proposal: Trajectory, generator: torch.Generator) -> bool:
         return True
 
 
@@ -30,7 +28,5 @@ class Never(Acceptance):
     def needs_reward(self) -> bool:
         return False
 
-    def rule(
-        self, current: Trajectory, proposal: Trajectory, generator: torch.Generator
-    ) -> bool:
+    def rule(self, current: Trajectory, proposal: Trajectory, generator: torch.Generator) -> bool:
         return False

@@ -13,9 +13,7 @@ from nabla.types import Trajectory
 class Strict(Acceptance):
     """Accept a strictly higher reward (the paper, Algorithm 1)."""
 
-    def rule(
-        self, current: Trajectory, proposal: Trajectory, generator: torch.Generator
-    ) -> bool:
+    def rule(self, current: Trajectory, proposal: Trajectory, generator: torch.Generator) -> bool:
         return reward_of(proposal) > reward_of(current)
 
 
@@ -26,7 +24,5 @@ class Margin(Acceptance):
     def __init__(self, margin: float = 0.5) -> None:
         self.margin = require_finite("margin", margin, minimum=0.0)
 
-    def rule(
-        self, current: Trajectory, proposal: Trajectory, generator: torch.Generator
-    ) -> bool:
+    def rule(self, current: Trajectory, proposal: Trajectory, generator: torch.Generator) -> bool:
         return reward_of(proposal) > reward_of(current) + self.margin

@@ -16,8 +16,11 @@ from nabla.types import Trajectory
 class Metropolis(Acceptance):
     """Accept with probability ``min(1, exp((r' - r) / temperature))`` (Metropolis et al., 1953).
 
-    For proposals drawn from π itself this leaves ``π e^{r / temperature}`` invariant, the optimum of
-    KL-regularised RL with λ = 1/temperature (SPEC section 2).
+    For proposals drawn from π itself this leaves ``π e^{r / temperature}`` invariant, the optimum
+    of KL-regularised RL with λ = 1/temperature (arXiv 2603.04948, Eq. 3).
+
+    Args:
+        temperature: in the reward's own logit unit, > 0.
     """
 
     def __init__(self, temperature: float = 1.0) -> None:
@@ -29,9 +32,7 @@ class Metropolis(Acceptance):
                 fix="Use acceptance 'strict' for the limit of temperature 0.",
             )
 
-    def rule(
-        self, current: Trajectory, proposal: Trajectory, generator: torch.Generator
-    ) -> bool:
+    def rule(self, current: Trajectory, proposal: Trajectory, generator: torch.Generator) -> bool:
         gain = reward_of(proposal) - reward_of(current)
-        draw = float(torch.rand((), generator=generator, dtype=torch.float64))
+        draw = float(torch.rand((), generator=generator, device=generator.device, dtype=torch.float64))
         return draw < math.exp(min(gain / self.temperature, 0.0))

@@ -10,7 +10,7 @@ from nabla.anchors.base import Anchor, anchors
 
 @anchors.register("argmax")
 class ArgmaxAnchor(Anchor):
-    """Stand at the argmax of the logits, as in the paper, also where the rollout sampled another token."""
+    """Stand at the argmax of the logits, whatever token the rollout sampled (arXiv 2603.04948)."""
 
     def index(
         self,

@@ -35,7 +35,13 @@ anchors: Registry[Anchor] = Registry("anchors", lambda: Anchor)
 
 @dataclass(frozen=True, eq=False)
 class AnchorPoint:
-    """An anchor with the rollout it is anchored at."""
+    """An anchor with the rollout it is anchored at.
+
+    Args:
+        anchor: the rule.
+        reference: initial logits, before any noise; of the shape of the logits to relax.
+        chosen: column of the rollout's own token per row.
+    """
 
     anchor: Anchor
     reference: Float[Tensor, "*batch k"]

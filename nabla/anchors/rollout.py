@@ -11,7 +11,7 @@ from nabla.anchors.base import Anchor, anchors
 
 @anchors.register("rollout")
 class RolloutAnchor(Anchor):
-    """Stand at the rollout's own token until the argmax leaves its initial value."""
+    """Stand at the rollout's own token until the argmax leaves its initial value (SPEC section 3)."""
 
     def index(
         self,

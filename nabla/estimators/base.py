@@ -59,13 +59,16 @@ class Estimator(ABC):
         step: Step | None = None,
         anchor: AnchorPoint | None = None,
     ) -> Float[Tensor, "*batch k"]:
-        """Relaxed tokens.
+        """Relaxed tokens: rows on the simplex, of the logits' shape and dtype.
 
         Args:
-            logits: pre-softmax scores, nats; ``-inf`` masks a candidate.
+            logits: pre-softmax scores, nats; ``-inf`` masks a candidate (one per row must be
+                finite).
             generator: source of noise, on the CPU or the logits' device.
             step: where in the optimisation this is, for temperature schedules.
             anchor: the rollout a hard forward value is anchored at; None takes the argmax.
+
+        Raises ConfigError if ``relax`` changes shape or dtype.
         """
         rows = self.relax(logits, generator=generator, step=step or Step(), anchor=anchor)
         if rows.shape != logits.shape or rows.dtype != logits.dtype:
@@ -76,13 +79,12 @@ class Estimator(ABC):
             )
         return rows
 
-    def reusable(
-        self, cached: Float[Tensor, "*batch k"], current: Float[Tensor, "*batch k"]
-    ) -> bool:
+    def reusable(self, cached: Float[Tensor, "*batch k"], current: Float[Tensor, "*batch k"]) -> bool:
         """Whether the gradient at ``cached`` rows is valid at ``current`` ones (Algorithm 4).
 
-        Both models are frozen, so equal rows have equal gradients, whatever the estimator: this rule
-        is exact. A hard deterministic estimator profits at every step, a soft or noisy one rarely.
+        Both models are frozen, so equal rows have equal gradients, whatever the estimator: this
+        rule is exact. A hard deterministic estimator profits at every step, a soft or noisy one
+        rarely.
         """
         return torch.equal(cached, current)
 
@@ -95,7 +97,13 @@ def hard_rows(
     anchor: AnchorPoint | None,
     noise: Float[Tensor, "*batch k"] | None = None,
 ) -> Float[Tensor, "*batch k"]:
-    """One-hot rows at the anchored token of ``scores`` (which already contain ``noise``), no gradient."""
+    """One-hot rows at the anchored token, without gradient.
+
+    Args:
+        scores: logits, with ``noise`` already added.
+        anchor: where to stand; None takes the argmax of ``scores``.
+        noise: what was added, so that the anchor's reference gets the same.
+    """
     scores = scores.detach()
     index: Int[Tensor, "*batch"]
     if anchor is None:

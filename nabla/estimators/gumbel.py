@@ -32,10 +32,10 @@ class GumbelSoftmax(Estimator):
 
 @estimators.register("gumbel-straight-through")
 class GumbelStraightThrough(Estimator):
-    """One-hot of ``argmax(z + g)`` forward, Gumbel-softmax backward (arXiv 1611.01144, section 2.2).
+    """One-hot of ``argmax(z + g)`` forward, Gumbel-softmax backward (arXiv 1611.01144, sec. 2.2).
 
-    Anchored at a rollout, the hard token leaves the rollout's only where ``argmax(z + g)`` differs from
-    ``argmax(z_0 + g)`` under the same noise: what refinement moved, not what the noise did.
+    Anchored at a rollout, the hard token leaves the rollout's only where ``argmax(z + g)`` differs
+    from ``argmax(z_0 + g)`` under the same noise: what refinement moved, not what the noise did.
     """
 
     hard = True

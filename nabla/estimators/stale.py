@@ -17,8 +17,13 @@ from nabla.schedulers.base import Step, require_finite
 class Stale(Estimator):
     """Wraps an estimator; a gradient is reused while no row moved by more than ``bound`` in L1.
 
-    An approximation that the user asks for (SPEC Algorithm 4): the reused gradient belongs to rows at
-    most ``bound`` away (0 to 2; 0 is exact reuse).
+    An approximation that the user asks for (SPEC Algorithm 4): the reused gradient belongs to rows
+    at most ``bound`` away.
+
+    Args:
+        estimator: gives the rows and the backward rule.
+        bound: L1 distance, 0 (exact reuse) to 2 (two rows of the simplex are never farther apart,
+            so the first gradient serves every step).
     """
 
     hard = False
@@ -41,9 +46,5 @@ class Stale(Estimator):
     ) -> Float[Tensor, "*batch k"]:
         return self.estimator.relax(logits, generator=generator, step=step, anchor=anchor)
 
-    def reusable(
-        self, cached: Float[Tensor, "*batch k"], current: Float[Tensor, "*batch k"]
-    ) -> bool:
-        if cached.shape != current.shape:
-            return False
+    def reusable(self, cached: Float[Tensor, "*batch k"], current: Float[Tensor, "*batch k"]) -> bool:
         return bool(((cached - current).abs().sum(-1) <= self.bound).all())

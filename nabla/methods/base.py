@@ -25,7 +25,8 @@ class Method(ABC):
         """The solution of ``session.prompt``. Raises NablaError."""
 
     def check(self, engine: Engine) -> None:
-        """Called once before a run. Raises ConfigError if the engine lacks what the method needs."""
+        """Called once before a run; override to raise ConfigError if the engine lacks something."""
+        return
 
     def solution(
         self,

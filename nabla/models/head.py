@@ -116,7 +116,9 @@ class Head:
         is formed in the forward pass, since each row's value depends on its own hidden state alone.
         Two products with the head in all.
         """
-        values, normalisers = _LinearLogLikelihood.apply(hidden, tokens, weights, self)
+        values, normalisers = _LinearLogLikelihood.apply(  # type: ignore[no-untyped-call]
+            hidden, tokens, weights, self
+        )
         return values, normalisers
 
 

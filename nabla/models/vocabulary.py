@@ -45,7 +45,7 @@ class Alignment:
 
 def usable_ids(tokenizer: Any) -> int:
     """One more than the largest id the tokenizer knows: rows of a matrix beyond it are padding."""
-    return max(tokenizer.get_vocab().values()) + 1
+    return int(max(tokenizer.get_vocab().values())) + 1
 
 
 def align(lm_tokenizer: Any, rm_tokenizer: Any, *, minimum_coverage: float = 0.9) -> Alignment:

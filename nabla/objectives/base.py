@@ -66,9 +66,7 @@ class LogitObjective(Objective):
     """A term that is a function of the optimised logits and the initial (reference) ones."""
 
     @abstractmethod
-    def value(
-        self, logits: Float[Tensor, "rows k"], reference: Float[Tensor, "rows k"]
-    ) -> Float[Tensor, ""]:
+    def value(self, logits: Float[Tensor, "rows k"], reference: Float[Tensor, "rows k"]) -> Float[Tensor, ""]:
         """The term's value, differentiable in ``logits``; ``-inf`` masks a candidate in both."""
 
 

@@ -17,8 +17,6 @@ class Entropy(LogitObjective):
 
     unit = "nats"
 
-    def value(
-        self, logits: Float[Tensor, "rows k"], reference: Float[Tensor, "rows k"]
-    ) -> Float[Tensor, ""]:
+    def value(self, logits: Float[Tensor, "rows k"], reference: Float[Tensor, "rows k"]) -> Float[Tensor, ""]:
         log_p, p = log_probabilities(logits)
         return (p * log_p).sum()

@@ -14,9 +14,7 @@ class KL(LogitObjective):
 
     unit = "nats"
 
-    def value(
-        self, logits: Float[Tensor, "rows k"], reference: Float[Tensor, "rows k"]
-    ) -> Float[Tensor, ""]:
+    def value(self, logits: Float[Tensor, "rows k"], reference: Float[Tensor, "rows k"]) -> Float[Tensor, ""]:
         return kl_rows(logits, reference).sum()
 
 
@@ -26,9 +24,7 @@ class ReverseKL(LogitObjective):
 
     unit = "nats"
 
-    def value(
-        self, logits: Float[Tensor, "rows k"], reference: Float[Tensor, "rows k"]
-    ) -> Float[Tensor, ""]:
+    def value(self, logits: Float[Tensor, "rows k"], reference: Float[Tensor, "rows k"]) -> Float[Tensor, ""]:
         return kl_rows(reference, logits).sum()
 
 

@@ -15,11 +15,12 @@ class WeightedSum(Objective):
     """``Σ_k w_k · term_k``.
 
     Args:
-        weights: name → weight. A name is a registered objective, unless ``parts`` says what it stands
-            for. A weight is a number or a schedule.
+        weights: name → weight. A name is a registered objective, unless ``parts`` says what it
+            stands for. A weight is a number or a schedule.
         parts: name → objective (instance or spec), for names that are not registered ones.
 
-    The default is the paper's Eq. 2 with the official scripts' weights: reward 1, likelihood 1e-3.
+    A nested sum's terms are named ``outer.inner``, and their weights multiply. The default is the
+    paper's Eq. 2 with the official scripts' weights: reward 1, likelihood 1e-3.
     """
 
     unit = "mixed"

@@ -23,12 +23,8 @@ class Parameterization(ABC):
         float64 models, whatever the models' dtype (Adam on bfloat16 logits is a no-op)."""
 
     @abstractmethod
-    def logits(
-        self, parameter: Float[Tensor, "rows width"], reference: Reference
-    ) -> Float[Tensor, "rows k"]:
+    def logits(self, parameter: Float[Tensor, "rows width"], reference: Reference) -> Float[Tensor, "rows k"]:
         """Logits over the reference's support, differentiable in ``parameter``."""
 
 
-parameterizations: Registry[Parameterization] = Registry(
-    "parameterizations", lambda: Parameterization
-)
+parameterizations: Registry[Parameterization] = Registry("parameterizations", lambda: Parameterization)

@@ -16,12 +16,10 @@ if TYPE_CHECKING:
 
 @parameterizations.register("latents")
 class Latents(Parameterization):
-    """Optimise the hidden states h that the head turns into logits, ``z = W_head h`` (SPEC section 4)."""
+    """Optimise the hidden states h with ``z = W_head h`` (SPEC section 4, "latents")."""
 
     def initial(self, reference: Reference) -> Float[Tensor, "rows width"]:
         return reference.hidden.to(work_dtype(reference.hidden.dtype)).clone()
 
-    def logits(
-        self, parameter: Float[Tensor, "rows width"], reference: Reference
-    ) -> Float[Tensor, "rows k"]:
+    def logits(self, parameter: Float[Tensor, "rows width"], reference: Reference) -> Float[Tensor, "rows k"]:
         return reference.project(parameter)

@@ -18,14 +18,13 @@ if TYPE_CHECKING:
 class Logits(Parameterization):
     """Optimise the logits z directly (arXiv 2603.04948, Algorithm 2).
 
-    Forbidden candidates (``-inf``) are not part of the parameter: an optimiser would make NaN of them.
+    Forbidden candidates (``-inf``) are not part of the parameter: an optimiser would make NaN of
+    them.
     """
 
     def initial(self, reference: Reference) -> Float[Tensor, "rows width"]:
         logits = reference.logits.to(work_dtype(reference.logits.dtype))
         return logits.masked_fill(logits == float("-inf"), 0.0).clone()
 
-    def logits(
-        self, parameter: Float[Tensor, "rows width"], reference: Reference
-    ) -> Float[Tensor, "rows k"]:
+    def logits(self, parameter: Float[Tensor, "rows width"], reference: Reference) -> Float[Tensor, "rows k"]:
         return parameter.masked_fill(reference.logits == float("-inf"), float("-inf"))

@@ -43,8 +43,11 @@ class Proposal(ABC):
         """Column of the proposed token."""
 
     def propose(self, view: ProposalView) -> int:
-        """Id of the proposed token. Raises ConfigError if ``index`` is no column of finite logit."""
-        index = int(self.index(view))
+        """Id of the proposed token. Raises ConfigError if ``index`` gives no usable column."""
+        found = torch.as_tensor(self.index(view))
+        if found.numel() != 1:
+            raise ConfigError(f"{type(self).__name__}.index must return one column", got=found)
+        index = int(found)
         if not 0 <= index < view.logits.shape[-1] or not torch.isfinite(view.logits[index]):
             raise ConfigError(f"{type(self).__name__} proposed a masked or unknown column", got=index)
         return int(view.candidates[index])

@@ -77,7 +77,7 @@ class TransformerReward(Reward):
         self.chat = ChatFormat(tokenizer, chat_template)
         self.minimum_coverage = minimum_coverage
         self.body = Body(self.model.base_model, self.model.config, reuse_prefix=reuse_prefix)
-        self.head = getattr(self.model, "score", None)
+        self.head: Any = getattr(self.model, "score", None)
         self.alignment: Alignment | None = None
         self.table: EmbeddingTable | None = None
         self._eos: tuple[int, ...] = ()

@@ -11,7 +11,7 @@ from transformers import Cache, DynamicLayer, LogitsProcessor
 
 from nabla.costs import Usage
 from nabla.errors import ConfigError, NablaError, NumericalError
-from nabla.models.body import Chunk, KeyValues, Prefix, left_padded
+from nabla.models.body import BodyOutput, Chunk, KeyValues, Prefix, left_padded
 from nabla.models.causal_lm import CausalLM
 from nabla.models.runner import Runner
 from nabla.random import gumbel
@@ -100,7 +100,7 @@ class _GrowingLayer(DynamicLayer):  # type: ignore[misc]
         self.values = self._values[:, :, :length]
 
     def update(
-        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+        self, key_states: Tensor, value_states: Tensor, *_: object, **__: object
     ) -> tuple[Tensor, Tensor]:
         old = self.keys.shape[-2]
         new = old + key_states.shape[-2]
@@ -139,15 +139,28 @@ class _Batch:
 
     def decode(self) -> list[Continuation | NablaError]:
         """Prefill, then one token per step for every live row."""
-        chunks = self.runner.suffixes(self.lm.body, self.context, self.accounts)
-        outputs = self.runner.forward(self.lm.body, chunks, self.accounts, keep=True)
+        outputs = self._prefill()
         hidden = torch.stack([output.hidden[-1] for output in outputs])
         live = list(range(len(self.openings)))
-        if any(output.keys is None for output in outputs):
+        keys = [output.keys for output in outputs if output.keys is not None]
+        if len(keys) < len(outputs):
             self._decode_without_cache(live, hidden)
         else:
-            self._decode_with_cache(live, hidden, [o.keys for o in outputs if o.keys is not None])
+            self._decode_with_cache(live, hidden, keys)
         return self._collect()
+
+    def _prefill(self) -> list[BodyOutput]:
+        """Runs each distinct context once: the N rows of best-of-N share their prompt."""
+        distinct: dict[tuple[str, tuple[int, ...]], int] = {}
+        owner = [
+            distinct.setdefault((account.problem, tuple(context.tolist())), len(distinct))
+            for account, context in zip(self.accounts, self.context, strict=True)
+        ]
+        first = [owner.index(number) for number in range(len(distinct))]
+        accounts = [self.accounts[i] for i in first]
+        chunks = self.runner.suffixes(self.lm.body, [self.context[i] for i in first], accounts)
+        outputs = self.runner.forward(self.lm.body, chunks, accounts, keep=True)
+        return [outputs[number] for number in owner]
 
     def _write(self, live: list[int], hidden: Tensor) -> Tensor:
         """Draws the next token of each live row and notes what is known of it."""
@@ -219,7 +232,7 @@ class _Batch:
     ) -> None:
         """Hands a finished row's keys and values to the prefix store: proposals start from them."""
         keys = KeyValues(
-            tuple((l.keys[at, :, first:last], l.values[at, :, first:last]) for l in layers)
+            tuple((x.keys[at, :, first:last], x.values[at, :, first:last]) for x in layers)
         )
         tokens = torch.cat([self.context[row], torch.tensor(self.tokens[row], dtype=torch.long)])
         self.runner.store.put(self.accounts[row].problem, self.lm.body, tokens, keys)
@@ -242,10 +255,13 @@ class _Batch:
 
     def _collect(self) -> list[Continuation | NablaError]:
         results: list[Continuation | NablaError] = []
+        own: list[list[tuple[Tensor, Tensor]]] = [[] for _ in self.openings]
+        for rows, states, stats in self.records:
+            for row, i in enumerate(rows):
+                own[i].append((states[row], stats[:, row]))
         for i, tokens in enumerate(self.tokens):
-            own = [(h[rows.index(i)], s[:, rows.index(i)]) for rows, h, s in self.records if i in rows]
-            hidden = torch.stack([h for h, _ in own])
-            log_probs, entropy, top1 = torch.stack([s for _, s in own], -1).cpu()
+            hidden = torch.stack([states for states, _ in own[i]])
+            log_probs, entropy, top1 = torch.stack([stats for _, stats in own[i]], -1).cpu()
             if not torch.isfinite(log_probs).all():
                 results.append(
                     NumericalError(

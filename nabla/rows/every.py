@@ -11,7 +11,8 @@ class AllRows(Rows):
     """Optimise every uncommitted row, each over its ``support`` most likely candidates.
 
     Sampling is top-k/top-p anyway; the tail's share of the softmax gradient is bounded by its
-    probability, which refinement reports. ``support: null`` keeps the whole vocabulary (L×V numbers).
+    probability, which refinement reports. ``support: null`` keeps the whole vocabulary (L×V
+    numbers).
     """
 
     def __init__(self, support: int | None = 64) -> None:

@@ -1,7 +1,8 @@
-"""Schedules: one number per optimisation step, for learning rates, temperatures and weights alike."""
+"""Schedules: one number per optimisation step, for learning rates, temperatures and weights."""
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from nabla.registry import Registry
 
 @dataclass(frozen=True)
 class Step:
-    """Position in an optimisation run: ``index`` counts from 0, ``total`` is the number of steps."""
+    """Position in an optimisation run: ``index`` counts from 0 to ``total - 1``."""
 
     index: int = 0
     total: int = 1
@@ -50,10 +51,13 @@ def as_schedule(value: float | Schedule | str | dict[str, Any]) -> Schedule:
     return schedulers.build(value)
 
 
-def require_finite(name: str, value: float, *, minimum: float | None = None) -> float:
-    """``value`` as a float; raises ConfigError if it is NaN, infinite or under ``minimum``."""
-    number = float(value)
-    if number != number or number in (float("inf"), float("-inf")):
+def require_finite(name: str, value: Any, *, minimum: float | None = None) -> float:
+    """``value`` as a float; raises ConfigError if it is none, NaN, infinite or under ``minimum``."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{name} must be a number", got=value) from error
+    if not math.isfinite(number):
         raise ConfigError(f"{name} must be finite", got=value)
     if minimum is not None and number < minimum:
         raise ConfigError(f"{name} must be at least {minimum}", got=value)

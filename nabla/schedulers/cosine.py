@@ -28,7 +28,7 @@ class Cosine(Schedule):
             return self.start * (step.index + 1) / (self.warmup + 1)
         rest = Step(step.index - self.warmup, max(step.total - self.warmup, 1))
         share = (1 + math.cos(math.pi * rest.progress)) / 2
-        return self.end + (self.start - self.end) * share
+        return share * self.start + (1 - share) * self.end
 
     @property
     def bounds(self) -> tuple[float, float]:

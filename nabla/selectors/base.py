@@ -20,8 +20,8 @@ class SelectionView:
 
     Args:
         trajectory: the current response.
-        gradient_norms: ``||∂L/∂y_i||_2`` per position ``[L]``, NaN at committed ones; None unless the
-            selector says that it needs them.
+        gradient_norms: ``||∂L/∂y_i||_2`` per position ``[L]``, NaN at committed ones; None unless
+            the selector says that it needs them.
         centred_gradient_norms: the same without the component along the constant vector.
         generator: for selectors that draw.
     """
@@ -42,12 +42,13 @@ class Selector(ABC):
 
     @abstractmethod
     def mask(self, view: SelectionView) -> Bool[Tensor, " length"]:
-        """True where a position should be refined; committed and end positions are removed later."""
+        """True where a position should be refined; committed and end ones are removed later."""
 
     def select(self, view: SelectionView) -> Bool[Tensor, " length"]:
         """The mask, never true at a committed position or at an end-of-sequence token.
 
-        Raises ConfigError if ``mask`` returns anything but a boolean per position.
+        Raises ConfigError if ``mask`` returns anything but a boolean per position, or if gradient
+        norms are needed and missing.
         """
         length = len(view.trajectory)
         if self.needs_gradient and view.gradient_norms is None:

@@ -16,8 +16,8 @@ from nabla.selectors.base import SelectionView, Selector, selectors
 
 class _Combined(Selector):
     def __init__(self, parts: Sequence[Selector | str | dict[str, Any]]) -> None:
-        if not parts:
-            raise ConfigError("A composition needs at least one selector")
+        if not isinstance(parts, list | tuple) or not parts:
+            raise ConfigError("A composition needs a list of at least one selector", got=parts)
         self.selectors = [selectors.build(selector) for selector in parts]
 
     @property

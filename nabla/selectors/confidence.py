@@ -11,7 +11,7 @@ from nabla.selectors.base import SelectionView, Selector, selectors
 
 @selectors.register("confidence")
 class ConfidenceSelector(Selector):
-    """Positions whose top-1 probability is at most ``threshold`` (SPEC Algorithm 3: 0.95 to 0.97)."""
+    """Positions with top-1 probability at most ``threshold`` (SPEC Algorithm 3: 0.95 to 0.97)."""
 
     def __init__(self, threshold: float = 0.95) -> None:
         if not 0 <= threshold <= 1:

@@ -12,12 +12,13 @@ from nabla.selectors.base import SelectionView, Selector, selectors
 
 @selectors.register("gradient-norm")
 class GradientNormSelector(Selector):
-    """Positions with ``||∂L/∂y_i||`` above ``threshold`` (SPEC Algorithm 3: 8; 4 for MATH-500 and AMC).
+    """Positions with ``||∂L/∂y_i||`` above ``threshold`` (SPEC Algorithm 3).
 
     Args:
-        threshold: ε_grad.
+        threshold: ε_grad, in the objective's unit; the paper's is 8, and 4 for MATH-500 and AMC.
         centred: take the norm without the component along the constant vector, which has no effect
-            through a softmax (Eq. 25) and is most of δ_prefix (SPEC section 5); False is the plain norm.
+            through a softmax (Eq. 25) and is most of δ_prefix (SPEC section 5); False is the plain
+            norm.
     """
 
     def __init__(self, threshold: float = 8.0, centred: bool = True) -> None:

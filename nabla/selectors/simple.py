@@ -28,5 +28,5 @@ class RandomSelector(Selector):
         self.probability = probability
 
     def mask(self, view: SelectionView) -> Bool[Tensor, " length"]:
-        draws = torch.rand(len(view.trajectory), generator=view.generator)
+        draws = torch.rand(len(view.trajectory), generator=view.generator, device=view.generator.device)
         return (draws < self.probability).to(view.trajectory.entropy.device)

@@ -1,0 +1,38 @@
+# Every target makes or reuses $(VENV); a stamp remembers what it was installed from.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help install demo test lint clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make install  set up $(VENV) (PYTHON=$(PYTHON))"
+	@echo "make demo     solve held-out problems with the embedded models"
+	@echo "make test     run the test suite"
+	@echo "make lint     ruff and mypy"
+	@echo "make clean    remove caches, builds and the stamp (not $(VENV), not runs/)"
+
+install: $(STAMP)
+
+# PyTorch comes first and alone, so that a wheel installed or configured beforehand (CPU or CUDA) is kept.
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^torch==' constraints.txt)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/nabla demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis $(STAMP)
+	find nabla tests experiments -name __pycache__ -type d -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Runs as data: configurations, their resolution, and the folder a run leaves behind."""

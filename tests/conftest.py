@@ -1,0 +1,48 @@
+"""Shared fixtures. Shape annotations are checked at run time in tests (jaxtyping with beartype)."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from jaxtyping import install_import_hook
+
+install_import_hook("nabla", "beartype.beartype")  # before anything imports nabla
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "nabla", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("nabla")
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def latin_lm():  # type: ignore[no-untyped-def]
+    """The shipped Latin-square policy."""
+    from nabla.models.causal_lm import CausalLM
+    from nabla.sandbox import model_path
+
+    return CausalLM.from_pretrained(str(model_path("latin-policy")), device="cpu")
+
+
+@pytest.fixture(scope="session")
+def latin_rm():  # type: ignore[no-untyped-def]
+    """The shipped Latin-square outcome reward."""
+    from nabla.rewards.outcome import OutcomeReward
+    from nabla.sandbox import model_path
+
+    return OutcomeReward.from_pretrained(str(model_path("latin-reward")), device="cpu")
+
+
+@pytest.fixture(scope="session")
+def latin_prompts():  # type: ignore[no-untyped-def]
+    """Six held-out Latin squares."""
+    from nabla.sandbox import TASKS
+    from nabla.types import Prompt
+
+    return [Prompt.of(p.prompt, id=p.id) for p in TASKS["latin"].problems("test", 6, 0)]
