@@ -81,6 +81,8 @@ class TestTimeLoop:
             num_nodes=num_nodes,
             loggers=loggers,
         )
+        if self.fabric.world_size > 1:
+            self.fabric.launch()  # starts the other processes; each runs its share of the problems
         self.callbacks = tuple(registry.build(callback) for callback in callbacks)
         self.events = Events(self.callbacks)
         if place:

@@ -56,7 +56,7 @@ class Registry(Mapping[str, type[T]], Generic[T]):
 
         return decorate
 
-    def _add(self, name: str, cls: type) -> None:
+    def _add(self, name: str, cls: Any) -> None:
         if not (inspect.isclass(cls) and issubclass(cls, self.base)):
             raise ConfigError(
                 f"{name!r} cannot be registered in {self.slot}",

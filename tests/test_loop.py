@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+import textwrap
+
 import pytest
 
 from nabla.callbacks.base import Callback
@@ -79,22 +84,35 @@ def test_run_hooks_fire_also_after_a_failure(latin_lm):
     assert heard == ["start", "exception", "end"]
 
 
-def test_shards_of_several_processes_give_the_results_of_one(latin_lm, latin_prompts, monkeypatch):
-    whole = greedy(latin_lm).run(latin_prompts)
-    parts = {}
-    for rank in (0, 1):
-        loop = TestTimeLoop(methods.build("best-of-n", n=1), latin_lm,
-                            FunctionReward(lambda p, r: 0.0), accelerator="cpu")
-        monkeypatch.setattr(type(loop.fabric), "world_size", 2)
-        monkeypatch.setattr(type(loop.fabric), "global_rank", rank)
-        monkeypatch.setattr(loop, "_gather", lambda own: own)
-        for solution in loop.run(latin_prompts):
-            parts[solution.prompt.id] = solution.tokens
-        monkeypatch.undo()
-    one = TestTimeLoop(methods.build("best-of-n", n=1), latin_lm, FunctionReward(lambda p, r: 0.0),
-                       accelerator="cpu").run(latin_prompts)
-    assert [parts[s.prompt.id] for s in one] == [s.tokens for s in one]
-    assert len(whole) == len(parts)
+def test_two_processes_give_the_results_of_one(tmp_path, latin_lm, latin_rm, latin_prompts):
+    script = tmp_path / "run.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            import json, torch
+            from nabla import NablaReasoner, Prompt
+            from nabla.sandbox import TASKS, model_path
+
+            torch.set_num_threads(1)
+            prompts = [Prompt.of(p.prompt, id=p.id) for p in TASKS["latin"].problems("test", 6, 0)]
+            reasoner = NablaReasoner.from_pretrained(
+                str(model_path("latin-policy")), str(model_path("latin-reward")),
+                accelerator="cpu", devices=2, max_new_tokens=48,
+            )
+            solutions = reasoner.loop.run(prompts)
+            print("RANK", reasoner.loop.fabric.global_rank, json.dumps([s.tokens for s in solutions]))
+            """
+        )
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=200, check=True)
+    one = TestTimeLoop(
+        {"name": "nabla-reasoner", "sampling": {"max_new_tokens": 48}},
+        latin_lm, latin_rm, accelerator="cpu",
+    ).run(latin_prompts)
+    expected = [list(s.tokens) for s in one]
+    ranks = [line for line in done.stdout.splitlines() if "RANK" in line]
+    assert len(ranks) == 2
+    assert all(json.loads(line.split(maxsplit=2)[2]) == expected for line in ranks)
 
 
 def test_bad_settings(latin_lm):

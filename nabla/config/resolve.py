@@ -72,11 +72,13 @@ def fill(
                     f"{label} has no argument {name!r}",
                     fix=f"{hint}Arguments: {', '.join(named) or 'none'}.",
                 )
+    required = {n for n, p in named.items() if p.default is p.empty}
+    if required <= set(arguments) and any(_start(named, arguments, name) is None for name in changes):
+        arguments = fill(cls, arguments, label=label)  # so that a change is laid over what None stands for
     hints = _hints(cls)
     filled: dict[str, Any] = {}
     for name in [*named, *(n for n in {**arguments, **changes} if n not in named)]:
-        default = named[name].default if name in named else inspect.Parameter.empty
-        value = arguments.get(name, default)
+        value = _start(named, arguments, name)
         change = changes.get(name, _UNCHANGED)
         if value is inspect.Parameter.empty:
             if change is _UNCHANGED:
@@ -84,6 +86,11 @@ def fill(
             value, change = change, _UNCHANGED
         filled[name] = _value(hints.get(name), value, change)
     return _unveil(cls, filled, label)
+
+
+def _start(named: Mapping[str, inspect.Parameter], arguments: Mapping[str, Any], name: str) -> Any:
+    default = named[name].default if name in named else inspect.Parameter.empty
+    return arguments.get(name, default)
 
 
 def _unveil(cls: type, filled: dict[str, Any], label: str) -> dict[str, Any]:

@@ -1,0 +1,55 @@
+"""What a run cost, by phase."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from nabla.callbacks.base import Callback, callbacks
+from nabla.costs import PHASES, Cost, Usage
+from nabla.types import Prompt, Solution
+
+if TYPE_CHECKING:
+    from nabla.loop import TestTimeLoop
+
+
+@callbacks.register("cost")
+class CostTable(Callback):
+    """Cost table by phase at the end of a run: calls, tokens, FLOPs, seconds, memory."""
+
+    def __init__(self) -> None:
+        self.cost = Cost()
+
+    def on_run_start(self, loop: TestTimeLoop, prompts: Sequence[Prompt]) -> None:
+        self.cost = Cost()
+
+    def on_solution(self, solution: Solution) -> None:
+        self.cost += solution.cost
+
+    def on_run_end(self, loop: TestTimeLoop, solutions: Sequence[Solution]) -> None:
+        if self.cost.phases:
+            Console().print(cost_table(self.cost))
+
+
+def cost_table(cost: Cost) -> Table:
+    """One row per phase and the total. FLOPs and tokens are real ones, padding is not counted."""
+    table = Table(title="Cost", title_justify="left", title_style="bold")
+    table.add_column("phase")
+    for name in ("calls", "decode steps", "forward", "backward", "tokens", "FLOPs", "seconds", "peak MiB"):
+        table.add_column(name, justify="right")
+    order = [*PHASES, *(phase for phase in cost.phases if phase not in PHASES)]
+    for phase in order:
+        if phase in cost.phases:
+            table.add_row(phase, *_cells(cost.phases[phase]))
+    table.add_section()
+    table.add_row("total", *_cells(cost.total), style="bold")
+    return table
+
+
+def _cells(usage: Usage) -> tuple[str, ...]:
+    counts = (usage.calls, usage.decode_steps, usage.forward_passes, usage.backward_passes, usage.tokens)
+    memory = f"{usage.peak_bytes / 2**20:,.0f}" if usage.peak_bytes else "-"
+    return (*(f"{n:,}" for n in counts), f"{usage.flops:.2e}", f"{usage.seconds:.2f}", memory)

@@ -1,0 +1,1 @@
+"""Measuring methods: grading, statistics and comparison on the same problems."""
