@@ -1,8 +1,9 @@
 """Cost accounting (SPEC section 13): model calls, tokens, FLOPs, seconds and peak memory by phase.
 
 A model call is one sequential decoding step or one parallel pass, counted for the problem that asked
-for it as if it had run alone; forward and backward are apart. Nothing is uncounted: the engine adds a
-cost in the same statement block that runs the model, also when the pass then fails.
+for it as if it had run alone; forward and backward are apart. Phase "method" is the arithmetic between
+the requests (optimiser steps, proposals): seconds without model calls. A pass is counted before it runs,
+so that a failing one is counted too.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-PHASES = ("rollout", "gradient", "reward", "selection")
+PHASES = ("rollout", "gradient", "reward", "selection", "method")
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Usage:
         merged["peak_bytes"] = max(self.peak_bytes, other.peak_bytes)
         return Usage(**merged)
 
-    def to_dict(self) -> dict[str, float]:
+    def to_dict(self) -> dict[str, int | float]:
         """JSON-ready, calls included."""
         return {"calls": self.calls, **{f.name: getattr(self, f.name) for f in fields(self)}}
 

@@ -8,6 +8,7 @@ batches, and a row's randomness depends on (run seed, problem, request number) a
 
 from __future__ import annotations
 
+import time
 from abc import ABC
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Iterator, Sequence
@@ -505,7 +506,7 @@ class Engine:
             session = Session(self, prompt)
         except NablaError as error:
             return error
-        problem = _Problem(prompt, method(session))
+        problem = _Problem(session, method(session))
         problem.advance(None)
         return problem
 
@@ -582,14 +583,15 @@ class Engine:
 class _Problem:
     """A live problem: its coroutine, what it waits for, and in the end its result."""
 
-    def __init__(self, prompt: Prompt, coroutine: Coroutine[Any, Any, Solution]) -> None:
-        self.prompt, self.coroutine = prompt, coroutine
+    def __init__(self, session: Session, coroutine: Coroutine[Any, Any, Solution]) -> None:
+        self.session, self.prompt, self.coroutine = session, session.prompt, coroutine
         self.requests: list[Request] | None = None
         self.result: Solution | NablaError | None = None
 
     def advance(self, values: list[Any] | None) -> None:
-        """Runs the method up to its next await."""
+        """Runs the method up to its next await; its own arithmetic is timed as phase "method"."""
         self.requests = None
+        begin = time.perf_counter()
         try:
             failure = next((v for v in values or () if isinstance(v, NablaError)), None)
             if failure is not None:
@@ -602,3 +604,7 @@ class _Problem:
             self.result = error
         except Exception as error:
             self.result = ComponentError.of(error, f"Solving problem {self.prompt.id!r}")
+        finally:
+            self.session.meter.add("method", Usage(seconds=time.perf_counter() - begin))
+            if isinstance(self.result, Solution):
+                self.result = replace(self.result, cost=self.session.cost)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import tiny
+from tests import tiny
 import torch
-from dense import Dense, DenseLM, DenseRM, Weights
+from tests.dense import Dense, DenseLM, DenseRM, Weights
 from torch import Tensor
 
 from nabla.engine import Engine

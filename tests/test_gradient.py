@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import cases
+from tests import cases
 import pytest
-import tiny
+from tests import tiny
 import torch
-from cases import FINISHED, UNFINISHED, Case, RewardSpec, case, close
-from dense import Dense
+from tests.cases import FINISHED, UNFINISHED, Case, RewardSpec, case, close
+from tests.dense import Dense
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from strategies import ALPHA
+from tests.strategies import ALPHA
 
 from nabla.errors import ConfigError
 from nabla.random import derive_key, generator, gumbel

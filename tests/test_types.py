@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from strategies import INF, follows, logits, make_trajectory, seeded, softmax_list, trajectories
+from tests.strategies import INF, follows, logits, make_trajectory, seeded, softmax_list, trajectories
 
 from nabla.costs import Cost, Usage
 from nabla.errors import ConfigError, PromptError

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import INF, logits, seeded
+from tests.strategies import INF, logits, seeded
 from torch.nn.functional import one_hot
 
 from nabla.anchors.argmax import ArgmaxAnchor

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import DISTINCT, INF, follows, logits, make_logits, seeded
+from tests.strategies import DISTINCT, INF, follows, logits, make_logits, seeded
 from torch.nn.functional import one_hot
 
 from nabla.errors import ConfigError

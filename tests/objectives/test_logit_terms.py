@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import INF, logits, make_logits, seeded
+from tests.strategies import INF, logits, make_logits, seeded
 
 from nabla.objectives.base import LogitObjective, log_probabilities, objectives
 from nabla.objectives.entropy import Entropy

@@ -31,7 +31,7 @@ def derivatives(objective, view):
 @given(numbers)
 def test_likelihood(rows):
     view = make_view(rows)
-    assert float(Likelihood().value(view)) == pytest.approx(-sum(rows))
+    assert Likelihood().value(view).item() == pytest.approx(-sum(rows))
     context, fixed = derivatives(Likelihood(), view)
     assert torch.equal(context, -torch.ones(len(rows), dtype=torch.float64))
     assert fixed is None
@@ -42,7 +42,7 @@ def test_a_detached_context_has_the_same_value_and_no_postfix_gradient(rows):
     """Prop. C.1: only δ_postfix goes away."""
     view = make_view(rows)
     detached = Likelihood(detach_context=True)
-    assert float(detached.value(view)) == float(Likelihood().value(view))
+    assert detached.value(view).item() == Likelihood().value(view).item()
     context, fixed = derivatives(detached, view)
     assert context is None
     assert torch.equal(fixed, -torch.ones(len(rows), dtype=torch.float64))
@@ -51,7 +51,7 @@ def test_a_detached_context_has_the_same_value_and_no_postfix_gradient(rows):
 @given(st.floats(-100, 100))
 def test_reward(reward):
     view = make_view([-1.0], reward)
-    assert float(RewardObjective().value(view)) == -reward
+    assert RewardObjective().value(view).item() == -reward
     context, fixed, own = derivatives(RewardObjective(), view)
     assert context is None
     assert fixed is None
@@ -66,7 +66,7 @@ def test_what_a_term_needs():
 
 def test_trap_likelihood_only_runs_that_crash_for_want_of_a_reward_model():
     view = make_view([-1.0, -2.0], reward=None)
-    assert float(Likelihood().value(view)) == 3.0
+    assert Likelihood().value(view).item() == 3.0
     assert not any(t.objective.needs_reward for t in Likelihood().terms())
     with pytest.raises(ConfigError, match=r"needs a reward model.*rm="):
         RewardObjective().value(view)

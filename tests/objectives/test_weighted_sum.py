@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import make_logits
+from tests.strategies import make_logits
 
 from nabla.errors import ConfigError
 from nabla.objectives.base import LogitObjective, Objective
