@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from nabla.anchors.base import Anchor, AnchorPoint, anchors
+from nabla.descent import Descent
 from nabla.engine import Reference, Session, trajectory_terms
 from nabla.errors import ConfigError, NumericalError
 from nabla.estimators.base import Estimator, estimators
@@ -21,7 +22,7 @@ from nabla.parameterizations.base import Parameterization, parameterizations
 from nabla.rewards.base import SoftTokens
 from nabla.rows.base import Rows
 from nabla.rows.base import rows as rows_registry
-from nabla.schedulers.base import Schedule, Step, as_schedule
+from nabla.schedulers.base import Schedule, Step
 from nabla.types import Trajectory
 
 log = logging.getLogger(__name__)
@@ -104,11 +105,8 @@ class DTO:
         parameterization: what the optimiser moves.
         rows: which rows, over which candidates.
         steps: T.
-        optimizer: name of a class of ``torch.optim``.
-        optimizer_arguments: for its constructor, without the learning rate.
-        learning_rate: η, a number or schedule; the paper's is cosine from 0.01 to 0.001.
-        langevin: temperature of added noise, ``sqrt(2 η · temperature) ξ`` per step; 0 is none, 1 the
-            dynamics of Theorem 4.1 with SGD.
+        optimizer, optimizer_arguments, learning_rate, langevin: see :class:`~nabla.descent.Descent`;
+            langevin 1 with SGD is the dynamics of Theorem 4.1.
     """
 
     def __init__(
@@ -132,13 +130,7 @@ class DTO:
         if steps < 1:
             raise ConfigError("steps must be at least 1", got=steps)
         self.steps = steps
-        self.optimizer = optimizer
-        self.optimizer_arguments = dict(optimizer_arguments or {})
-        self.learning_rate = as_schedule(learning_rate)
-        self.langevin = as_schedule(langevin)
-        if self.langevin.bounds[0] < 0:
-            raise ConfigError("langevin is a temperature and must be >= 0", got=langevin)
-        self._optimizer([torch.zeros(1, requires_grad=True)])  # fails here, not after a rollout
+        self.descent = Descent(optimizer, optimizer_arguments, learning_rate, langevin)
         self.terms = self.objective.terms()
         self.logit_terms = tuple(
             t for t in self.terms if isinstance(t.objective, LogitObjective) and t.active
@@ -151,40 +143,16 @@ class DTO:
         """Whether a differentiable reward must be there."""
         return any(t.objective.needs_reward for t in self.terms if t.active)
 
-    def _optimizer(self, parameters: list[Tensor]) -> torch.optim.Optimizer:
-        cls = getattr(torch.optim, self.optimizer, None)
-        if not (isinstance(cls, type) and issubclass(cls, torch.optim.Optimizer)):
-            names = sorted(
-                n
-                for n, c in vars(torch.optim).items()
-                if isinstance(c, type) and issubclass(c, torch.optim.Optimizer)
-            )
-            raise ConfigError(
-                "Unknown optimizer", got=self.optimizer, fix=f"torch.optim has {', '.join(names)}."
-            )
-        arguments = dict(self.optimizer_arguments)
-        if self.optimizer == "AdamW":
-            arguments.setdefault("weight_decay", 0.0)  # decay would pull logits towards uniform
-        try:
-            made: torch.optim.Optimizer = cls(  # type: ignore[call-arg]
-                parameters, lr=self.learning_rate(Step(0, self.steps)), **arguments
-            )
-        except (TypeError, ValueError) as error:
-            raise ConfigError(f"torch.optim.{self.optimizer}: {error}", got=arguments) from error
-        return made
-
     async def refine(self, trajectory: Trajectory, session: Session) -> Refinement:
         """Refines the rows at the first uncommitted position (Algorithm 2).
 
         Raises NumericalError if a gradient or the refined logits are not finite.
         """
         position = trajectory.committed
-        reference = session.reference(
-            trajectory, self.rows.positions(trajectory), self.rows.support
-        )
+        reference = session.reference(trajectory, self.rows.positions(trajectory), self.rows.support)
         noise = session.generator("refine", position, session.requests)
         parameter = self.parameterization.initial(reference).requires_grad_()
-        optimizer = self._optimizer([parameter])
+        optimizer = self.descent.start(parameter)
         anchor = AnchorPoint(self.anchor, reference.logits, reference.chosen)
         cached: _Cached | None = None
         first: StepReport | None = None
@@ -206,11 +174,8 @@ class DTO:
                 if wants_steps:
                     session.events.on_refine_step(session.prompt, position, report)
             surrogate = self._surrogate(step, logits, relaxed, reference, cached)
-            (parameter.grad,) = torch.autograd.grad(surrogate, parameter)
-            for group in optimizer.param_groups:
-                group["lr"] = self.learning_rate(step)
-            optimizer.step()
-            self._diffuse(step, parameter, noise)
+            (gradient,) = torch.autograd.grad(surrogate, parameter)
+            self.descent.step(optimizer, parameter, gradient, step, noise)
 
         with torch.no_grad():
             refined = self.parameterization.logits(parameter, reference).detach()
@@ -236,7 +201,9 @@ class DTO:
             log.warning(
                 "Problem %s, position %d: refined rows are up to %.2f nats from the language model; "
                 "lower the learning rate, steps or reward weight, or add a 'kl' term",
-                session.prompt.id, position, float(result.kl.max()),
+                session.prompt.id,
+                position,
+                float(result.kl.max()),
             )
         session.events.on_refine(session.prompt, position, result)
         return result
@@ -251,19 +218,18 @@ class DTO:
         if self.estimator.hard:
             index = relaxed.argmax(-1)
             tokens = trajectory.tokens.clone()
-            own = index if reference.candidates is None else reference.candidates.gather(
-                -1, index.unsqueeze(-1)
-            )[:, 0]
+            own = (
+                index
+                if reference.candidates is None
+                else reference.candidates.gather(-1, index.unsqueeze(-1))[:, 0]
+            )
             tokens[reference.positions] = own.to(tokens)
             gradient = await session.gradient(trajectory, self.objective, tokens=tokens)
         else:
             soft = SoftTokens(begin, reference.candidates, relaxed)
-            gradient = await session.gradient(
-                trajectory, self.objective, start=begin, soft=soft
-            )
+            gradient = await session.gradient(trajectory, self.objective, start=begin, soft=soft)
         rows = {
-            name: session.gradient_rows(gradient, part, reference)
-            for name, part in gradient.terms.items()
+            name: session.gradient_rows(gradient, part, reference) for name, part in gradient.terms.items()
         }
         values = {name: part.value for name, part in gradient.terms.items()}
         return _Cached(relaxed, values, rows)
@@ -316,18 +282,8 @@ class DTO:
             )
         whole = sum(norms.values()) or 1.0
         reports = {
-            t.name: TermReport(
-                values[t.name], t.objective.unit, t.weight(step), norms[t.name] / whole
-            )
+            t.name: TermReport(values[t.name], t.objective.unit, t.weight(step), norms[t.name] / whole)
             for t in self.terms
             if t.name in values
         }
         return StepReport(step, reports, float(total.norm()), fresh)
-
-    def _diffuse(self, step: Step, parameter: Tensor, noise: torch.Generator) -> None:
-        temperature = self.langevin(step)
-        if temperature > 0:
-            scale = math.sqrt(2 * self.learning_rate(step) * temperature)
-            draws = torch.randn(parameter.shape, generator=noise, dtype=parameter.dtype)
-            with torch.no_grad():
-                parameter += scale * draws.to(parameter.device)

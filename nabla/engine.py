@@ -127,7 +127,7 @@ class Session:
         self.events: Events = engine.events
         self.prompt_ids = engine.lm.encode(prompt)
         self._requests = 0
-        self._gradients: OrderedDict[Any, TrajectoryGradient] = OrderedDict()
+        self._gradients: OrderedDict[Any, tuple[tuple[Term, ...], TrajectoryGradient]] = OrderedDict()
 
     # -- randomness ------------------------------------------------------------------------------
 
@@ -287,9 +287,9 @@ class Session:
         terms = trajectory_terms(objective)
         start = trajectory.committed if start is None else start
         text = trajectory.tokens if tokens is None else tokens
-        key = (tuple(text.tolist()), tuple(id(t.objective) for t in terms))
+        key = (tuple(text.tolist()), tuple((t.name, id(t.objective)) for t in terms))
         if soft is None:
-            kept = self._gradients.get(key)
+            _, kept = self._gradients.get(key, (None, None))
             if kept is not None and kept.start <= start:
                 self._gradients.move_to_end(key)
                 self.meter.count("gradients_reused")
@@ -300,7 +300,7 @@ class Session:
         (found,) = await _Wait([GradientRequest(account, terms, task)])
         gradient: TrajectoryGradient = found
         if soft is None:
-            self._gradients[key] = gradient
+            self._gradients[key] = (terms, gradient)  # the terms keep their ids taken
             while len(self._gradients) > self.engine.kept_gradients:
                 self._gradients.popitem(last=False)
         return gradient

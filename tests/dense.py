@@ -108,6 +108,8 @@ class DenseRM:
         if self.aggregation is None:
             return self.weight * scores[0]
         start = len(self.before)
+        if count == 0:  # the score of the question's last token
+            return self.weight * scores[start - 1, self.label]
         if self.ends is None:
             steps = list(range(count))
         else:
@@ -261,10 +263,10 @@ def refine(
         hard = one_hot(torch.tensor(index), z.shape[-1]).to(z)
         soft = ((z + noise) / temperature).softmax(-1)
         if estimator in ("straight-through", "gumbel-straight-through"):
-            relaxed = hard + soft - soft.detach()
+            relaxed = hard + (soft - soft.detach())  # exactly one-hot
         elif estimator == "straight-through-identity":
             finite = z.masked_fill(z.isinf(), 0.0)
-            relaxed = hard + finite - finite.detach()
+            relaxed = hard + (finite - finite.detach())
         else:
             relaxed = soft
         wide = torch.zeros(count, problem.lm.usable, dtype=z.dtype).scatter(-1, candidates, relaxed)

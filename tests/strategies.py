@@ -12,6 +12,7 @@ from torch import Tensor
 from nabla.types import Prompt, Sampling, Trajectory
 
 INF = float("inf")
+PROMPT = Prompt.of("What is 2 + 2?")
 
 #: False-alarm rate of every statistical test. Seeds are fixed, so a test that passes keeps passing.
 ALPHA = 1e-4
@@ -84,7 +85,7 @@ def make_trajectory(
     ids = torch.tensor([5, 6, 7] if tokens is None else tokens)
     length = len(ids)
     return Trajectory(
-        prompt=Prompt.of("What is 2 + 2?"),
+        prompt=PROMPT,
         tokens=ids,
         finished=finished,
         hidden=torch.zeros(length, 2),

@@ -57,22 +57,22 @@ def check(c: Case, text: str | Tensor, committed: int = 0, **weights: Any) -> No
     expected = c.dense.term_gradients(trajectory.tokens)
     assert set(gradient.terms) == set(weights or BOTH) - {"detach_context"}
     for name, part in gradient.terms.items():
-        close(rows_of(c, gradient, part), expected[name][committed:])
+        c.close(rows_of(c, gradient, part), expected[name][committed:])
     y = c.dense.one_hot(trajectory.tokens)
     with torch.no_grad():
         if "likelihood" in gradient.terms:
             value = -c.dense.log_likelihoods(y)[committed:].sum()
-            assert gradient.terms["likelihood"].value == pytest.approx(float(value), rel=1e-9)
+            assert gradient.terms["likelihood"].value == pytest.approx(float(value), rel=c.tolerance)
         if "reward" in gradient.terms:
             reward = float(c.dense.reward(y, trajectory.tokens))
-            assert gradient.terms["reward"].value == pytest.approx(-reward, rel=1e-9)
-            assert gradient.reward == pytest.approx(reward, rel=1e-9)
+            assert gradient.terms["reward"].value == pytest.approx(-reward, rel=c.tolerance)
+            assert gradient.reward == pytest.approx(reward, rel=c.tolerance)
     total = gradient.total(trajectory_terms(objective), Step())
     whole = sum((weights or BOTH)[name] * expected[name][committed:] for name in gradient.terms)
-    close(rows_of(c, gradient, total), whole)
+    c.close(rows_of(c, gradient, total), whole)
     plain, centred = c.engine.gradients.norms(gradient, total, account())
-    close(plain, whole.norm(dim=-1), 1e-8)
-    close(centred, (whole - whole.mean(-1, keepdim=True)).norm(dim=-1), 1e-7)
+    c.close(plain, whole.norm(dim=-1), 1e-8)
+    c.close(centred, (whole - whole.mean(-1, keepdim=True)).norm(dim=-1), 1e-8)
 
 
 @pytest.mark.parametrize("text", [FINISHED, UNFINISHED], ids=["finished", "unfinished"])
@@ -83,50 +83,51 @@ def test_rows_equal_the_dense_gradient(arch: str, committed: int, text: str) -> 
     check(case(arch, RewardSpec(reward)), text, committed)
 
 
+SETTINGS: dict[str, dict[str, Any]] = {
+    "system prompt": {"system": "use 5 + 5"},
+    "padded matrices": {"padded": 6, "rewards": RewardSpec("llama", padded=9)},
+    "several ends": {"eos": (tiny.END, tiny.PAD)},
+    "another end": {"eos": (tiny.PAD,)},
+    "no prefix reuse": {"reuse_prefix": False, "rewards": RewardSpec(reuse_prefix=False)},
+    "permuted": {"rewards": RewardSpec("llama", permute=3)},
+    "permuted, padded, scaled": {"rewards": RewardSpec("gemma2", permute=4, padded=1), "padded": 2},
+    "missing": {"rewards": RewardSpec("qwen3", missing=("4", "5", "0"))},
+    "missing, permuted": {"rewards": RewardSpec("gpt2", missing=("4",), permute=2)},
+    "template's end differs": {"rewards": RewardSpec("qwen2", template=tiny.OTHER_END)},
+    "template without end": {"rewards": RewardSpec("qwen2", template=tiny.NO_END)},
+    "sum": {"rewards": RewardSpec("llama", aggregation="sum")},
+    "mean, permuted": {"rewards": RewardSpec("qwen2", aggregation="mean", permute=1)},
+    "min": {"rewards": RewardSpec("mistral", aggregation="min")},
+    "last, other end": {
+        "rewards": RewardSpec("qwen2", aggregation="last", template=tiny.OTHER_END)
+    },
+    "sum over steps": {"rewards": RewardSpec("gemma2", aggregation="sum", separators=(";", "+"))},
+    "mean over steps": {
+        "rewards": RewardSpec("gpt-neox", aggregation="mean", separators=(";",), permute=6)
+    },
+    "third label": {"rewards": RewardSpec("gpt2", aggregation="sum", labels=3, label=2)},
+    "min, no prefix reuse": {
+        "rewards": RewardSpec("qwen3", aggregation="min", separators=("\n",), reuse_prefix=False)
+    },
+    "sum without end": {"rewards": RewardSpec("qwen3", aggregation="sum", template=tiny.NO_END)},
+    "ensemble": {
+        "rewards": [RewardSpec("qwen2", weight=0.7), RewardSpec("llama", permute=5, weight=-0.4)]
+    },
+    "ensemble of different vocabularies": {
+        "rewards": [
+            RewardSpec("qwen2", weight=0.5, missing=("5",)),
+            RewardSpec("gemma3", weight=0.3, missing=("4",), permute=1),
+            RewardSpec("llama", weight=0.3, permute=2, aggregation="sum", seed=9),
+        ],
+        "system": "0",
+    },
+}
+
+
 @pytest.mark.parametrize("committed", [0, 5])
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        {"system": "use 5 + 5"},
-        {"padded": 6},
-        {"eos": (tiny.END, tiny.PAD)},
-        {"eos": (tiny.PAD,)},
-        {"reuse_prefix": False},
-        {"rewards": RewardSpec("llama", permute=3)},
-        {"rewards": RewardSpec("llama", permute=3, padded=9), "padded": 2},
-        {"rewards": RewardSpec("gemma2", permute=4), "padded": 2},
-        {"rewards": RewardSpec("qwen3", missing=("4", ";", "5"))},
-        {"rewards": RewardSpec("qwen3", missing=("4",), permute=2)},
-        {"rewards": RewardSpec("qwen2", template=tiny.OTHER_END)},
-        {"rewards": RewardSpec("qwen2", template=tiny.NO_END)},
-        {"rewards": RewardSpec("qwen2", reuse_prefix=False)},
-        {"rewards": RewardSpec("llama", aggregation="sum")},
-        {"rewards": RewardSpec("qwen2", aggregation="mean", permute=1)},
-        {"rewards": RewardSpec("qwen2", aggregation="min")},
-        {"rewards": RewardSpec("qwen2", aggregation="last", template=tiny.OTHER_END)},
-        {"rewards": RewardSpec("gemma2", aggregation="sum", separators=(";", "+"))},
-        {"rewards": RewardSpec("gpt-neox", aggregation="mean", separators=(";",))},
-        {"rewards": RewardSpec("gpt2", aggregation="sum", labels=3, label=2)},
-        {"rewards": RewardSpec("qwen3", aggregation="min", separators=("\n",), reuse_prefix=False)},
-        {"rewards": RewardSpec("qwen3", aggregation="sum", template=tiny.NO_END)},
-        {"rewards": [RewardSpec("qwen2", weight=0.7), RewardSpec("llama", permute=5, weight=-0.4)]},
-        {
-            "rewards": [
-                RewardSpec("qwen2", weight=0.5, missing=("5",)),
-                RewardSpec("gemma2", weight=0.5, missing=("4",), permute=1, aggregation="sum"),
-            ],
-            "system": "0",
-        },
-    ],
-    ids=str,
-)
-def test_rows_equal_the_dense_gradient_in_every_setting(
-    arguments: dict[str, Any], committed: int
-) -> None:
-    text = FINISHED
-    if "5" not in str(arguments.get("rewards")) and "missing" not in str(arguments):
-        text = "450;" + text
-    check(case(**arguments), text.replace(";", " ") if "';'" in str(arguments) and "missing" in str(arguments) else text, committed)
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_rows_equal_the_dense_gradient_in_every_setting(setting: str, committed: int) -> None:
+    check(case(**SETTINGS[setting]), FINISHED, committed)
 
 
 @pytest.mark.parametrize("name", ["reward", "likelihood"])
@@ -149,7 +150,7 @@ def test_detached_context_removes_postfix_alone(committed: int) -> None:
     rows = rows_of(c, full, full.terms["likelihood"])
     close(fixed_rows, prefix)
     postfix = rows - fixed_rows
-    assert float(postfix[-1].abs().max()) == 0.0
+    assert float(postfix[-1].abs().max()) < 1e-12
     assert float(postfix[0].norm()) > 1e-3
     assert detached.terms["likelihood"].channels[0] is None
     check(c, FINISHED, committed, likelihood=0.7, reward=1.0, detach_context=True)
@@ -181,7 +182,7 @@ def test_another_text_than_the_rollout(arch: str, detach_context: bool, committe
     objective = c.objective(reward=1.0, likelihood=0.5, detach_context=detach_context)
     gradient = gradient_of(c, trajectory, objective, tokens=text)
     for name, expected in c.dense.term_gradients(text).items():
-        close(rows_of(c, gradient, gradient.terms[name]), expected[committed:])
+        c.close(rows_of(c, gradient, gradient.terms[name]), expected[committed:])
 
 
 @pytest.mark.parametrize("template", [tiny.CHATML, tiny.OTHER_END, tiny.NO_END])
@@ -196,7 +197,7 @@ def test_the_end_of_the_text_may_move(template: str, aggregation: str | None) ->
     for trajectory, text in ((finished, reopened), (unfinished, closed), (finished, middle)):
         gradient = gradient_of(c, trajectory, c.objective(**BOTH), tokens=text)
         for name, expected in c.dense.term_gradients(text).items():
-            close(rows_of(c, gradient, gradient.terms[name]), expected[2:])
+            c.close(rows_of(c, gradient, gradient.terms[name]), expected[2:])
 
 
 @pytest.mark.parametrize("template", [tiny.CHATML, tiny.OTHER_END, tiny.NO_END])
@@ -230,7 +231,7 @@ def test_soft_rows(arch: str, rows: str, support: int | None, detach_context: bo
     soft = SoftTokens(start, candidates, weights)
     gradient = gradient_of(c, trajectory, objective, soft=soft)
     for name, expected in c.dense.term_gradients(trajectory.tokens, y).items():
-        close(rows_of(c, gradient, gradient.terms[name]), expected[start:])
+        c.close(rows_of(c, gradient, gradient.terms[name]), expected[start:])
 
 
 @pytest.mark.parametrize("arch", ["qwen2", "gemma2"])
@@ -247,11 +248,14 @@ def test_candidates_are_columns_of_the_full_rows(arch: str) -> None:
         close(rows_of(c, gradient, total, shared), full[:, shared], 1e-12)
 
 
-@settings(max_examples=12, deadline=None)
-@given(seed=st.integers(0, 2**20), position=st.integers(0, 12))
-def test_finite_differences(seed: int, position: int) -> None:
-    """The values' own slopes along a random direction of one soft row."""
-    c = case("qwen2", RewardSpec("llama", aggregation="mean"))
+@settings(max_examples=10)
+@given(seed=st.integers(0, 2**20), position=st.integers(0, 12), committed=st.integers(0, 5))
+def test_finite_differences(seed: int, position: int, committed: int) -> None:
+    """The values' own slopes along a random direction of one soft row.
+
+    GPT-2 and GPT-NeoX compute in float64 throughout; RMSNorm works in float32 whatever the weights."""
+    committed = min(committed, position)
+    c = case("gpt2", RewardSpec("gpt-neox", aggregation="mean"))
     trajectory = c.trajectory(FINISHED)
     objective = c.objective(**BOTH)
     draw = torch.Generator().manual_seed(seed)
@@ -260,13 +264,13 @@ def test_finite_differences(seed: int, position: int) -> None:
     direction /= direction.norm()
     step = 1e-5
     at = [
-        gradient_of(c, trajectory, objective, start=0, soft=SoftTokens(position, None, weights + k * step * direction))
+        gradient_of(c, trajectory, objective, start=committed, soft=SoftTokens(position, None, weights + k * step * direction))
         for k in (-1, 0, 1)
     ]
     for name in BOTH:
         slope = (at[2].terms[name].value - at[0].terms[name].value) / (2 * step)
-        row = rows_of(c, at[1], at[1].terms[name])[position]
-        assert slope == pytest.approx(float(row @ direction[0]), rel=1e-4, abs=1e-6)
+        row = rows_of(c, at[1], at[1].terms[name])[position - committed]
+        assert slope == pytest.approx(float(row @ direction[0]), rel=1e-5, abs=1e-7)
 
 
 # -- norms ------------------------------------------------------------------------------------------
@@ -284,7 +288,7 @@ def test_norms_are_padded_with_nan_at_committed_positions() -> None:
     assert torch.isnan(plain[:4]).all()
     assert torch.isnan(centred[:4]).all()
     close(plain[4:], whole[4:].norm(dim=-1), 1e-8)
-    close(centred[4:], (whole - whole.mean(-1, keepdim=True))[4:].norm(dim=-1), 1e-7)
+    close(centred[4:], (whole - whole.mean(-1, keepdim=True))[4:].norm(dim=-1), 1e-8)
     assert (centred[4:] <= plain[4:]).all()
 
 
@@ -309,10 +313,11 @@ TEXTS = (FINISHED, "3", UNFINISHED, "sum" + tiny.END, tiny.END, "111111111111111
 
 
 @pytest.mark.parametrize("aggregation", [None, "sum"])
-@pytest.mark.parametrize("arch", ["qwen2", "gemma2", "gpt2"])
+@pytest.mark.parametrize("arch", ["qwen2", "gemma3", "gpt2"])
 @pytest.mark.parametrize("batch_size", [64, 2])
 def test_batches_equal_single_tasks(arch: str, aggregation: str | None, batch_size: int) -> None:
-    spec = RewardSpec("gemma2" if arch == "gemma2" else "llama", aggregation=aggregation, template=tiny.OTHER_END)
+    reward = "mistral" if arch == "gemma3" else "llama"  # both with a sliding window
+    spec = RewardSpec(reward, aggregation=aggregation, template=tiny.OTHER_END)
     together = case(arch, spec, batch_size=batch_size)
     objective = together.objective(**BOTH)
     prompts = [
@@ -421,7 +426,8 @@ def test_passes_and_tokens_are_counted() -> None:
         return session.cost
 
     cost = c.run(method)
-    assert set(cost.phases) == {"selection"}
+    assert set(cost.phases) <= {"selection", "method"}
+    assert cost.total.calls == cost.phases["selection"].calls
     used = cost.phases["selection"]
     # Per model: its prefix once, then one forward and one backward pass of the free part.
     assert used.forward_passes == 4
@@ -464,17 +470,16 @@ def test_nan_is_the_error_of_its_row_alone() -> None:
     assert not isinstance(found["good"], NumericalError)
 
 
-@pytest.mark.parametrize("weights", [{"kl": 1.0}, {"entropy": 0.1, "kl": 0.5}])
-def test_norms_of_an_objective_without_model_terms_are_zero(weights: dict[str, float]) -> None:
+def test_norms_need_a_term_with_a_model() -> None:
+    """A selector by gradient norm, and an objective that is a function of the logits alone."""
     c = case("qwen2")
     trajectory = c.trajectory(FINISHED)
 
     async def method(session: Any) -> Any:
-        return await session.gradient_norms(trajectory, c.objective(**weights))
+        return await session.gradient_norms(trajectory, c.objective(kl=1.0, entropy=0.1))
 
-    plain, centred = c.run(method)
-    assert not plain.any()
-    assert not centred.any()
+    with pytest.raises(ConfigError, match="Gradient norms need"):
+        c.run(method)
 
 
 # -- memory -----------------------------------------------------------------------------------------

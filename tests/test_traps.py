@@ -157,7 +157,8 @@ def test_selector_gradients_prefill_and_rewards_are_counted():
     assert phases["rollout"].forward_passes >= 1  # prefill
     assert phases["reward"].forward_passes >= 1
     assert phases["rollout"].tokens > phases["rollout"].decode_steps  # the prompt's tokens
-    assert all(usage.flops > 0 for usage in phases.values())
+    assert all(phases[name].flops > 0 for name in ("rollout", "gradient", "reward", "selection"))
+    assert all(usage.seconds > 0 for usage in phases.values())
 
 
 def test_costs_of_a_failed_problem_are_counted():

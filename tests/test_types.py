@@ -9,13 +9,13 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from tests.strategies import INF, follows, logits, make_trajectory, seeded, softmax_list, trajectories
 
 from nabla.costs import Cost, Usage
 from nabla.errors import ConfigError, PromptError
 from nabla.estimators.base import gumbel_like
 from nabla.random import gumbel
 from nabla.types import Message, Prompt, Revision, Sampling, Solution
+from tests.strategies import INF, follows, logits, make_trajectory, seeded, softmax_list, trajectories
 
 few = settings(max_examples=100)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import MethodType
 from typing import Any
 
 import torch
@@ -124,7 +125,7 @@ ARCHITECTURES = {
     ),
     "gemma2": Architecture("Gemma2", {**_GEMMA, "tie_word_embeddings": True}),
     "gemma3": Architecture(
-        "Gemma3", {**_GEMMA, "tie_word_embeddings": True}, config="Gemma3TextConfig",
+        "Gemma3", {**_GEMMA, "attn_logit_softcapping": None, "tie_word_embeddings": True}, config="Gemma3TextConfig",
         outcome="TextForSequenceClassification",
     ),
     "gpt2": Architecture(
@@ -158,7 +159,23 @@ def build(arch: str, suffix: str, *, vocab: int, seed: int = 0, dtype: Any = tor
             if name.endswith("bias"):  # zero at first: a forgotten bias would go unseen
                 with torch.no_grad():
                     weight.normal_(0, 0.3)
-    return model.to(dtype)
+    model = model.to(dtype)
+    if dtype == torch.float64:
+        for module in model.modules():
+            if type(module).__name__.endswith(("RMSNorm", "CohereLayerNorm")):
+                module.forward = MethodType(_exact_norm, module)
+    return model
+
+
+def _exact_norm(module: Any, states: Tensor) -> Tensor:
+    """A norm layer in its input's dtype; transformers' own work in float32 whatever the weights are,
+    which would leave seven digits of a float64 model."""
+    name = type(module).__name__
+    if name == "CohereLayerNorm":
+        states = states - states.mean(-1, keepdim=True)
+    eps = getattr(module, "variance_epsilon", None) or module.eps
+    states = states * torch.rsqrt(states.pow(2).mean(-1, keepdim=True) + eps)
+    return states * (1 + module.weight if name.startswith("Gemma") else module.weight)
 
 
 def lm_model(

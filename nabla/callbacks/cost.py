@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rich.console import Console
+from rich import box
 from rich.table import Table
 
 from nabla.callbacks.base import Callback, callbacks
+from nabla.console import make_console
 from nabla.costs import PHASES, Cost, Usage
 from nabla.types import Prompt, Solution
 
@@ -31,15 +32,16 @@ class CostTable(Callback):
 
     def on_run_end(self, loop: TestTimeLoop, solutions: Sequence[Solution]) -> None:
         if self.cost.phases:
-            Console().print(cost_table(self.cost))
+            make_console().print(cost_table(self.cost))
 
 
 def cost_table(cost: Cost) -> Table:
-    """One row per phase and the total. FLOPs and tokens are real ones, padding is not counted."""
-    table = Table(title="Cost", title_justify="left", title_style="bold")
+    """One row per phase and the total: calls are decoding steps, forward and backward passes; tokens and
+    FLOPs are real ones, padding is not counted; MiB is the peak of extra memory (CUDA only)."""
+    table = Table(title="Cost", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     table.add_column("phase")
-    for name in ("calls", "decode steps", "forward", "backward", "tokens", "FLOPs", "seconds", "peak MiB"):
-        table.add_column(name, justify="right")
+    for name in ("calls", "decoding", "forward", "backward", "tokens", "FLOPs", "seconds", "MiB"):
+        table.add_column(name, justify="right", no_wrap=True)
     order = [*PHASES, *(phase for phase in cost.phases if phase not in PHASES)]
     for phase in order:
         if phase in cost.phases:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -17,6 +16,7 @@ from rich.progress import (
 )
 
 from nabla.callbacks.base import Callback, callbacks
+from nabla.console import make_console
 from nabla.costs import Usage
 from nabla.errors import NablaError
 from nabla.types import Prompt, Solution, Trajectory
@@ -45,7 +45,7 @@ class ProgressBar(Callback):
             self._progress.stop()
         self._accepted = self._rejected = self._failed = 0
         self._usage = Usage()
-        console = Console(stderr=True)
+        console = make_console(stderr=True)
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),

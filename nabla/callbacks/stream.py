@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.text import Text
 
 from nabla.callbacks.base import Callback, callbacks
+from nabla.console import make_console
 from nabla.text import Pieces
 from nabla.types import Prompt, Solution, Trajectory
 
@@ -30,7 +30,7 @@ class Stream(Callback):
 
     def on_run_start(self, loop: TestTimeLoop, prompts: Sequence[Prompt]) -> None:
         self._pieces = Pieces(loop.engine.lm.tokenizer) if len(prompts) == 1 else None
-        self._console = Console(highlight=False, soft_wrap=True)
+        self._console = make_console()
         self._shown, self._revised = 0, set()
 
     def on_accept(self, prompt: Prompt, old: Trajectory, new: Trajectory, position: int) -> None:

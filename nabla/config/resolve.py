@@ -98,7 +98,7 @@ def _unveil(cls: type, filled: dict[str, Any], label: str) -> dict[str, Any]:
     hidden = [name for name, value in filled.items() if value is None]
     if not hidden:
         return filled
-    made = construct(cls, filled, label=label)
+    made: Any = construct(cls, filled, label=label)
     return {
         name: _described(getattr(made, name, None)) if name in hidden else value
         for name, value in filled.items()

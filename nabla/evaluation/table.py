@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich import box
 from rich.table import Table
 
 from nabla.evaluation.compare import Outcome
@@ -12,28 +13,31 @@ from nabla.evaluation.statistics import Proportion
 COLUMNS = (
     "method",
     "accuracy",
-    "95 % interval",
+    "95 %",
     "reward",
     "calls",
     "tokens",
     "FLOPs",
     "seconds",
     "accepted",
-    "wrong→right",
-    "right→wrong",
+    "fixed",
+    "broken",
 )
 
 
 def comparison_table(outcomes: Sequence[Outcome]) -> Table:
-    """One row per method; calls, tokens, FLOPs and seconds are means per problem."""
+    """One row per method, with Wilson intervals."""
     first = outcomes[0]
     table = Table(
         title=f"{first.task.name}: {first.problems} held-out problems",
-        caption="Cost per problem; seconds are shares of batched time. "
-        "The last two columns count accepted proposals by the exact checker.",
+        caption="Calls, tokens, FLOPs, seconds: means per problem (seconds are shares of batched time).\n"
+        "fixed, broken: accepted proposals from wrong to right and from right to wrong, by the checker.",
         title_justify="left",
         title_style="bold",
         caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
     )
     for name in COLUMNS:
         table.add_column(name, justify="left" if name == "method" else "right", no_wrap=name != "method")

@@ -150,8 +150,10 @@ class Body:
         column = torch.arange(deepest + longest, device=device)
         start = deepest - torch.tensor(before, device=device).unsqueeze(1)
         end = deepest + torch.tensor(lengths, device=device).unsqueeze(1)
-        mask = ((column >= start) & (column < end)).long()
-        positions = (column - start)[:, deepest:]
+        # Padding on the right stays visible: no real token attends to what comes after it, and padding
+        # that sees nothing (beyond a sliding window) would be NaN and spread.
+        mask = (column >= start).long()
+        positions = torch.minimum(column, end - 1).sub(start)[:, deepest:]
 
         arguments: dict[str, Any] = {"inputs_embeds": padded, "attention_mask": mask}
         if self._takes_positions:
@@ -161,6 +163,9 @@ class Body:
             if reuse and deepest > 0:
                 arguments["past_key_values"] = self._stack(chunks, deepest)
                 arguments["use_cache"] = True
+            elif arguments["use_cache"]:
+                # The model's own choice of cache may forget what a sliding window has left behind.
+                arguments["past_key_values"] = DynamicCache()
         output = self.module(**arguments)
         hidden = output.last_hidden_state
         cache = getattr(output, "past_key_values", None) if keep and self.reuse_prefix else None

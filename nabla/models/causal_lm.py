@@ -130,7 +130,7 @@ class CausalLM:
     def _verify(self) -> None:
         ids = torch.arange(self.head.usable)[: min(9, self.head.usable)].flip(0)
         expected = self.model(input_ids=ids[None].to(self.body.device)).logits[0, :, : self.head.usable]
-        (output,) = self.body.run([Chunk(EMPTY, self.body.embed(ids))], keep=True)
+        (output,) = self.body.run([Chunk(EMPTY, self.body.embed(ids))])
         check_close(
             self.head.logits(output.hidden), expected, "its logits", type(self.model).__name__
         )
@@ -161,19 +161,19 @@ def verify_prefix_reuse(body: Body, ids: Int[Tensor, " n"]) -> None:
     if not body.reuse_prefix or len(ids) < 4:
         return
     embedded = body.embed(ids)
-    (full,) = body.run([Chunk(EMPTY, embedded)], keep=True)
     reason = "the model returns no key/value cache"
-    if full.keys is not None:
-        half = len(ids) // 2
-        try:
+    half = len(ids) // 2
+    try:
+        (full,) = body.run([Chunk(EMPTY, embedded)], keep=True)
+        if full.keys is not None:
             prefix = Prefix(ids[:half], full.keys.crop(half))
             short = Prefix(ids[:1], full.keys.crop(1))
             both = body.run([Chunk(prefix, embedded[half:]), Chunk(short, embedded[1:])])
             check_close(both[0].hidden, full.hidden[half:], "the same states from a prefix", "body")
             check_close(both[1].hidden, full.hidden[1:], "the same states from a prefix", "body")
             return
-        except (ModelError, RuntimeError, ValueError, TypeError, AttributeError) as error:
-            reason = str(error)
+    except (ModelError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+        reason = str(error)
     body.reuse_prefix = False
     log.warning("%s: prefixes will be run in full, caching does not work here: %s",
                 type(body.module).__name__, reason)

@@ -141,7 +141,7 @@ class Runner:
 
     @torch.no_grad()
     def prefixes(
-        self, body: Body, tokens: Sequence[Int[Tensor, " n"]], accounts: Sequence[Account]
+        self, body: Body, tokens: Sequence[Int[Tensor, " _"]], accounts: Sequence[Account]
     ) -> list[Prefix]:
         """All of ``tokens`` as prefixes: what is stored is reused, the rest is run and stored."""
         if not body.reuse_prefix:
@@ -160,7 +160,7 @@ class Runner:
         return found
 
     def suffixes(
-        self, body: Body, tokens: Sequence[Int[Tensor, " n"]], accounts: Sequence[Account]
+        self, body: Body, tokens: Sequence[Int[Tensor, " _"]], accounts: Sequence[Account]
     ) -> list[Chunk]:
         """Chunks of all that is not stored of ``tokens``, at least the last token of each."""
         chunks = []

@@ -97,9 +97,7 @@ objectives: Registry[Objective] = Registry("objectives", lambda: Objective)
 def log_probabilities(
     logits: Float[Tensor, "rows k"],
 ) -> tuple[Float[Tensor, "rows k"], Float[Tensor, "rows k"]]:
-    """``log softmax`` with masked entries set to 0, and the probabilities (0 there): 0·log 0 = 0,
-    in the value and in the gradient."""
-    log_p = logits.log_softmax(-1)
-    log_p = log_p.masked_fill(logits == float("-inf"), 0.0)
+    """``log softmax``, nats, and the probabilities; where those are 0, by a mask or by underflow, the
+    logarithm is set to 0: 0·log 0 = 0, in the value and in the gradient."""
     p = logits.softmax(-1)
-    return torch.where(p > 0, log_p, torch.zeros_like(log_p)), p
+    return torch.where(p > 0, logits.log_softmax(-1), 0.0), p

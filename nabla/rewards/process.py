@@ -116,7 +116,5 @@ class ProcessReward(TransformerReward):
             steps = torch.tensor([-1])
         first = len(hidden) - len(layout.after) - layout.visible
         index = steps + first
-        if int(index.min()) < 0:
-            index = torch.tensor([len(hidden) - 1])
         scores = self._read(hidden[index.to(hidden.device)])[:, self.label]
         return AGGREGATIONS[self.aggregation](scores.to(work_dtype(scores.dtype)))

@@ -47,13 +47,18 @@ class Layout:
         """Everything."""
         return torch.cat([self.before, self.answer, self.after])
 
+    @property
+    def first_read(self) -> int:
+        """First token whose hidden state a per-token reward reads: the answer's first, or the
+        question's last where the answer is empty."""
+        return len(self.before) - (1 if self.visible == 0 else 0)
+
 
 class TransformerReward(Reward):
     """A transformers model as reward; abstract: subclasses say how hidden states become a reward.
 
     Args:
-        model: with a ``score`` head over a decoder, PEFT-wrapped or not. Other heads and encoders work
-            through their whole ``forward``, without prefix reuse.
+        model: with a ``score`` (or ``classifier``) head over a decoder, PEFT-wrapped or not.
         tokenizer: of the model.
         chat_template: see :class:`~nabla.models.chat.ChatFormat`.
         minimum_coverage: smallest share of the language model's tokens that must be known
@@ -77,7 +82,7 @@ class TransformerReward(Reward):
         self.chat = ChatFormat(tokenizer, chat_template)
         self.minimum_coverage = minimum_coverage
         self.body = Body(self.model.base_model, self.model.config, reuse_prefix=reuse_prefix)
-        self.head: Any = getattr(self.model, "score", None)
+        self.head: Any = getattr(self.model, "score", getattr(self.model, "classifier", None))
         self.alignment: Alignment | None = None
         self.table: EmbeddingTable | None = None
         self._eos: tuple[int, ...] = ()
@@ -119,16 +124,16 @@ class TransformerReward(Reward):
 
     @torch.no_grad()
     def _verify(self) -> None:
-        """Body and head must give what the model gives; otherwise the whole forward is used."""
+        """Body and head must give what the model gives; raises ModelError otherwise."""
         count = int(next(self.body.embedding.parameters()).shape[0])
         ids = torch.tensor([i for i in range(min(10, count)) if i != self.config_pad][::-1])
         if self.head is None:
             raise ModelError(
-                f"{type(self.model).__name__} has no 'score' head over a decoder",
+                f"{type(self.model).__name__} has no 'score' or 'classifier' head over a decoder",
                 fix="Use a decoder reward model (Qwen, Llama, Mistral, Gemma, GPT-NeoX, ... "
                 "ForSequenceClassification or ForTokenClassification).",
             )
-        (output,) = self.body.run([Chunk(EMPTY, self.body.embed(ids))], keep=True)
+        (output,) = self.body.run([Chunk(EMPTY, self.body.embed(ids))])
         check_close(
             self._read(output.hidden), self._expected(ids), "its scores", type(self.model).__name__
         )
@@ -206,7 +211,7 @@ class TransformerReward(Reward):
         accounts = [response.account for response in responses]
         tokens = [layout.tokens for layout in layouts]
         if self.reads_whole_response:
-            cut = [len(layout.before) for layout in layouts]
+            cut = [layout.first_read for layout in layouts]
             prefixes = runner.prefixes(
                 self.body, [t[:n] for t, n in zip(tokens, cut, strict=True)], accounts
             )
@@ -240,7 +245,9 @@ class TransformerReward(Reward):
         # Where a reward reads every step, the frozen part of the answer is run again with the rest.
         tokens = [layout.tokens for layout in layouts]
         firsts = [
-            min(len(layout.before) + (0 if self.reads_whole_response else item.start), len(row) - 1)
+            layout.first_read
+            if self.reads_whole_response
+            else min(len(layout.before) + item.start, len(row) - 1)
             for layout, item, row in zip(layouts, responses, tokens, strict=True)
         ]
         prefixes = runner.prefixes(

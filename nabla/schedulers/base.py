@@ -40,7 +40,7 @@ class Schedule(ABC):
 schedulers: Registry[Schedule] = Registry("schedulers", lambda: Schedule)
 
 
-def as_schedule(value: float | Schedule | str | dict[str, Any]) -> Schedule:
+def as_schedule(value: int | float | Schedule | str | dict[str, Any]) -> Schedule:
     """A schedule from a schedule, a number (constant) or a registry spec."""
     if isinstance(value, bool):
         raise ConfigError("A schedule is a number or a Schedule", got=value)

@@ -18,14 +18,14 @@ class _Combined(Selector):
     def __init__(self, parts: Sequence[Selector | str | dict[str, Any]]) -> None:
         if not isinstance(parts, list | tuple) or not parts:
             raise ConfigError("A composition needs a list of at least one selector", got=parts)
-        self.selectors = [selectors.build(selector) for selector in parts]
+        self.parts = [selectors.build(part) for part in parts]
 
     @property
     def needs_gradient(self) -> bool:
-        return any(selector.needs_gradient for selector in self.selectors)
+        return any(part.needs_gradient for part in self.parts)
 
     def _masks(self, view: SelectionView) -> list[Bool[Tensor, " length"]]:
-        return [selector.select(view) for selector in self.selectors]
+        return [part.select(view) for part in self.parts]
 
 
 @selectors.register("and")

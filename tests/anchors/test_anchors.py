@@ -6,7 +6,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.strategies import INF, logits, seeded
 from torch.nn.functional import one_hot
 
 from nabla.anchors.argmax import ArgmaxAnchor
@@ -16,6 +15,7 @@ from nabla.estimators.base import gumbel_like
 from nabla.estimators.gumbel import GumbelStraightThrough
 from nabla.estimators.stale import Stale
 from nabla.estimators.straight_through import StraightThrough, StraightThroughIdentity
+from tests.strategies import INF, logits, seeded
 
 HARD = [StraightThrough(), StraightThroughIdentity(), GumbelStraightThrough(), Stale(StraightThrough(), 0.5)]
 hard = pytest.mark.parametrize("estimator", HARD, ids=lambda e: type(e).__name__)

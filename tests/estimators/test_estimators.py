@@ -6,7 +6,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.strategies import DISTINCT, INF, follows, logits, make_logits, seeded
 from torch.nn.functional import one_hot
 
 from nabla.errors import ConfigError
@@ -17,6 +16,7 @@ from nabla.estimators.stale import Stale
 from nabla.estimators.straight_through import StraightThrough, StraightThroughIdentity
 from nabla.schedulers.base import Step
 from nabla.schedulers.linear import Linear
+from tests.strategies import DISTINCT, INF, follows, logits, make_logits, seeded
 
 ARGUMENTS = {"stale": {"estimator": "gumbel-softmax", "bound": 0.5}}
 ALL = [estimators.build({"name": name, **ARGUMENTS.get(name, {})}) for name in estimators]
@@ -238,9 +238,7 @@ def test_stale_reuses_up_to_its_bound_in_the_largest_row():
 
 @given(z=logits(), seed=st.integers(0, 2**31))
 @few
-@pytest.mark.parametrize(
-    "inner", [StraightThrough(0.4), GumbelSoftmax(0.4)], ids=lambda e: type(e).__name__
-)
+@pytest.mark.parametrize("inner", [StraightThrough(0.4), GumbelSoftmax(0.4)], ids=lambda e: type(e).__name__)
 def test_stale_is_its_estimator_but_for_reuse(inner, z, seed):
     stale = Stale(inner, 0.1)
     assert (stale.hard, stale.stochastic) == (inner.hard, inner.stochastic)
@@ -268,5 +266,5 @@ class Halved(Estimator):
 
 
 def test_relax_must_keep_shape_and_dtype():
-    with pytest.raises(ConfigError, match="Halved.relax must keep shape and dtype"):
+    with pytest.raises(ConfigError, match=r"Halved\.relax must keep shape and dtype"):
         Halved()(torch.zeros(1, 3), generator=seeded())

@@ -6,11 +6,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.strategies import INF, logits, make_logits, seeded
 
 from nabla.objectives.base import LogitObjective, log_probabilities, objectives
 from nabla.objectives.entropy import Entropy
 from nabla.objectives.kl import KL, ReverseKL, kl_rows
+from tests.strategies import INF, logits, make_logits, seeded
 
 TERMS = [o for o in map(objectives.build, objectives) if isinstance(o, LogitObjective)]
 every = pytest.mark.parametrize("term", TERMS, ids=objectives.name_of)

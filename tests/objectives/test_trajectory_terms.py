@@ -24,7 +24,9 @@ def make_view(rows, reward=None):
 
 
 def derivatives(objective, view):
-    inputs = [x for x in (view.log_likelihood, view.log_likelihood_fixed_context, view.reward) if x is not None]
+    inputs = [
+        x for x in (view.log_likelihood, view.log_likelihood_fixed_context, view.reward) if x is not None
+    ]
     return torch.autograd.grad(objective.value(view), inputs, allow_unused=True)
 
 

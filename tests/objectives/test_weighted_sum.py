@@ -6,7 +6,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.strategies import make_logits
 
 from nabla.errors import ConfigError
 from nabla.objectives.base import LogitObjective, Objective
@@ -18,6 +17,7 @@ from nabla.objectives.weighted_sum import WeightedSum
 from nabla.schedulers.base import Step
 from nabla.schedulers.constant import Constant
 from nabla.schedulers.linear import Linear
+from tests.strategies import make_logits
 
 weights = st.floats(-10, 10)
 

@@ -1,0 +1,142 @@
+"""``nabla compare``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from contextlib import redirect_stdout
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TextIO
+
+from jsonargparse import ArgumentParser
+
+from nabla.cli.parsing import Call, add_run_arguments
+from nabla.config.run import RunConfig
+from nabla.errors import ConfigError, NablaError
+
+if TYPE_CHECKING:
+    from nabla.config.folder import RunFolder
+    from nabla.evaluation.compare import Outcome
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """The command's options."""
+    parser.add_argument(
+        "--task",
+        type=Literal["latin", "arithmetic", "all"],
+        default="all",
+        help="Sandbox family of the problems.",
+    )
+    parser.add_argument("--problems", type=int, default=200, help="Held-out problems of each family.")
+    parser.add_argument("--problem_seed", type=int, default=0, help="Chooses the problems.")
+    parser.add_argument(
+        "--methods",
+        type=list[str | dict[str, Any]],
+        default=None,
+        help="Methods (names, or dicts of a name and arguments), laid over the configuration's method. "
+        "Default: greedy, best-of-8 and nabla-reasoner with 8 rollouts.",
+    )
+    parser.add_argument("--json", action="store_true", help="One JSON object per method, nothing else.")
+    parser.add_argument(
+        "--output",
+        type=str | None,
+        default=None,
+        help="Folder (default runs/TIME-compare; 'none' keeps nothing).",
+    )
+    add_run_arguments(parser)
+
+
+def run(call: Call) -> int:
+    """Runs every method on every family and prints a table each. Raises NablaError; what was finished is
+    printed first."""
+    out = sys.stdout
+    if not call.options.json:
+        return _compare(call, None)
+    with redirect_stdout(sys.stderr):
+        return _compare(call, out)
+
+
+def _compare(call: Call, out: TextIO | None) -> int:
+    from nabla.cli.storage import open_folder, output_path
+    from nabla.evaluation.compare import DEFAULT_METHODS, variants
+
+    if call.options.problems < 1:
+        raise ConfigError("--problems must be at least 1", got=call.options.problems)
+    tasks = ("latin", "arithmetic") if call.options.task == "all" else (call.options.task,)
+    methods = call.options.methods or DEFAULT_METHODS
+    plans = {task: variants(_config(call, task), methods) for task in tasks}
+    resolved = {
+        task: {label: config.resolved() for label, config in plan.items()} for task, plan in plans.items()
+    }
+    path = output_path(call.options.output, "compare")
+    folder = None
+    try:
+        for task, plan in plans.items():
+            models = next(iter(plan.values())).load_models()
+            if folder is None:
+                folder = open_folder(path, resolved, call.arguments, models[0].body.device)
+            _run_task(call, task, plan, models, folder, out)
+    except BaseException:
+        if folder is not None:
+            folder.finish("failed")
+        raise
+    if folder is not None:
+        folder.finish("finished")
+        print(f"stored in {folder.path}", file=sys.stderr)
+    return 0
+
+
+def _config(call: Call, task: str) -> RunConfig:
+    """The configuration for a family: its embedded models and settings where none are given."""
+    from nabla.config.sandbox import SANDBOX_RUNS
+
+    config, base = call.config, SANDBOX_RUNS[task]
+    if config.lm is None:
+        method = base.method if config.method == RunConfig.method else config.method
+        config = replace(config, lm=base.lm, rm=config.rm or base.rm, method=method)
+    return config.changed(call.changes)
+
+
+def _run_task(
+    call: Call,
+    name: str,
+    plan: Mapping[str, RunConfig],
+    models: tuple[Any, Any],
+    folder: RunFolder | None,
+    out: TextIO | None,
+) -> None:
+    from nabla.callbacks.progress import ProgressBar
+    from nabla.cli.recorder import Recorder
+    from nabla.console import make_console
+    from nabla.evaluation.compare import evaluate
+    from nabla.evaluation.table import comparison_table
+    from nabla.sandbox import TASKS
+
+    task = TASKS[name]
+    problems = task.problems("test", call.options.problems, call.options.problem_seed)
+    outcomes: list[Outcome] = []
+    try:
+        for label, config in plan.items():
+            file = f"{name}-{label.replace(' ', '-').replace('/', '-')}.jsonl"
+            callbacks = [Recorder(folder, task, name=file), ProgressBar(f"{name}: {label}")]
+            place = None if folder is None else Path(folder.path) / f"{name}-{label}"
+            outcome = evaluate(
+                label, config, task, problems, *models,
+                callbacks=[*callbacks, *config.build_callbacks()], folder=place,
+            )  # fmt: skip
+            outcomes.append(outcome)
+            row = outcome.to_dict()
+            if folder is not None:
+                folder.append("comparison.jsonl", row)
+            if out is not None:
+                print(json.dumps(row), file=out, flush=True)
+            for problem, failure in outcome.failures.items():
+                print(f"nabla: {label}: problem {problem!r} failed: {failure}", file=sys.stderr)
+    except NablaError:
+        if outcomes and out is None:
+            make_console().print(comparison_table(outcomes))
+        raise
+    if out is None:
+        make_console().print(comparison_table(outcomes))

@@ -1,0 +1,54 @@
+"""Solutions to disk and to standard output, as they finish."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TextIO
+
+from nabla.callbacks.base import Callback
+from nabla.config.folder import RunFolder
+from nabla.errors import NablaError
+from nabla.evaluation.records import record
+from nabla.sandbox.base import Task
+from nabla.types import Prompt, Solution
+
+
+class Recorder(Callback):
+    """One JSON object per solution.
+
+    Args:
+        folder: appended to ``solutions.jsonl`` and ``failures.jsonl`` there; None keeps nothing.
+        task: whose checker grades.
+        out: one line per solution to this stream too.
+        name: file name of the solutions.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder | None,
+        task: Task | None = None,
+        out: TextIO | None = None,
+        name: str = "solutions.jsonl",
+    ) -> None:
+        self.folder, self.task, self.out, self.name = folder, task, out, name
+        self._seen: set[str] = set()
+
+    def complete(self, solutions: Sequence[Solution]) -> None:
+        """Adds what other processes solved."""
+        for solution in solutions:
+            if solution.prompt.id not in self._seen:
+                self.on_solution(solution)
+
+    def on_solution(self, solution: Solution) -> None:
+        self._seen.add(solution.prompt.id)
+        row = record(solution, self.task)
+        if self.folder is not None:
+            self.folder.append(self.name, row)
+        if self.out is not None:
+            print(json.dumps(row, ensure_ascii=False), file=self.out, flush=True)
+
+    def on_exception(self, prompt: Prompt, error: NablaError) -> None:
+        if self.folder is not None:
+            row = {"id": prompt.id, "error": type(error).__name__, "message": str(error)}
+            self.folder.append("failures.jsonl", row)

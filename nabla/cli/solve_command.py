@@ -1,0 +1,178 @@
+"""``nabla solve``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from jsonargparse import ArgumentParser
+
+from nabla.cli.parsing import Call, add_run_arguments
+from nabla.config.run import SANDBOX, RunConfig
+from nabla.errors import Interrupted, NablaError, PromptError, RunError
+
+if TYPE_CHECKING:
+    from nabla.callbacks.base import Callback
+    from nabla.sandbox.base import Task
+    from nabla.types import Prompt, Solution
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """The command's options."""
+    parser.add_argument("texts", nargs="*", help="Prompts.")
+    parser.add_argument(
+        "--prompts", type=str | None, default=None, help="File of prompts: .txt (one a line) or .jsonl."
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="One JSON object per solution on standard output, nothing else."
+    )
+    parser.add_argument(
+        "--output",
+        type=str | None,
+        default=None,
+        help="Folder of configuration, versions, solutions (default runs/TIME-METHOD; 'none' keeps nothing).",
+    )
+    add_run_arguments(parser)
+
+
+def run(call: Call) -> int:
+    """Solves, prints and stores. Raises NablaError; what was finished is printed first."""
+    from nabla.cli.prompts import read_prompts
+
+    options = call.options
+    prompts = read_prompts(options.texts, options.prompts, options.system)
+    config, task = settle(call.config, prompts)
+    config = config.changed(call.changes)
+    if not options.json:
+        return _solve(call, config, prompts, task)
+    out = sys.stdout
+    with redirect_stdout(sys.stderr):  # whatever callbacks print stays out of the JSON
+        return _solve(call, config, prompts, task, out=out)
+
+
+def settle(config: RunConfig, prompts: Sequence[Prompt]) -> tuple[RunConfig, Task | None]:
+    """Without a language model, the embedded ones of the prompts' family; and the task that can check.
+
+    Raises PromptError for prompts of no family or of several.
+    """
+    from nabla.config.sandbox import SANDBOX_RUNS
+    from nabla.sandbox import task_for
+
+    if config.lm is not None and not config.lm.startswith(SANDBOX):
+        return config, None
+    tasks = []
+    for prompt in prompts:
+        try:
+            tasks.append(task_for(prompt.text))
+        except NablaError as error:
+            if config.lm is not None:
+                return config, None
+            raise PromptError(
+                "No language model is given, and this is no prompt for the embedded ones",
+                got=prompt.text,
+                fix="Pass --lm and --rm (or --config). Embedded models answer prompts such as "
+                '"28*6+68-71+94" or "1..4../....../.2..../....../.....6/......".',
+            ) from error
+    names = sorted({task.name for task in tasks})
+    if config.lm is not None:
+        return config, tasks[0] if len(names) == 1 else None
+    if len(names) > 1:
+        raise PromptError(
+            "Prompts of several families need a call each",
+            got=names,
+            fix="Split them, or pass --lm and --rm.",
+        )
+    base = SANDBOX_RUNS[names[0]]
+    method = base.method if config.method == RunConfig.method else config.method
+    return replace(config, lm=base.lm, rm=config.rm or base.rm, method=method), tasks[0]
+
+
+def _solve(
+    call: Call, config: RunConfig, prompts: Sequence[Prompt], task: Task | None, out: Any = None
+) -> int:
+    from rich.text import Text
+
+    from nabla.callbacks.cost import cost_table
+    from nabla.cli.recorder import Recorder
+    from nabla.cli.storage import open_folder, output_path
+    from nabla.console import make_console
+    from nabla.costs import Cost
+
+    resolved = config.resolved()
+    path = output_path(call.options.output, resolved["method"]["name"])
+    lm, reward = config.load_models()
+    recorder = Recorder(None, task, out)
+    callbacks = [recorder, *_callbacks(config, len(prompts), quiet=out is not None)]
+    loop = config.loop(lm, reward, callbacks=callbacks, folder=path)
+    folder = recorder.folder = open_folder(path, resolved, call.arguments, loop.fabric.device)
+    streamed = len(prompts) == 1 and any(_is_stream(callback) for callback in callbacks)
+    console = make_console()
+    if streamed:
+        console.print(Text(prompts[0].text, style="bold"))
+    status, solutions = "failed", []
+    try:
+        solutions = loop.run(prompts)
+        status = "finished"
+    except Interrupted as error:
+        status, solutions = "interrupted", error.solutions
+        raise
+    except RunError as error:
+        solutions = error.solutions
+        _show_failures(error)
+        raise
+    finally:
+        recorder.complete(solutions)
+        if out is None:
+            _show(console, solutions, lm.tokenizer, task, streamed)
+            if config.callbacks is None and solutions:
+                console.print(cost_table(Cost.sum(s.cost for s in solutions)))
+        if folder is not None:
+            folder.finish(status, problems=len(prompts), solved=len(solutions))
+            print(f"stored in {folder.path}", file=sys.stderr)
+    return 0
+
+
+def _show(
+    console: Any, solutions: Sequence[Solution], tokenizer: Any, task: Task | None, streamed: bool
+) -> None:
+    from nabla.cli.display import show_solution
+    from nabla.evaluation.records import correct
+
+    for number, solution in enumerate(solutions):
+        if number:
+            console.print()
+        show_solution(console, solution, tokenizer, task, streamed=streamed)
+    if task is not None and len(solutions) > 1:
+        right = sum(correct(solution, task) for solution in solutions)
+        console.print(f"\n{right} of {len(solutions)} right")
+
+
+def _show_failures(error: RunError) -> None:
+    if len(error.failures) + len(error.solutions) > 1:
+        for name, failure in error.failures.items():
+            print(f"nabla: problem {name!r} failed: {failure}", file=sys.stderr)
+
+
+def _callbacks(config: RunConfig, problems: int, *, quiet: bool) -> list[Callback]:
+    """What the configuration names, or a display that suits the number of problems."""
+    from nabla.callbacks.logging import MetricsLogger
+
+    if config.callbacks is not None or quiet:
+        chosen = config.build_callbacks()
+    else:
+        from nabla.callbacks.progress import ProgressBar
+        from nabla.callbacks.stream import Stream
+
+        chosen = [Stream() if problems == 1 else ProgressBar()]
+    if config.loggers and not any(isinstance(callback, MetricsLogger) for callback in chosen):
+        chosen.append(MetricsLogger())
+    return chosen
+
+
+def _is_stream(callback: Callback) -> bool:
+    from nabla.callbacks.stream import Stream
+
+    return isinstance(callback, Stream)

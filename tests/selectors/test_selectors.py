@@ -1,0 +1,212 @@
+"""Laws of every registered selector, and of their compositions."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nabla.errors import ConfigError
+from nabla.selectors.base import SelectionView, Selector, selectors
+from nabla.selectors.compose import And, Not, Or
+from nabla.selectors.confidence import ConfidenceSelector
+from nabla.selectors.entropy import EntropySelector
+from nabla.selectors.gradient_norm import GradientNormSelector
+from nabla.selectors.simple import All, RandomSelector
+from tests.strategies import INF, make_trajectory, seeded, trajectories
+
+ARGUMENTS = {
+    "and": {"parts": ["entropy", {"name": "random", "probability": 0.5}]},
+    "or": {"parts": ["confidence", "gradient-norm"]},
+    "not": {"selector": "entropy"},
+}
+EVERY = [selectors.build({"name": name, **ARGUMENTS.get(name, {})}) for name in selectors]
+every = pytest.mark.parametrize("selector", EVERY, ids=selectors.name_of)
+few = settings(max_examples=60)
+
+
+def make_view(trajectory, seed=0, norms=True):
+    """Gradient norms are NaN at committed positions, as the engine gives them."""
+    length = len(trajectory)
+    plain = 16 * torch.rand(length, generator=seeded(seed))
+    plain[: trajectory.committed] = float("nan")
+    both = (plain, 0.7 * plain) if norms else (None, None)
+    return SelectionView(trajectory, *both, seeded(seed))
+
+
+def free(trajectory):
+    mask = torch.arange(len(trajectory)) >= trajectory.committed
+    if trajectory.finished:
+        mask[-1] = False
+    return mask
+
+
+@every
+@few
+@given(trajectory=trajectories(), seed=st.integers(0, 2**31))
+def test_a_boolean_for_every_position_and_never_a_final_one(selector, trajectory, seed):
+    mask = selector.select(make_view(trajectory, seed))
+    assert mask.dtype == torch.bool
+    assert mask.shape == (len(trajectory),)
+    assert not bool((mask & ~free(trajectory)).any())
+
+
+@given(trajectories())
+def test_trap_a_rollout_started_after_an_accepted_end_of_sequence_token(trajectory):
+    """The end of a finished response is never offered for refinement, so nothing is written behind it."""
+    mask = All().select(make_view(trajectory))
+    assert torch.equal(mask, free(trajectory))
+    assert not (trajectory.finished and bool(mask[-1]))
+
+
+@every
+@few
+@given(trajectory=trajectories(), seed=st.integers(0, 2**31))
+def test_reproducible_given_the_generator(selector, trajectory, seed):
+    views = [make_view(trajectory, seed) for _ in range(2)]
+    assert torch.equal(selector.select(views[0]), selector.select(views[1]))
+
+
+@every
+def test_a_selector_says_whether_it_needs_gradients(selector):
+    view = make_view(make_trajectory([1, 2, 3, 4]), norms=False)
+    if selector.needs_gradient:
+        with pytest.raises(ConfigError, match="needs gradient norms"):
+            selector.select(view)
+    else:
+        selector.select(view)
+
+
+# -- thresholds ------------------------------------------------------------------------------------
+
+
+@given(trajectories(), st.floats(0, 1), st.floats(0, 1), st.integers(0, 2**31))
+def test_monotone_in_the_threshold(trajectory, a, b, seed):
+    low, high = sorted([a, b])
+
+    def chosen(selector):
+        return selector.select(make_view(trajectory, seed))
+
+    stricter_first = [
+        (EntropySelector(3 * high), EntropySelector(3 * low)),
+        (GradientNormSelector(16 * high), GradientNormSelector(16 * low)),
+        (GradientNormSelector(16 * high, centred=False), GradientNormSelector(16 * low, centred=False)),
+        (ConfidenceSelector(low), ConfidenceSelector(high)),
+        (RandomSelector(low), RandomSelector(high)),
+    ]
+    for strict, loose in stricter_first:
+        assert not bool((chosen(strict) & ~chosen(loose)).any())
+
+
+def test_thresholds_are_the_papers():
+    """Entropy at most 0.25 nats, top-1 above 0.95 and gradient norm at most 8 are skipped."""
+    trajectory = make_trajectory(
+        [1, 2, 3, 4],
+        entropy=torch.tensor([0.2, 0.25, 0.26, 3.0]),
+        top1=torch.tensor([0.94, 0.95, 0.96, 1.0]),
+    )
+    norms = torch.tensor([7.0, 8.0, 8.1, 9.0])
+    view = SelectionView(trajectory, norms + 100, norms, seeded())
+    assert EntropySelector().select(view).tolist() == [False, False, True, True]
+    assert ConfidenceSelector().select(view).tolist() == [True, True, False, False]
+    assert GradientNormSelector().select(view).tolist() == [False, False, True, True]
+    assert GradientNormSelector(centred=False).select(view).tolist() == [True] * 4
+    assert EntropySelector(float(trajectory.entropy[3])).select(view).tolist() == [False] * 4
+
+
+def test_random_selects_its_share():
+    view = make_view(make_trajectory([1] * 4000, entropy=torch.zeros(4000), top1=torch.ones(4000)))
+    share = float(RandomSelector(0.3).select(view).float().mean())
+    assert abs(share - 0.3) < 5 * (0.3 * 0.7 / 4000) ** 0.5
+    assert not bool(RandomSelector(0.0).select(view).any())
+    assert bool(RandomSelector(1.0).select(view).all())
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: EntropySelector(float("nan")),
+        lambda: GradientNormSelector(INF),
+        lambda: ConfidenceSelector(1.01),
+        lambda: ConfidenceSelector(float("nan")),
+        lambda: RandomSelector(-0.1),
+        lambda: RandomSelector(float("nan")),
+    ],
+)
+def test_settings_are_checked(make):
+    with pytest.raises(ConfigError):
+        make()
+
+
+# -- compositions ----------------------------------------------------------------------------------
+
+atoms = st.sampled_from(
+    [All(), EntropySelector(1.0), ConfidenceSelector(0.5), GradientNormSelector(6.0), RandomSelector(0.5)]
+)
+
+
+@given(trajectories(), atoms, atoms, st.integers(0, 2**31))
+def test_boolean_algebra_on_free_positions(trajectory, a, b, seed):
+    def chosen(selector):
+        return selector.select(make_view(trajectory, seed))
+
+    assert torch.equal(chosen(~(a & b)), chosen(~a | ~b))  # De Morgan
+    assert torch.equal(chosen(~(a | b)), chosen(~a & ~b))
+    assert torch.equal(chosen(~~a), chosen(a))
+    assert torch.equal(chosen(a & All()), chosen(a))
+    assert torch.equal(chosen(a | ~All()), chosen(a))
+    assert torch.equal(chosen(a) | chosen(~a), free(trajectory))
+    assert not bool((chosen(a) & chosen(~a)).any())
+
+
+def test_operators_and_settings_make_the_same_compositions():
+    view = make_view(make_trajectory([1, 2, 3, 4, 5]))
+    by_name = selectors.build(
+        {"name": "and", "parts": ["entropy", {"name": "not", "selector": "confidence"}]}
+    )
+    by_operator = EntropySelector() & ~ConfidenceSelector()
+    assert torch.equal(by_name.select(view), by_operator.select(view))
+    assert isinstance(EntropySelector() | All(), Or)
+
+
+def test_a_composition_needs_what_its_parts_need():
+    gradient = GradientNormSelector()
+    assert And([All(), gradient]).needs_gradient
+    assert Or([gradient, All()]).needs_gradient
+    assert Not(gradient).needs_gradient
+    assert not (All() & ~EntropySelector()).needs_gradient
+
+
+@pytest.mark.parametrize("parts", [[], ()])
+def test_a_composition_has_parts(parts):
+    with pytest.raises(ConfigError, match="list of at least one selector"):
+        And(parts)
+
+
+def test_a_name_alone_is_no_list_of_parts():
+    with pytest.raises(ConfigError, match="list of at least one selector"):
+        selectors.build({"name": "or", "parts": "entropy"})
+
+
+# -- the contract ----------------------------------------------------------------------------------
+
+
+def broken(value):
+    """A selector whose mask is ``value``, unchecked by annotations."""
+
+    class Broken(Selector):
+        def mask(self, view):
+            return value
+
+    return Broken()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [torch.tensor([0, 2]), [0, 2], torch.tensor([True]), torch.tensor([[True] * 3]), torch.ones(3)],
+    ids=["positions", "list", "short", "two axes", "floats"],
+)
+def test_a_selector_returns_a_mask_and_not_positions(value):
+    with pytest.raises(ConfigError, match=r"boolean tensor of shape \[3\].*Return a mask, not positions"):
+        broken(value).select(make_view(make_trajectory([1, 2, 3])))
