@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from nabla.errors import ConfigError
+
 PHASES = ("rollout", "gradient", "reward", "selection", "method")
 
 
@@ -86,7 +88,9 @@ class CostMeter:
         self._counts: dict[str, int] = {}
 
     def add(self, phase: str, usage: Usage) -> None:
-        """Adds usage to a phase."""
+        """Adds usage to one of PHASES."""
+        if phase not in PHASES:
+            raise ConfigError("Unknown cost phase", got=phase, fix=f"Use {', '.join(PHASES)}.")
         self._phases[phase] = self._phases.get(phase, Usage()) + usage
 
     def count(self, name: str, number: int = 1) -> None:

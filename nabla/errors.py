@@ -74,6 +74,9 @@ class RunError(NablaError):
         failures: problem id → its error.
     """
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.solutions, self.failures)
+
     def __init__(self, solutions: list[Solution], failures: dict[str, NablaError]) -> None:
         self.solutions, self.failures = solutions, failures
         first_id, first = next(iter(failures.items()))
@@ -92,8 +95,11 @@ class RunError(NablaError):
 class Interrupted(NablaError):
     """The run was stopped by the user (Ctrl-C); finished solutions are in ``solutions``."""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.solutions, self.total)
+
     def __init__(self, solutions: list[Solution], total: int) -> None:
-        self.solutions = solutions
+        self.solutions, self.total = solutions, total
         super().__init__(
             f"Interrupted after {len(solutions)} of {total} problems",
             fix="The finished solutions are kept; run the remaining prompts again.",

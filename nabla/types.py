@@ -44,6 +44,12 @@ class Prompt:
             raise PromptError(
                 "The prompt is empty", got=self.id, fix="Pass a prompt with at least one character."
             )
+        if self.messages[-1].role == "assistant":
+            raise PromptError(
+                "A conversation to answer ends with the user's turn",
+                got=[m.role for m in self.messages],
+                fix="Drop the last assistant message.",
+            )
 
     @classmethod
     def of(
@@ -53,18 +59,23 @@ class Prompt:
         id: str = "0",
         system: str | None = None,
     ) -> Prompt:
-        """From a text, a list of messages (dataclass or dict) or a Prompt (returned as it is)."""
+        """From a text, a list of messages (dataclass or dict) or a Prompt (whose id stays).
+
+        ``system`` is put before a conversation that has no system message.
+        """
         if isinstance(prompt, Prompt):
-            return prompt
+            if system is None or any(m.role == "system" for m in prompt.messages):
+                return prompt
+            return replace(prompt, messages=(Message("system", system), *prompt.messages))
         if isinstance(prompt, str):
             messages = [Message("user", prompt)]
         elif isinstance(prompt, Sequence):
             messages = []
             for entry in prompt:
                 if isinstance(entry, Mapping):
-                    if not {"role", "content"} <= set(entry):
+                    if not all(isinstance(entry.get(key), str) for key in ("role", "content")):
                         raise PromptError(
-                            "A message needs 'role' and 'content'", got=dict(entry)
+                            "A message needs 'role' and 'content', both texts", got=dict(entry)
                         )
                     entry = Message(entry["role"], entry["content"])
                 if not isinstance(entry, Message):
@@ -116,12 +127,15 @@ class Sampling:
 
     def filter(self, logits: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch k"]:
         """Logits divided by the temperature, -inf outside top-k and top-p. Needs temperature > 0."""
-        scores = logits / self.temperature
+        if self.temperature == 0:
+            raise ConfigError("Temperature 0 has no distribution to filter", fix="Use draw: it is argmax.")
+        # Differences first: a tiny temperature would overflow the quotient.
+        scores = (logits - logits.amax(-1, keepdim=True)) / self.temperature
         if 0 < self.top_k < scores.shape[-1]:
             kth = scores.topk(self.top_k, dim=-1).values[..., -1:]
             scores = scores.masked_fill(scores < kth, float("-inf"))
         if self.top_p < 1:
-            ordered, index = scores.sort(dim=-1, descending=True)
+            ordered, index = scores.sort(dim=-1, descending=True, stable=True)
             before = ordered.softmax(-1).cumsum(-1).roll(1, -1)
             before[..., 0] = 0  # the first token stays, whatever its mass
             drop = torch.zeros_like(scores, dtype=torch.bool).scatter(-1, index, before >= self.top_p)

@@ -8,7 +8,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from jaxtyping import install_import_hook
 
-install_import_hook("nabla", "beartype.beartype")  # before anything imports nabla
+import tests.typecheck  # noqa: F401  (the hook looks the checker up by name)
+
+install_import_hook("nabla", "tests.typecheck.check")  # before anything imports nabla
 
 import pytest
 import torch

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nabla.costs import PHASES, Cost, CostMeter, Usage
+from nabla.errors import ConfigError
 
 counts = st.integers(0, 10**6)
 usages = st.builds(
@@ -53,7 +54,7 @@ def test_costs_form_a_commutative_monoid(a, b, c):
     assert (a + b).total == a.total + b.total
 
 
-@given(st.lists(st.tuples(st.sampled_from([*PHASES, "logging"]), usages), max_size=6))
+@given(st.lists(st.tuples(st.sampled_from(PHASES), usages), max_size=6))
 def test_trap_costs_not_counted(added):
     """Whatever phase a usage is booked under, known or not, it is in the total."""
     meter = CostMeter()
@@ -88,3 +89,8 @@ def test_a_cost_is_json(cost):
 def test_a_usage_is_immutable():
     with pytest.raises(AttributeError):
         Usage().tokens = 1
+
+
+def test_an_unknown_phase_is_an_error():
+    with pytest.raises(ConfigError, match="Unknown cost phase"):
+        CostMeter().add("loging", Usage())

@@ -8,7 +8,7 @@ import pytest
 
 from nabla import errors
 from nabla.costs import Cost
-from nabla.errors import ConfigError, Interrupted, NablaError, NumericalError, RunError
+from nabla.errors import ConfigError, Interrupted, NablaError, NumericalError, PromptError, RunError
 from nabla.types import Prompt, Solution
 
 
@@ -65,3 +65,12 @@ def test_interrupted_keeps_what_was_finished():
     error = Interrupted([solution("a")], 3)
     assert error.solutions[0].prompt.id == "a"
     assert "Interrupted after 1 of 3 problems" in str(error)
+
+
+def test_errors_of_a_run_survive_pickling():
+    failure = RunError([], {"a": PromptError("no", got=1, fix="yes")})
+    copy = pickle.loads(pickle.dumps(failure))
+    assert str(copy) == str(failure)
+    assert list(copy.failures) == ["a"]
+    stop = pickle.loads(pickle.dumps(Interrupted([], 3)))
+    assert (stop.solutions, stop.total) == ([], 3)

@@ -112,7 +112,8 @@ def test_filters_keep_the_argmax_and_only_rescale(z, top_p, top_k):
     scores = Sampling(0.5, top_k=top_k, top_p=top_p).filter(z)
     kept = scores > -INF
     assert bool(kept.gather(-1, z.argmax(-1, keepdim=True)).all())
-    assert torch.equal(scores[kept], (z / 0.5)[kept])
+    shifted = z - z.amax(-1, keepdim=True)  # a shift moves no probability
+    assert torch.equal(scores[kept], (shifted / 0.5)[kept])
     assert not bool((kept & (z == -INF)).any())
 
 
@@ -223,3 +224,30 @@ def test_a_solution_is_json():
     assert (stored["id"], stored["prompt"], stored["tokens"]) == ("p", "2 + 2?", [4, 0])
     assert (stored["accepted"], stored["rejected"], stored["candidates"]) == (1, 1, 3)
     assert stored["revisions"][0]["new_response"] == "4"
+
+
+def test_a_tiny_temperature_is_argmax_without_overflow():
+    logits = torch.tensor([1.0, 3.0, 2.0])
+    assert int(Sampling(temperature=1e-40).draw(logits, torch.zeros(3))) == 1
+
+
+def test_temperature_zero_cannot_be_filtered():
+    with pytest.raises(ConfigError, match="Temperature 0"):
+        Sampling(temperature=0.0).filter(torch.zeros(3))
+
+
+def test_a_system_prompt_is_put_before_a_prompt_that_has_none():
+    plain = Prompt.of("1+2=", id="p")
+    with_system = Prompt.of(plain, system="be right")
+    assert [m.role for m in with_system.messages] == ["system", "user"]
+    assert with_system.id == "p"
+    assert Prompt.of(with_system, system="other") is with_system
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [[{"role": "user", "content": None}], [{"role": "user"}], [{"role": "assistant", "content": "done"}]],
+)
+def test_malformed_conversations_are_prompt_errors(messages):
+    with pytest.raises(PromptError):
+        Prompt.of(messages)

@@ -21,7 +21,7 @@ class Callback:
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
         known = [name for name in dir(Callback) if name.startswith("on_")]
-        for name in vars(cls):
+        for name in dir(cls):  # mixins too
             if name.startswith("on_") and name not in known:
                 near = difflib.get_close_matches(name, known, n=1)
                 hint = f"Did you mean {near[0]!r}? " if near else ""

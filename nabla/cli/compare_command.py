@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TextIO
+from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import ArgumentParser
 
@@ -51,14 +52,14 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(call: Call) -> int:
     """Runs every method on every family and prints a table each. Raises NablaError; what was finished is
     printed first."""
-    out = sys.stdout
+    emit = partial(print, file=sys.stdout, flush=True)
     if not call.options.json:
         return _compare(call, None)
     with redirect_stdout(sys.stderr):
-        return _compare(call, out)
+        return _compare(call, emit)
 
 
-def _compare(call: Call, out: TextIO | None) -> int:
+def _compare(call: Call, emit: Callable[[str], None] | None) -> int:
     from nabla.cli.storage import open_folder, output_path
     from nabla.evaluation.compare import DEFAULT_METHODS, variants
 
@@ -77,7 +78,7 @@ def _compare(call: Call, out: TextIO | None) -> int:
             models = next(iter(plan.values())).load_models()
             if folder is None:
                 folder = open_folder(path, resolved, call.arguments, models[0].body.device)
-            _run_task(call, task, plan, models, folder, out)
+            _run_task(call, task, plan, models, folder, emit)
     except BaseException:
         if folder is not None:
             folder.finish("failed")
@@ -105,7 +106,7 @@ def _run_task(
     plan: Mapping[str, RunConfig],
     models: tuple[Any, Any],
     folder: RunFolder | None,
-    out: TextIO | None,
+    emit: Callable[[str], None] | None,
 ) -> None:
     from nabla.callbacks.progress import ProgressBar
     from nabla.cli.recorder import Recorder
@@ -130,13 +131,13 @@ def _run_task(
             row = outcome.to_dict()
             if folder is not None:
                 folder.append("comparison.jsonl", row)
-            if out is not None:
-                print(json.dumps(row), file=out, flush=True)
+            if emit is not None:
+                emit(json.dumps(row))
             for problem, failure in outcome.failures.items():
                 print(f"nabla: {label}: problem {problem!r} failed: {failure}", file=sys.stderr)
     except NablaError:
-        if outcomes and out is None:
+        if outcomes and emit is None:
             make_console().print(comparison_table(outcomes))
         raise
-    if out is None:
+    if emit is None:
         make_console().print(comparison_table(outcomes))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import TextIO
+from collections.abc import Callable, Sequence
 
 from nabla.callbacks.base import Callback
 from nabla.config.folder import RunFolder
@@ -20,7 +19,7 @@ class Recorder(Callback):
     Args:
         folder: appended to ``solutions.jsonl`` and ``failures.jsonl`` there; None keeps nothing.
         task: whose checker grades.
-        out: one line per solution to this stream too.
+        emit: takes the same line, for standard output.
         name: file name of the solutions.
     """
 
@@ -28,10 +27,10 @@ class Recorder(Callback):
         self,
         folder: RunFolder | None,
         task: Task | None = None,
-        out: TextIO | None = None,
+        emit: Callable[[str], None] | None = None,
         name: str = "solutions.jsonl",
     ) -> None:
-        self.folder, self.task, self.out, self.name = folder, task, out, name
+        self.folder, self.task, self.emit, self.name = folder, task, emit, name
         self._seen: set[str] = set()
 
     def complete(self, solutions: Sequence[Solution]) -> None:
@@ -45,8 +44,8 @@ class Recorder(Callback):
         row = record(solution, self.task)
         if self.folder is not None:
             self.folder.append(self.name, row)
-        if self.out is not None:
-            print(json.dumps(row, ensure_ascii=False), file=self.out, flush=True)
+        if self.emit is not None:
+            self.emit(json.dumps(row, ensure_ascii=False))
 
     def on_exception(self, prompt: Prompt, error: NablaError) -> None:
         if self.folder is not None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser
@@ -48,9 +49,9 @@ def run(call: Call) -> int:
     config = config.changed(call.changes)
     if not options.json:
         return _solve(call, config, prompts, task)
-    out = sys.stdout
+    emit = partial(print, file=sys.stdout, flush=True)
     with redirect_stdout(sys.stderr):  # whatever callbacks print stays out of the JSON
-        return _solve(call, config, prompts, task, out=out)
+        return _solve(call, config, prompts, task, emit)
 
 
 def settle(config: RunConfig, prompts: Sequence[Prompt]) -> tuple[RunConfig, Task | None]:
@@ -91,7 +92,11 @@ def settle(config: RunConfig, prompts: Sequence[Prompt]) -> tuple[RunConfig, Tas
 
 
 def _solve(
-    call: Call, config: RunConfig, prompts: Sequence[Prompt], task: Task | None, out: Any = None
+    call: Call,
+    config: RunConfig,
+    prompts: Sequence[Prompt],
+    task: Task | None,
+    emit: Callable[[str], None] | None = None,
 ) -> int:
     from rich.text import Text
 
@@ -104,8 +109,8 @@ def _solve(
     resolved = config.resolved()
     path = output_path(call.options.output, resolved["method"]["name"])
     lm, reward = config.load_models()
-    recorder = Recorder(None, task, out)
-    callbacks = [recorder, *_callbacks(config, len(prompts), quiet=out is not None)]
+    recorder = Recorder(None, task, emit)
+    callbacks = [recorder, *_callbacks(config, len(prompts), quiet=emit is not None)]
     loop = config.loop(lm, reward, callbacks=callbacks, folder=path)
     folder = recorder.folder = open_folder(path, resolved, call.arguments, loop.fabric.device)
     streamed = len(prompts) == 1 and any(_is_stream(callback) for callback in callbacks)
@@ -125,7 +130,7 @@ def _solve(
         raise
     finally:
         recorder.complete(solutions)
-        if out is None:
+        if emit is None:
             _show(console, solutions, lm.tokenizer, task, streamed)
             if config.callbacks is None and solutions:
                 console.print(cost_table(Cost.sum(s.cost for s in solutions)))

@@ -56,14 +56,20 @@ def resolve(
 
 
 def fill(
-    cls: type, arguments: Mapping[str, Any], changes: Mapping[str, Any] | None = None, *, label: str = ""
+    cls: type,
+    arguments: Mapping[str, Any],
+    changes: Mapping[str, Any] | None = None,
+    *,
+    label: str = "",
+    omit: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Constructor arguments of ``cls`` with defaults written out."""
+    """Constructor arguments of ``cls`` with defaults written out, but for those to ``omit``."""
     changes = {} if changes is None else changes
     label = label or cls.__name__
     parameters = inspect.signature(cls).parameters
-    named = {n: p for n, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
-    if len(named) == len(parameters):
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    named = {n: p for n, p in parameters.items() if p.kind not in variable and n not in omit}
+    if not any(p.kind in variable for p in parameters.values()):
         for name in [*arguments, *changes]:
             if name not in named:
                 near = difflib.get_close_matches(name, named, n=1)
@@ -74,7 +80,8 @@ def fill(
                 )
     required = {n for n, p in named.items() if p.default is p.empty}
     if required <= set(arguments) and any(_start(named, arguments, name) is None for name in changes):
-        arguments = fill(cls, arguments, label=label)  # so that a change is laid over what None stands for
+        # A change is laid over what None stands for.
+        arguments = fill(cls, arguments, label=label, omit=omit)
     hints = _hints(cls)
     filled: dict[str, Any] = {}
     for name in [*named, *(n for n in {**arguments, **changes} if n not in named)]:
@@ -152,6 +159,8 @@ def _value(hint: Any, value: Any, change: Any) -> Any:
     if isinstance(change, int | float | None) and change is not _UNCHANGED:
         value, change = change, _UNCHANGED
     options = _options(hint)
+    if isinstance(value, int) and not isinstance(value, bool) and float in options and int not in options:
+        value = float(value)  # YAML's 4 where a number is meant
     for registry in slots().values():
         if registry.base in options:
             plain = isinstance(value, str | Mapping)

@@ -82,12 +82,8 @@ class RunConfig:
         from nabla.engine import Engine
 
         self.build_method()
-        outside = ("lm", "reward", "seed", "events")
-        unknown = [name for name in self.engine if name in outside]
-        if unknown:
-            raise ConfigError("engine has an argument that is set elsewhere", got=unknown)
-        given = {"lm": None, **self.engine}
-        engine = {k: v for k, v in fill(Engine, given).items() if k not in outside}
+        engine = fill(Engine, self.engine, label="engine", omit=("lm", "reward", "seed", "events"))
+        slots()["rollouts"].build(engine["rollout"])
         callbacks = self.callbacks
         if callbacks is not None:
             callbacks = [resolve(slots()["callbacks"], spec) for spec in callbacks]

@@ -172,7 +172,7 @@ def verify_prefix_reuse(body: Body, ids: Int[Tensor, " n"]) -> None:
             check_close(both[0].hidden, full.hidden[half:], "the same states from a prefix", "body")
             check_close(both[1].hidden, full.hidden[1:], "the same states from a prefix", "body")
             return
-    except (ModelError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+    except Exception as error:  # caches of other kinds fail in many ways
         reason = str(error)
     body.reuse_prefix = False
     log.warning("%s: prefixes will be run in full, caching does not work here: %s",

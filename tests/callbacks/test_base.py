@@ -105,3 +105,14 @@ def test_events_pass_a_callbacks_own_error_on():
 
 def test_callbacks_are_a_slot():
     assert callbacks.base is Callback
+
+
+def test_a_misspelt_hook_in_a_mixin_is_an_error_too():
+    class Mixin:
+        def on_rolout(self, prompt, trajectory):
+            pass
+
+    with pytest.raises(ConfigError, match="on_rollout"):
+
+        class Mixed(Mixin, Callback):
+            pass

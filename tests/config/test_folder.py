@@ -18,7 +18,8 @@ def test_a_run_leaves_configuration_versions_and_rows(tmp_path):
     assert about["versions"]["torch"] == versions()["torch"]
     folder.append("rows.jsonl", {"a": "∇"})
     folder.append("rows.jsonl", {"a": 2})
-    assert [json.loads(line) for line in (folder.path / "rows.jsonl").read_text().splitlines()] == [{"a": "∇"}, {"a": 2}]
+    lines = (folder.path / "rows.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [{"a": "∇"}, {"a": 2}]
     folder.finish("finished", solved=2)
     about = json.loads((folder.path / "run.json").read_text())
     assert (about["status"], about["solved"]) == ("finished", 2)

@@ -31,7 +31,8 @@ def test_every_default_is_written_out_down_to_schedules_and_weights():
 
 def test_changes_reach_nested_arguments_and_leave_the_rest():
     before = resolve(METHODS, "nabla-reasoner")
-    after = resolve(METHODS, before, {"dto": {"steps": 3, "learning_rate": {"start": 0.5}}, "max_rollouts": 2})
+    changes = {"dto": {"steps": 3, "learning_rate": {"start": 0.5}}, "max_rollouts": 2}
+    after = resolve(METHODS, before, changes)
     assert after["dto"].pop("steps") == 3
     assert after["dto"]["learning_rate"].pop("start") == 0.5
     assert after.pop("max_rollouts") == 2
@@ -84,6 +85,11 @@ def test_misspellings_name_the_nearest(changes, message):
 def test_a_missing_required_argument_is_named():
     with pytest.raises(ConfigError, match="needs the argument 'value'"):
         resolve(slots()["schedulers"], "constant")
+
+
+def test_whole_numbers_become_floats_where_a_float_is_meant():
+    threshold = resolve(slots()["selectors"], {"name": "entropy", "threshold": 1})["threshold"]
+    assert isinstance(threshold, float)
 
 
 def test_something_that_is_no_spec():

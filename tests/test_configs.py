@@ -1,0 +1,109 @@
+"""Every checked-in configuration loads, resolves and builds; those of the sandbox run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from nabla.cli.parsing import load_config
+from nabla.config.run import RunConfig
+from nabla.config.sandbox import SANDBOX_RUNS
+from nabla.errors import ConfigError
+from nabla.methods.nabla_reasoner import NablaReasonerMethod
+from nabla.sandbox import TASKS
+from nabla.types import Prompt
+
+FOLDER = Path(__file__).parents[1] / "experiments" / "configs"
+CONFIGS = sorted(FOLDER.glob("*.yaml"))
+SANDBOX = [path for path in CONFIGS if path.stem.startswith("sandbox")]
+
+
+def name(path: Path) -> str:
+    return path.stem
+
+
+def test_the_announced_configurations_are_there():
+    assert {
+        "nabla_reasoner",
+        "algorithm1",
+        "greedy",
+        "best_of_n",
+        "sandbox_latin",
+        "sandbox_arithmetic",
+        "sandbox_latents",
+        "sandbox_all_rows",
+        "sandbox_gumbel",
+        "sandbox_soft_embedding",
+        "sandbox_coupled",
+        "sandbox_kl",
+        "sandbox_process_reward",
+    } <= {path.stem for path in CONFIGS}
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=name)
+def test_it_resolves_to_itself_and_builds(path, tmp_path):
+    config = load_config(path)
+    resolved = config.resolved()
+    config.build_method()
+    again = tmp_path / "resolved.yaml"
+    again.write_text(yaml.safe_dump(resolved, allow_unicode=True))
+    assert load_config(again).resolved() == resolved
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_embedded_defaults_are_the_checked_in_ones(task):
+    assert load_config(FOLDER / f"sandbox_{task}.yaml").resolved() == SANDBOX_RUNS[task].resolved()
+
+
+def test_the_published_method_has_the_published_hyperparameters():
+    method = load_config(FOLDER / "nabla_reasoner.yaml").build_method()
+    assert isinstance(method, NablaReasonerMethod)
+    assert method.max_rollouts == 8
+    assert method.dto.steps == 20
+    assert method.dto.learning_rate.bounds == (0.001, 0.01)
+    assert method.dto.optimizer == "AdamW"
+    assert method.proposal.sampling.temperature == 0.5
+    assert method.selector.needs_gradient
+
+
+@pytest.mark.parametrize("path", SANDBOX, ids=name)
+def test_a_sandbox_configuration_solves(path, latin_lm, latin_rm):
+    config = load_config(path).changed({"max_rollouts": 3, "dto": {"steps": 3}})
+    lm, reward = latin_lm, latin_rm
+    task = "arithmetic" if "arithmetic" in config.lm else "latin"
+    if task == "arithmetic" or isinstance(config.rm, dict):
+        lm, reward = config.load_models()
+    problems = TASKS[task].problems("test", 2, 0)
+    loop = RunConfig.of({**vars(config), "accelerator": "cpu"}).loop(lm, reward)
+    solutions = loop.run([Prompt.of(p.prompt, id=p.id) for p in problems])
+    assert len(solutions) == 2
+    assert all(s.reward is not None and s.method == "nabla-reasoner" for s in solutions)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("lm: a\nfoo: 3\n", "foo"),
+        ("lm: [\n", "cannot be read"),
+        ("method: {name: nabla-reasoner, dto: {stepz: 3}}\n", "Did you mean 'steps'"),
+        ("method: {name: greedy, max_new_tokens: 0}\n", "max_new_tokens"),
+        ("lm: a\nloggers: [wandb]\n", "wandb"),
+        ("lm: a\ncallbacks: [progres]\n", "Did you mean 'progress'"),
+        ("lm: sandbox:latin\n", "sandbox model"),
+    ],
+)
+def test_broken_configurations_are_config_errors(text, message, tmp_path):
+    path = tmp_path / "broken.yaml"
+    path.write_text(text)
+    with pytest.raises(Exception, match=message) as caught:
+        load_config(path).resolved()
+    from nabla.errors import NablaError
+
+    assert isinstance(caught.value, NablaError)
+
+
+def test_a_missing_configuration():
+    with pytest.raises(ConfigError, match="does not exist"):
+        load_config("nowhere.yaml")
