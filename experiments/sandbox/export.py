@@ -1,0 +1,81 @@
+"""Turn training checkpoints into the shipped models, with tokenizer and model card.
+
+    python -m experiments.sandbox.export --task latin --out runs/sandbox
+
+The figures in the cards are filled in by `experiments.sandbox.gates`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from experiments.sandbox import train_policy, train_reward
+from experiments.sandbox.cards import card
+from experiments.sandbox.common import Codec, policy_config, reward_config, save
+from experiments.sandbox.untrained import KINDS
+from nabla.sandbox import MODELS, TASKS, model_path
+
+#: The checkpoint that each shipped model was taken from: run and step. The rewards' runs were not
+#: single runs of today's recipe (their cards say what they were); after a run of your own, name its
+#: folder, `latin-reward` or `arithmetic-reward`, and its steps here.
+CHECKPOINTS: dict[str, tuple[str, int]] = {
+    "latin-policy": ("latin-policy", 1500),
+    "latin-policy-weak": ("latin-policy", 500),
+    "latin-policy-poor": ("latin-policy", 200),
+    "latin-reward": ("latin-reward-stage1", 200),
+    "latin-reward-weak": ("latin-reward-stage1", 100),
+    "latin-reward-poor": ("latin-reward-stage2", 50),
+    "latin-process-reward": ("latin-reward-stage1", 200),
+    "arithmetic-policy": ("arithmetic-policy", 250),
+    "arithmetic-policy-weak": ("arithmetic-policy", 225),
+    "arithmetic-policy-poor": ("arithmetic-policy", 200),
+    "arithmetic-reward": ("arithmetic-reward", 150),
+    "arithmetic-reward-weak": ("arithmetic-reward-stage1", 800),
+    "arithmetic-reward-poor": ("arithmetic-reward-stage1", 400),
+    "arithmetic-process-reward": ("arithmetic-reward", 150),
+}
+
+
+def build(role: str, state: dict[str, Tensor], codec: Codec) -> torch.nn.Module:
+    """The transformers model of a role from the state that its training saved."""
+    config = policy_config(codec) if role == "policy" else reward_config(codec)
+    model: torch.nn.Module = KINDS[role](config)
+    if role != "policy":
+        head = {"reward": "outcome", "process-reward": "process"}[role]
+        names = {"body.": "model.", f"{head}.": "score."}
+        state = {
+            key.replace(old, new, 1): value
+            for key, value in state.items()
+            for old, new in names.items()
+            if key.startswith(old)
+        }
+    model.load_state_dict(state)
+    return model
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--task", choices=sorted(TASKS), required=True)
+    parser.add_argument("--out", type=Path, default=Path("runs/sandbox"))
+    parser.add_argument("--only", choices=["policy", "reward"], help="one training's models")
+    args = parser.parse_args()
+    codec = Codec()
+    for name, (run, step) in CHECKPOINTS.items():
+        info = MODELS[name]
+        source = "policy" if info.role == "policy" else "reward"
+        if info.family != args.task or args.only not in (None, source):
+            continue
+        state = torch.load(args.out / run / f"step_{step:05d}.pt")
+        save(build(info.role, state, codec), model_path(name), codec)
+        recipes = {"policy": train_policy.RECIPES, "reward": train_reward.RECIPES}[source]
+        text = card(info, step, recipes[args.task])
+        (model_path(name) / "README.md").write_text(text)
+        print(f"{name}: {run}, step {step}")
+
+
+if __name__ == "__main__":
+    main()
