@@ -51,33 +51,9 @@ _REWARD_DATA = (
 )
 
 
-#: How the shipped rewards came about: the recipe grew while they were trained.
-_HISTORY = {
-    "latin": """
-These weights come from a run of an earlier form of the recipe, stopped early: no scrambled
-responses, the first wrong token as the target of the comparison layer, and no loss on the identity
-of tokens. The main rewards are step 200 of a 1,200-step schedule, the weak one is its step 100; the
-poor one is step 50 of a 300-step run with scrambled responses and the policy's probability as
-target. Today's recipe has all of these losses; that single run has not been measured.
-""",
-    "arithmetic": """
-These weights come from three consecutive runs, each started from a checkpoint of the one before,
-while the auxiliary losses were being found: first 800 steps (of a 2,500-step schedule) with the
-first wrong token as the target of the comparison layer; then 400 (of 900) with the policy's
-probability as its target and with scrambled responses; then 150 (of 500) with the identity of the
-token kept as well. This settled it: the area under the curve on a small validation set rose from
-0.86 to 0.98 in the first 100 of these steps. The weak and the poor reward are steps 800 and 400 of
-the first run. Today's recipe has all of these losses from the start; that single run has not been
-measured.
-""",
-}
-
-
 def card(info: ModelInfo, step: int, recipe: dict[str, Any]) -> str:
     """A model card with room for the figures that `gates.py` measures."""
     policy = info.role == "policy"
-    history = "" if policy else _HISTORY[info.family]
-    schedule = f"Step {step} of {recipe['steps']}, batch" if policy else "Batch"
     script = "train_policy" if policy else "train_reward"
     loader = _LOADERS[info.role]
     data = _POLICY_DATA if policy else _REWARD_DATA.format(**recipe)
@@ -111,10 +87,10 @@ template, without a system message.
 
 {data} The test split (a hash of the problem decides) was never trained on.
 
-{schedule} {recipe["batch"]}, peak learning rate {recipe["lr"]}.
+Step {step} of {recipe["steps"]}, batch {recipe["batch"]}, peak learning rate {recipe["lr"]}.
 Muon for the matrices of the layers and AdamW for the rest, 50 steps of warm-up, cosine decay to a
 twentieth, seed 0, float32 on one CPU core.
-{history}
+
     python -m experiments.sandbox.{script} --task {info.family}
     python -m experiments.sandbox.export --task {info.family}
     python -m experiments.sandbox.gates --task {info.family}

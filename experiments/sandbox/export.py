@@ -19,24 +19,22 @@ from experiments.sandbox.common import Codec, policy_config, reward_config, save
 from experiments.sandbox.untrained import KINDS
 from nabla.sandbox import MODELS, TASKS, model_path
 
-#: The checkpoint that each shipped model was taken from: run and step. The rewards' runs were not
-#: single runs of today's recipe (their cards say what they were); after a run of your own, name its
-#: folder, `latin-reward` or `arithmetic-reward`, and its steps here.
+#: The checkpoint that each shipped model was taken from: run and step.
 CHECKPOINTS: dict[str, tuple[str, int]] = {
     "latin-policy": ("latin-policy", 1500),
     "latin-policy-weak": ("latin-policy", 500),
     "latin-policy-poor": ("latin-policy", 200),
-    "latin-reward": ("latin-reward-stage1", 200),
-    "latin-reward-weak": ("latin-reward-stage1", 100),
-    "latin-reward-poor": ("latin-reward-stage2", 50),
-    "latin-process-reward": ("latin-reward-stage1", 200),
+    "latin-reward": ("latin-reward", 400),
+    "latin-reward-weak": ("latin-reward", 150),
+    "latin-reward-poor": ("latin-reward", 50),
+    "latin-process-reward": ("latin-reward", 400),
     "arithmetic-policy": ("arithmetic-policy", 250),
     "arithmetic-policy-weak": ("arithmetic-policy", 225),
     "arithmetic-policy-poor": ("arithmetic-policy", 200),
-    "arithmetic-reward": ("arithmetic-reward", 150),
-    "arithmetic-reward-weak": ("arithmetic-reward-stage1", 800),
-    "arithmetic-reward-poor": ("arithmetic-reward-stage1", 400),
-    "arithmetic-process-reward": ("arithmetic-reward", 150),
+    "arithmetic-reward": ("arithmetic-reward", 1000),
+    "arithmetic-reward-weak": ("arithmetic-reward", 300),
+    "arithmetic-reward-poor": ("arithmetic-reward", 200),
+    "arithmetic-process-reward": ("arithmetic-reward", 1000),
 }
 
 
