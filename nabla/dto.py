@@ -86,7 +86,7 @@ class Refinement:
 
 @dataclass(eq=False)
 class _Cached:
-    """The gradient at the rows it was taken at (Algorithm 4)."""
+    """The gradient at the rows it was taken at (Algorithm 4), or with value feedback each term's values."""
 
     rows: Tensor
     values: dict[str, float]
@@ -131,6 +131,7 @@ class DTO:
             raise ConfigError("steps must be at least 1", got=steps)
         self.steps = steps
         self.descent = Descent(optimizer, optimizer_arguments, learning_rate, langevin)
+        self.optimizer, self.optimizer_arguments = optimizer, self.descent.arguments
         self.terms = self.objective.terms()
         self.logit_terms = tuple(
             t for t in self.terms if isinstance(t.objective, LogitObjective) and t.active
@@ -140,8 +141,9 @@ class DTO:
 
     @property
     def needs_reward(self) -> bool:
-        """Whether a differentiable reward must be there."""
-        return any(t.objective.needs_reward for t in self.terms if t.active)
+        """Whether a differentiable reward must be there; an estimator with value feedback needs none."""
+        differentiated = self.estimator.feedback == "gradient"
+        return differentiated and any(t.objective.needs_reward for t in self.terms if t.active)
 
     async def refine(self, trajectory: Trajectory, session: Session) -> Refinement:
         """Refines the rows at the first uncommitted position (Algorithm 2).
@@ -153,7 +155,13 @@ class DTO:
         noise = session.generator("refine", position, session.requests)
         parameter = self.parameterization.initial(reference).requires_grad_()
         optimizer = self.descent.start(parameter)
-        anchor = AnchorPoint(self.anchor, reference.logits, reference.chosen)
+        held = self.anchor.noise(
+            reference.logits,
+            reference.chosen,
+            temperature=trajectory.sampling.temperature,
+            generator=noise,
+        )
+        anchor = AnchorPoint(self.anchor, reference.logits, reference.chosen, held)
         cached: _Cached | None = None
         first: StepReport | None = None
         recomputed = 0
@@ -166,7 +174,7 @@ class DTO:
             rows = relaxed.detach()
             fresh = cached is None or not self.estimator.reusable(cached.rows, rows)
             if cached is None or fresh:
-                cached = await self._differentiate(trajectory, reference, rows, session)
+                cached = await self._consult(trajectory, reference, rows, session)
                 recomputed += 1
             if first is None or wants_steps:
                 report = self._report(step, parameter, logits, relaxed, reference, cached, fresh)
@@ -208,24 +216,24 @@ class DTO:
         session.events.on_refine(session.prompt, position, result)
         return result
 
-    async def _differentiate(
+    async def _consult(
         self, trajectory: Trajectory, reference: Reference, relaxed: Tensor, session: Session
     ) -> _Cached:
-        """``∂term/∂y`` over the support, for every trajectory term (Algorithm 4)."""
+        """What the models say at the rows, for every trajectory term: ``∂term/∂y`` over the support
+        (Algorithm 4), or the term's value at each draw."""
         if not trajectory_terms(self.objective):  # logit terms need no model
             return _Cached(relaxed, {}, {})
-        begin = reference.positions.start
+        if self.estimator.feedback == "value":
+            draws = relaxed.reshape(self.estimator.draws, *reference.logits.shape)
+            texts = [_text(trajectory, reference, draw) for draw in draws]
+            found = await session.values(trajectory, self.objective, texts)
+            numbers = {name: torch.tensor(row).to(relaxed) for name, row in found.items()}
+            return _Cached(relaxed, {name: float(row.mean()) for name, row in numbers.items()}, numbers)
         if self.estimator.hard:
-            index = relaxed.argmax(-1)
-            tokens = trajectory.tokens.clone()
-            own = (
-                index
-                if reference.candidates is None
-                else reference.candidates.gather(-1, index.unsqueeze(-1))[:, 0]
-            )
-            tokens[reference.positions] = own.to(tokens)
+            tokens = _text(trajectory, reference, relaxed)
             gradient = await session.gradient(trajectory, self.objective, tokens=tokens)
         else:
+            begin = reference.positions.start
             soft = SoftTokens(begin, reference.candidates, relaxed)
             gradient = await session.gradient(trajectory, self.objective, start=begin, soft=soft)
         rows = {
@@ -237,13 +245,14 @@ class DTO:
     def _surrogate(
         self, step: Step, logits: Tensor, relaxed: Tensor, reference: Reference, cached: _Cached
     ) -> Tensor:
-        """``Σ_i y_i^T g_i`` plus the logit terms: its gradient in the parameter is the objective's."""
-        total = logits.new_zeros(())
-        gradient = sum(
+        """The estimator's (``Σ_i y_i^T g_i``) plus the logit terms: its gradient in the parameter is the
+        objective's."""
+        values = self.estimator.feedback == "value"
+        feedback = sum(
             (t.weight(step) * cached.terms[t.name] for t in self.terms if t.name in cached.terms),
-            torch.zeros_like(relaxed),
+            logits.new_zeros(self.estimator.draws) if values else torch.zeros_like(relaxed),
         )
-        total = total + (relaxed * gradient).sum()
+        total = self.estimator.loss(logits, relaxed, feedback)
         for term in self.logit_terms:
             assert isinstance(term.objective, LogitObjective)
             value = term.objective.value(logits, reference.logits)
@@ -270,7 +279,7 @@ class DTO:
             if isinstance(term.objective, LogitObjective):
                 value = term.objective.value(logits, reference.logits)
             else:
-                value = (relaxed * cached.terms[term.name]).sum()
+                value = self.estimator.loss(logits, relaxed, cached.terms[term.name])
             (grad,) = torch.autograd.grad(value, parameter, retain_graph=True)
             weighted = term.weight(step) * grad
             total = total + weighted
@@ -287,3 +296,16 @@ class DTO:
             if t.name in values
         }
         return StepReport(step, reports, float(total.norm()), fresh)
+
+
+def _text(trajectory: Trajectory, reference: Reference, rows: Tensor) -> Tensor:
+    """The trajectory's tokens with those of one-hot rows ``[R, K]`` in place."""
+    index = rows.argmax(-1)
+    tokens = trajectory.tokens.clone()
+    own = (
+        index
+        if reference.candidates is None
+        else reference.candidates.gather(-1, index.unsqueeze(-1))[:, 0]
+    )
+    tokens[reference.positions] = own.to(tokens)
+    return tokens

@@ -34,6 +34,9 @@ from nabla.types import Prompt, Sampling, Solution, Trajectory
 
 R = TypeVar("R")
 
+#: Texts whose objective values are remembered per problem (a few numbers each).
+KEPT_VALUES = 4096
+
 
 @dataclass(frozen=True, eq=False)
 class Request(ABC):
@@ -75,6 +78,13 @@ class GradientRequest(Request):
     @property
     def group(self) -> Any:
         return tuple(id(term.objective) for term in self.terms)
+
+
+@dataclass(frozen=True, eq=False)
+class ValueRequest(GradientRequest):
+    """Say what an objective is at a hard text; forward passes only."""
+
+    kind = "value"
 
 
 class _Wait(Awaitable[list[Any]]):
@@ -128,6 +138,7 @@ class Session:
         self.prompt_ids = engine.lm.encode(prompt)
         self._requests = 0
         self._gradients: OrderedDict[Any, tuple[tuple[Term, ...], TrajectoryGradient]] = OrderedDict()
+        self._values: OrderedDict[Any, tuple[tuple[Term, ...], dict[str, float]]] = OrderedDict()
 
     # -- randomness ------------------------------------------------------------------------------
 
@@ -305,6 +316,44 @@ class Session:
                 self._gradients.popitem(last=False)
         return gradient
 
+    async def values(
+        self,
+        trajectory: Trajectory,
+        objective: Objective,
+        texts: Sequence[Int[Tensor, " length"]],
+        *,
+        phase: str = "gradient",
+    ) -> dict[str, list[float]]:
+        """Each trajectory term's unweighted value at each text, from the first uncommitted position on.
+
+        Forward passes only, all new texts in one batch; a text's values are kept and never computed
+        again. The reward need not be differentiable.
+
+        Args:
+            trajectory: gives the prefix.
+            objective: its trajectory terms are evaluated.
+            texts: hard texts that agree with the trajectory's committed tokens.
+            phase: who pays.
+        """
+        terms = trajectory_terms(objective)
+        start, account = trajectory.committed, self._account(phase)
+        names = tuple((t.name, id(t.objective)) for t in terms)
+        keys = [(start, tuple(text.tolist()), names) for text in texts]
+        new = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._values}
+        self.meter.count("values_reused", len(texts) - len(new))
+        found: dict[Any, dict[str, float]] = {}
+        if new:
+            self.meter.count("values_computed", len(new))
+            tasks = [GradientTask(self.prompt_ids, trajectory, t, start, None, account) for t in new.values()]
+            answers = await _Wait([ValueRequest(account, terms, task) for task in tasks])
+            found = dict(zip(new, answers, strict=True))
+        rows = [found[key] if key in found else self._values[key][1] for key in keys]
+        if self.engine.kept_gradients:
+            self._values.update({key: (terms, row) for key, row in found.items()})  # keeps their ids taken
+            while len(self._values) > KEPT_VALUES:
+                self._values.popitem(last=False)
+        return {term.name: [row[term.name] for row in rows] for term in terms}
+
     def gradient_rows(
         self,
         gradient: TrajectoryGradient,
@@ -422,7 +471,7 @@ class Engine:
         batch_size: rows per padded batch of rewards and gradients.
         live: problems in flight at a time.
         reuse_prefixes: keep keys and values between requests; False recomputes (for measurements).
-        kept_gradients: gradients remembered per problem (0 recomputes).
+        kept_gradients: gradients remembered per problem (0 recomputes, values of texts too).
         callbacks: hear of everything.
     """
 
@@ -455,6 +504,7 @@ class Engine:
             "rollout": self._run_rollouts,
             "score": self._run_scores,
             "gradient": self._run_gradients,
+            "value": self._run_values,
         }
 
     # -- scheduling --------------------------------------------------------------------------------
@@ -580,6 +630,15 @@ class Engine:
         return found
 
 
+    def _run_values(self, requests: Sequence[ValueRequest]) -> list[Any]:
+        found: list[Any] = []
+        size = self.runner.batch_size
+        for i in range(0, len(requests), size):
+            part = requests[i : i + size]
+            found += self.gradients.values(part[0].terms, [request.task for request in part])
+        return found
+
+
 class _Problem:
     """A live problem: its coroutine, what it waits for, and in the end its result."""
 
@@ -608,3 +667,5 @@ class _Problem:
             self.session.meter.add("method", Usage(seconds=time.perf_counter() - begin))
             if isinstance(self.result, Solution):
                 self.result = replace(self.result, cost=self.session.cost)
+            elif isinstance(self.result, NablaError):
+                self.result.cost = self.session.cost

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nabla.costs import Cost
     from nabla.types import Solution
 
 _UNSET: Any = object()
@@ -21,6 +22,8 @@ class NablaError(Exception):
 
     def __init__(self, what: str, *, got: object = _UNSET, fix: str | None = None) -> None:
         self.what, self.fix = what, fix
+        #: What the failed problem had cost, where it failed during a run.
+        self.cost: Cost | None = None
         self.got: str | None = None
         message = what
         if got is not _UNSET:
@@ -90,6 +93,14 @@ class RunError(NablaError):
                 f"{len(failures)} of {total} problems failed; first, {first_id!r}: {first}",
                 fix="The finished solutions are in the error's .solutions.",
             )
+
+
+    @property
+    def failed_cost(self) -> Cost:
+        """What the failed problems cost, together."""
+        from nabla.costs import Cost
+
+        return Cost.sum(error.cost for error in self.failures.values() if error.cost is not None)
 
 
 class Interrupted(NablaError):

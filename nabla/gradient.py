@@ -13,6 +13,7 @@ through the RM δ_reward.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -182,6 +183,63 @@ class GradientComputer:
             passes[i] = done
         return self._pull_back(terms, tasks, stages, passes, rewards)
 
+    @torch.no_grad()
+    def values(
+        self, terms: Sequence[Term], tasks: Sequence[GradientTask]
+    ) -> list[dict[str, float] | NablaError]:
+        """Unweighted values of trajectory terms at hard texts, by forward passes alone.
+
+        The reward need not be differentiable. Raises ConfigError if a needed reward is missing.
+        """
+        rewards: list[float | None] = [None] * len(tasks)
+        if any(t.objective.needs_reward for t in terms):
+            if self.reward is None:
+                raise ConfigError(
+                    "The objective needs a reward, and there is none",
+                    fix="Pass a reward (rm=...), or choose an objective without a reward term, "
+                    "e.g. objective='likelihood'.",
+                )
+            rewards = list(self.reward.score([task.relaxed().response for task in tasks], self.runner))
+        passes: list[_LanguagePass | None] = [None] * len(tasks)
+        if any(t.objective.needs_likelihood for t in terms):
+            unknown = [i for i, task in enumerate(tasks) if not task.known]
+            found = self._language([tasks[i] for i in unknown], differentiate=False)
+            for i, done in zip(unknown, found, strict=True):
+                passes[i] = done
+        return [
+            self._evaluate(terms, task, done, reward)
+            for task, done, reward in zip(tasks, passes, rewards, strict=True)
+        ]
+
+    def _evaluate(
+        self,
+        terms: Sequence[Term],
+        task: GradientTask,
+        done: _LanguagePass | None,
+        reward: float | None,
+    ) -> dict[str, float] | NablaError:
+        rows = self._log_likelihoods(task, done)
+        view = TrajectoryView(rows, rows, None if reward is None else rows.new_tensor(reward))
+        found: dict[str, float] = {}
+        for term in terms:
+            if not isinstance(term.objective, TrajectoryObjective):
+                raise ConfigError("Not a trajectory term", got=term.name)
+            found[term.name] = float(term.objective.value(view))
+            if not math.isfinite(found[term.name]):
+                return NumericalError(
+                    f"The {term.name} term is NaN or infinite",
+                    got=found[term.name],
+                    fix="Check the model's dtype (try float32) and its weights, or your reward function.",
+                )
+        return found
+
+    def _log_likelihoods(self, task: GradientTask, done: _LanguagePass | None) -> Tensor:
+        """Of the free tokens: from a pass, or what the rollout knows of its own text."""
+        if done is not None:
+            return done.values.detach()
+        dtype = work_dtype(self.lm.body.dtype)
+        return task.trajectory.log_probs[task.start :].to(self.lm.head.device, dtype)
+
     def _derive(
         self,
         term: Term,
@@ -189,11 +247,7 @@ class GradientComputer:
         done: _LanguagePass | None,
         reward: RelaxedReward | None,
     ) -> _Derivative:
-        if done is not None:
-            values = done.values.detach()
-        else:
-            dtype = work_dtype(self.lm.body.dtype)
-            values = task.trajectory.log_probs[task.start :].to(self.lm.head.device, dtype)
+        values = self._log_likelihoods(task, done)
         context = values.clone().requires_grad_()
         fixed = values.clone().requires_grad_()
         leaf = reward.value.detach().clone().requires_grad_() if reward is not None else None
@@ -207,12 +261,15 @@ class GradientComputer:
         reward_derivative = float(grads[2]) if leaf is not None else 0.0
         return _Derivative(float(value.detach()), grads[0], grads[1], reward_derivative)
 
-    def _language(self, tasks: Sequence[GradientTask]) -> list[_LanguagePass]:
-        """The LM over the free part of each text, with a graph down to its embeddings."""
+    def _language(
+        self, tasks: Sequence[GradientTask], *, differentiate: bool = True
+    ) -> list[_LanguagePass]:
+        """The LM over the free part of each text; with ``differentiate``, a graph down to its embeddings."""
         if not tasks:
             return []
         head, body = self.lm.head, self.lm.body
-        leaves = [t.relaxed().embeddings(self.lm.table).detach().requires_grad_() for t in tasks]
+        embedded = [t.relaxed().embeddings(self.lm.table).detach() for t in tasks]
+        leaves = [leaf.requires_grad_(differentiate) for leaf in embedded]
         # The last token predicts nothing, and the first free token is predicted by the prefix.
         run = [i for i, leaf in enumerate(leaves) if len(leaf) > 1]
         prefixes = self.runner.prefixes(
@@ -220,7 +277,7 @@ class GradientComputer:
             [torch.cat([tasks[i].prompt_ids, tasks[i].tokens[: tasks[i].start]]) for i in run],
             [tasks[i].account for i in run],
         )
-        with torch.enable_grad():
+        with torch.set_grad_enabled(differentiate):
             chunks = {
                 i: Chunk(prefix, leaves[i][:-1]) for i, prefix in zip(run, prefixes, strict=True)
             }

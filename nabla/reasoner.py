@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
 from typing import Any, overload
 
 from nabla.dto import DTO
@@ -50,8 +51,8 @@ class NablaReasoner:
     @classmethod
     def from_pretrained(
         cls,
-        lm: str | CausalLM,
-        rm: str | Mapping[str, Any] | Reward | Callable[[str, str], float] | None = None,
+        lm: str | PathLike[str] | CausalLM,
+        rm: str | PathLike[str] | Mapping[str, Any] | Reward | Callable[[str, str], float] | None = None,
         *,
         lm_arguments: Mapping[str, Any] | None = None,
         rm_arguments: Mapping[str, Any] | None = None,

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tests import tiny
 import torch
-from tests.dense import Dense, DenseLM, DenseRM, Weights
 from torch import Tensor
 
 from nabla.engine import Engine
@@ -21,6 +19,8 @@ from nabla.rewards.ensemble import EnsembleReward
 from nabla.rewards.outcome import OutcomeReward
 from nabla.rewards.process import ProcessReward
 from nabla.types import Prompt, Trajectory
+from tests import tiny
+from tests.dense import Dense, DenseLM, DenseRM, Weights
 
 QUESTION = "1+2="
 #: Ends as the template does.
@@ -90,9 +90,13 @@ class RewardSpec:
     reuse_prefix: bool = True
 
 
+#: A plain outcome model over the language model's own tokens.
+OUTCOME = RewardSpec()
+
+
 def case(
     arch: str = "qwen2",
-    rewards: RewardSpec | Sequence[RewardSpec] | None = RewardSpec(),
+    rewards: RewardSpec | Sequence[RewardSpec] | None = OUTCOME,
     *,
     system: str | None = None,
     padded: int = 0,
@@ -118,9 +122,7 @@ def case(
             rm = tiny.outcome_model(spec.arch, own, padded=spec.padded, seed=spec.seed)
             members.append(OutcomeReward(rm, own, **arguments))
         else:
-            rm = tiny.process_model(
-                spec.arch, own, padded=spec.padded, seed=spec.seed, labels=spec.labels
-            )
+            rm = tiny.process_model(spec.arch, own, padded=spec.padded, seed=spec.seed, labels=spec.labels)
             arguments |= {"aggregation": spec.aggregation, "step_separators": spec.separators}
             members.append(ProcessReward(rm, own, label=spec.label, **arguments))
         blocked |= torch.tensor([t in spec.missing and t not in eos for t in tiny.TOKENS])

@@ -158,9 +158,7 @@ class Dense:
         found = {"likelihood": torch.autograd.grad(-self.log_likelihoods(y).sum(), y)[0]}
         if self.rms:
             value = -self.reward(y, tokens)
-            found["reward"] = (
-                torch.autograd.grad(value, y)[0] if value.requires_grad else torch.zeros_like(y)
-            )
+            found["reward"] = torch.autograd.grad(value, y)[0] if value.requires_grad else torch.zeros_like(y)
         return found
 
     def loss(self, y: Tensor, tokens: Tensor, logits: Tensor, reference: Tensor) -> Tensor:

@@ -269,6 +269,21 @@ class _AfterFirst(Callback):
             raise KeyboardInterrupt
 
 
+def test_warnings_of_a_kind_are_shown_a_few_times_only(capsys):
+    import logging
+
+    from nabla.cli.quiet import REPEATS, quiet
+
+    with quiet():
+        for number in range(10):
+            logging.getLogger("nabla.dto").warning("collapse at %d", number)
+        logging.getLogger("nabla.dto").warning("something else")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "collapse at 0"
+    assert "not shown" in lines[REPEATS - 1]
+    assert lines[REPEATS:] == ["something else"]
+
+
 # -- list, show, compare, demo -----------------------------------------------------------------------
 
 

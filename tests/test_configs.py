@@ -11,7 +11,6 @@ from nabla.cli.parsing import load_config
 from nabla.config.run import RunConfig
 from nabla.config.sandbox import SANDBOX_RUNS
 from nabla.errors import ConfigError
-from nabla.methods.nabla_reasoner import NablaReasonerMethod
 from nabla.sandbox import TASKS
 from nabla.types import Prompt
 
@@ -58,14 +57,14 @@ def test_the_embedded_defaults_are_the_checked_in_ones(task):
 
 
 def test_the_published_method_has_the_published_hyperparameters():
-    method = load_config(FOLDER / "nabla_reasoner.yaml").build_method()
-    assert isinstance(method, NablaReasonerMethod)
-    assert method.max_rollouts == 8
-    assert method.dto.steps == 20
-    assert method.dto.learning_rate.bounds == (0.001, 0.01)
-    assert method.dto.optimizer == "AdamW"
-    assert method.proposal.sampling.temperature == 0.5
-    assert method.selector.needs_gradient
+    method = load_config(FOLDER / "nabla_reasoner.yaml").resolved()["method"]
+    assert (method["name"], method["max_rollouts"]) == ("nabla-reasoner", 8)
+    assert method["acceptance"] == {"name": "strict"}
+    dto = method["dto"]
+    assert (dto["steps"], dto["optimizer"], dto["estimator"]["name"]) == (20, "AdamW", "straight-through")
+    assert dto["learning_rate"] == {"name": "cosine", "start": 0.01, "end": 0.001, "warmup": 0}
+    assert method["proposal"]["temperature"] == 0.5
+    assert {part["name"] for part in method["selector"]["parts"]} == {"entropy", "gradient-norm"}
 
 
 @pytest.mark.parametrize("path", SANDBOX, ids=name)

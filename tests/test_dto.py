@@ -360,9 +360,7 @@ def test_results_do_not_depend_on_what_runs_beside() -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("parameterization", ["logits", "latents"])
 @pytest.mark.parametrize("rows", ["first", "all"])
-def test_logits_are_float32_whatever_the_models(
-    dtype: torch.dtype, parameterization: str, rows: str
-) -> None:
+def test_logits_are_float32_whatever_the_models(dtype: torch.dtype, parameterization: str, rows: str) -> None:
     """A step of 0.01 is below half an ulp of a bfloat16 logit of 4 or more."""
     from nabla.engine import Engine
 

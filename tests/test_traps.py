@@ -7,6 +7,7 @@ import logging
 import pytest
 import torch
 
+from nabla.costs import CostMeter
 from nabla.dto import DTO
 from nabla.engine import Engine
 from nabla.errors import ComponentError, RunError, VocabularyError
@@ -15,7 +16,6 @@ from nabla.loop import TestTimeLoop
 from nabla.methods.base import methods
 from nabla.methods.nabla_reasoner import NablaReasonerMethod
 from nabla.models.runner import Account
-from nabla.costs import CostMeter
 from nabla.objectives.base import objectives
 from nabla.random import derive_key
 from nabla.rewards.base import Response
@@ -162,17 +162,11 @@ def test_selector_gradients_prefill_and_rewards_are_counted():
 
 
 def test_costs_of_a_failed_problem_are_counted():
-    meters = []
-
-    async def program(session):
-        meters.append(session.meter)
-        (trajectory,) = await session.rollout(SAMPLING)
-        await session.score([trajectory])
-
     reward = FunctionReward(lambda prompt, response: float("nan"))
-    with pytest.raises(Exception, match="NaN"):
-        tiny.drive(Engine(tiny.causal_lm(), reward), PROMPT, program)
-    assert meters[0].snapshot().total.decode_steps > 0
+    method = methods.build("best-of-n", n=2, sampling={"max_new_tokens": 6})
+    with pytest.raises(RunError, match="NaN") as caught:
+        TestTimeLoop(method, tiny.causal_lm(), reward, accelerator="cpu").run([PROMPT])
+    assert caught.value.failed_cost.total.decode_steps > 0
 
 
 def test_noisy_estimators_recompute_where_their_rows_changed():
@@ -180,7 +174,7 @@ def test_noisy_estimators_recompute_where_their_rows_changed():
     computed = {}
     for name in ("straight-through", "gumbel-softmax", "soft-embedding"):
 
-        async def program(session):
+        async def program(session, name=name):
             (trajectory,) = await session.rollout(SAMPLING)
             refinement = await DTO(estimator=name, steps=7).refine(trajectory, session)
             return refinement.recomputed

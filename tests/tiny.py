@@ -120,31 +120,38 @@ ARCHITECTURES = {
     "qwen3": Architecture("Qwen3", {**_SMALL, "tie_word_embeddings": False}),
     "llama": Architecture("Llama", {**_SMALL, "tie_word_embeddings": False}),
     "llama-tied": Architecture("Llama", {**_SMALL, "tie_word_embeddings": True}),
-    "gpt-neox": Architecture(
-        "GPTNeoX", {**_NEOX, "tie_word_embeddings": False, "attention_dropout": 0.1}
-    ),
+    "gpt-neox": Architecture("GPTNeoX", {**_NEOX, "tie_word_embeddings": False, "attention_dropout": 0.1}),
     "gemma2": Architecture("Gemma2", {**_GEMMA, "tie_word_embeddings": True}),
     "gemma3": Architecture(
-        "Gemma3", {**_GEMMA, "attn_logit_softcapping": None, "tie_word_embeddings": True}, config="Gemma3TextConfig",
+        "Gemma3",
+        {**_GEMMA, "attn_logit_softcapping": None, "tie_word_embeddings": True},
+        config="Gemma3TextConfig",
         outcome="TextForSequenceClassification",
     ),
     "gpt2": Architecture(
         "GPT2",
         {
-            "n_embd": 16, "n_inner": 24, "n_layer": 2, "n_head": 2, "n_positions": 256,
-            "initializer_range": 0.3, "resid_pdrop": 0.1, "embd_pdrop": 0.1, "attn_pdrop": 0.1,
+            "n_embd": 16,
+            "n_inner": 24,
+            "n_layer": 2,
+            "n_head": 2,
+            "n_positions": 256,
+            "initializer_range": 0.3,
+            "resid_pdrop": 0.1,
+            "embd_pdrop": 0.1,
+            "attn_pdrop": 0.1,
         },
         lm="LMHeadModel",
     ),
-    "mistral": Architecture(
-        "Mistral", {**_SMALL, "sliding_window": 12, "tie_word_embeddings": False}
-    ),
+    "mistral": Architecture("Mistral", {**_SMALL, "sliding_window": 12, "tie_word_embeddings": False}),
     "granite": Architecture("Granite", {**_SMALL, "logits_scaling": 1.7, "tie_word_embeddings": True}),
     "cohere": Architecture("Cohere", {**_SMALL, "logit_scale": 0.6, "tie_word_embeddings": True}),
 }
 
 
-def build(arch: str, suffix: str, *, vocab: int, seed: int = 0, dtype: Any = torch.float64, **changes: Any) -> Any:
+def build(
+    arch: str, suffix: str, *, vocab: int, seed: int = 0, dtype: Any = torch.float64, **changes: Any
+) -> Any:
     """A model of an architecture with random weights."""
     spec = ARCHITECTURES[arch]
     config = getattr(hf, spec.config or f"{spec.prefix}Config")(
@@ -178,9 +185,7 @@ def _exact_norm(module: Any, states: Tensor) -> Tensor:
     return states * (1 + module.weight if name.startswith("Gemma") else module.weight)
 
 
-def lm_model(
-    arch: str, tok: Any, *, padded: int = 0, eos: Sequence[str] = (END,), **changes: Any
-) -> Any:
+def lm_model(arch: str, tok: Any, *, padded: int = 0, eos: Sequence[str] = (END,), **changes: Any) -> Any:
     """A causal language model whose embedding matrix has ``padded`` rows more than the tokenizer."""
     ids = [tok.get_vocab()[t] for t in eos]
     changes = {
@@ -203,9 +208,7 @@ def process_model(
 ) -> Any:
     """A token classifier."""
     changes = {"pad_token_id": tok.get_vocab().get(PAD), "num_labels": labels, **changes}
-    return build(
-        arch, "ForTokenClassification", vocab=len(tok.get_vocab()) + padded, seed=seed, **changes
-    )
+    return build(arch, "ForTokenClassification", vocab=len(tok.get_vocab()) + padded, seed=seed, **changes)
 
 
 def causal_lm(arch: str = "qwen2", tok: Any = None, *, reuse_prefix: bool = True, **changes: Any) -> CausalLM:
@@ -214,13 +217,17 @@ def causal_lm(arch: str = "qwen2", tok: Any = None, *, reuse_prefix: bool = True
     return CausalLM(lm_model(arch, tok, **changes), tok, reuse_prefix=reuse_prefix)
 
 
-def outcome(arch: str = "qwen2", tok: Any = None, *, arguments: dict[str, Any] | None = None, **changes: Any) -> OutcomeReward:
+def outcome(
+    arch: str = "qwen2", tok: Any = None, *, arguments: dict[str, Any] | None = None, **changes: Any
+) -> OutcomeReward:
     """nabla's outcome reward."""
     tok = tok or tokenizer()
     return OutcomeReward(outcome_model(arch, tok, **changes), tok, **(arguments or {}))
 
 
-def process(arch: str = "qwen2", tok: Any = None, *, arguments: dict[str, Any] | None = None, **changes: Any) -> ProcessReward:
+def process(
+    arch: str = "qwen2", tok: Any = None, *, arguments: dict[str, Any] | None = None, **changes: Any
+) -> ProcessReward:
     """nabla's process reward."""
     tok = tok or tokenizer()
     return ProcessReward(process_model(arch, tok, **changes), tok, **(arguments or {}))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 
@@ -15,10 +16,19 @@ from nabla.types import Trajectory
 class Acceptance(ABC):
     """Chooses between two immutable trajectories; settings only."""
 
+    #: Accepts strictly higher rewards alone: never an equal one, never both of two ways.
+    strict: ClassVar[bool] = False
+
     @property
     def needs_reward(self) -> bool:
         """Whether both trajectories must be scored."""
         return True
+
+    @property
+    def tilt(self) -> float | None:
+        """λ for which the rule, with proposals drawn from π, leaves ``π e^{λ r}`` invariant (SPEC section 2);
+        None for a rule that is no sampler."""
+        return None
 
     @abstractmethod
     def rule(self, current: Trajectory, proposal: Trajectory, generator: torch.Generator) -> bool:

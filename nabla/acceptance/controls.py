@@ -16,6 +16,10 @@ class Always(Acceptance):
     def needs_reward(self) -> bool:
         return False
 
+    @property
+    def tilt(self) -> float:
+        return 0.0  # the chain is π itself
+
     def rule(self, current: Trajectory, proposal: Trajectory, generator: torch.Generator) -> bool:
         return True
 

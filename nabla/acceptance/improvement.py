@@ -13,6 +13,8 @@ from nabla.types import Trajectory
 class Strict(Acceptance):
     """Accept a strictly higher reward (the paper, Algorithm 1)."""
 
+    strict = True
+
     def rule(self, current: Trajectory, proposal: Trajectory, generator: torch.Generator) -> bool:
         return reward_of(proposal) > reward_of(current)
 
@@ -20,6 +22,8 @@ class Strict(Acceptance):
 @acceptances.register("margin")
 class Margin(Acceptance):
     """Accept a reward higher by more than ``margin`` (reward logits): robust to a noisy reward."""
+
+    strict = True
 
     def __init__(self, margin: float = 0.5) -> None:
         self.margin = require_finite("margin", margin, minimum=0.0)

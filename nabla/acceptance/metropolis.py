@@ -32,6 +32,10 @@ class Metropolis(Acceptance):
                 fix="Use acceptance 'strict' for the limit of temperature 0.",
             )
 
+    @property
+    def tilt(self) -> float:
+        return 1.0 / self.temperature
+
     def rule(self, current: Trajectory, proposal: Trajectory, generator: torch.Generator) -> bool:
         gain = reward_of(proposal) - reward_of(current)
         draw = float(torch.rand((), generator=generator, device=generator.device, dtype=torch.float64))

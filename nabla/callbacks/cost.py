@@ -11,6 +11,7 @@ from rich.table import Table
 from nabla.callbacks.base import Callback, callbacks
 from nabla.console import make_console
 from nabla.costs import PHASES, Cost, Usage
+from nabla.errors import NablaError
 from nabla.types import Prompt, Solution
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ class CostTable(Callback):
 
     def on_solution(self, solution: Solution) -> None:
         self.cost += solution.cost
+
+    def on_exception(self, prompt: Prompt, error: NablaError) -> None:
+        self.cost += error.cost or Cost()
 
     def on_run_end(self, loop: TestTimeLoop, solutions: Sequence[Solution]) -> None:
         if self.cost.phases:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import re
 
 from jsonargparse import ArgumentParser
 
@@ -48,7 +49,7 @@ def run(call: Call) -> int:
 def _sentence(cls: type) -> str:
     """The first sentence of a class's docstring."""
     paragraph = " ".join((inspect.getdoc(cls) or "").split("\n\n")[0].split())
-    return paragraph.partition(". ")[0].removesuffix(".")
+    return re.split(r"\. (?=[A-Z`])", paragraph)[0].removesuffix(".")  # not at "Eq. 2"
 
 
 def _signature(cls: type) -> str:

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 
@@ -13,9 +14,30 @@ _LOUD = ("lightning", "lightning.fabric", "lightning.pytorch", "transformers", "
 _VARIABLES = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 
 
+#: How often nabla's own warnings of one kind are shown.
+REPEATS = 3
+
+
+class _Sparing(logging.Filter):
+    """Lets the first few messages of each kind pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: Counter[str] = Counter()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        kind = str(record.msg)  # before its arguments are filled in
+        self._seen[kind] += 1
+        if self._seen[kind] == REPEATS:
+            record.msg = f"{record.getMessage()} (further warnings of this kind are not shown)"
+            record.args = None
+        return self._seen[kind] <= REPEATS
+
+
 @contextmanager
 def quiet(debug: bool = False) -> Iterator[None]:
-    """No warnings, log lines and progress bars but nabla's own; ``debug`` lets everything through."""
+    """No warnings, log lines and progress bars but nabla's own, and few of those; ``debug`` lets everything
+    through."""
     if debug:
         yield
         return
@@ -25,11 +47,15 @@ def quiet(debug: bool = False) -> Iterator[None]:
     absent = [name for name in _VARIABLES if name not in os.environ]
     os.environ.update({name: _VARIABLES[name] for name in absent})
     bars = _progress_bars(False)
+    handler = logging.StreamHandler()
+    handler.addFilter(_Sparing())
+    logging.getLogger("nabla").addHandler(handler)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
+        logging.getLogger("nabla").removeHandler(handler)
         for name, level in before.items():
             logging.getLogger(name).setLevel(level)
         for name in absent:

@@ -117,7 +117,7 @@ def _solve(
     console = make_console()
     if streamed:
         console.print(Text(prompts[0].text, style="bold"))
-    status, solutions = "failed", []
+    status, solutions, failed = "failed", [], Cost()
     try:
         solutions = loop.run(prompts)
         status = "finished"
@@ -125,15 +125,15 @@ def _solve(
         status, solutions = "interrupted", error.solutions
         raise
     except RunError as error:
-        solutions = error.solutions
+        solutions, failed = error.solutions, error.failed_cost
         _show_failures(error)
         raise
     finally:
         recorder.complete(solutions)
         if emit is None:
             _show(console, solutions, lm.tokenizer, task, streamed)
-            if config.callbacks is None and solutions:
-                console.print(cost_table(Cost.sum(s.cost for s in solutions)))
+            if config.callbacks is None and (solutions or failed.phases):
+                console.print(cost_table(Cost.sum(s.cost for s in solutions) + failed))
         if folder is not None:
             folder.finish(status, problems=len(prompts), solved=len(solutions))
             print(f"stored in {folder.path}", file=sys.stderr)

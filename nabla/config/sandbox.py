@@ -55,6 +55,6 @@ class Demo:
 
 #: Sized so that the shipped models turn at least one wrong first answer right in either family.
 DEMOS: dict[str, Demo] = {
-    "latin": Demo(problems=8),
-    "arithmetic": Demo(problems=8),
+    "latin": Demo(problems=12),
+    "arithmetic": Demo(problems=12),
 }

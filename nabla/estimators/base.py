@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -22,14 +22,45 @@ class Estimator(ABC):
     An estimator never knows the vocabulary: candidates are columns, masked ones have logit ``-inf``
     and get weight and gradient zero. It keeps settings only; noise comes from the generator.
 
+    Two kinds. With *gradient* feedback (the default) the models are differentiated at the rows,
+    ``g = ∂L/∂y``, and the loss ``Σ y·g`` carries ``g`` back through the rows to the logits. With
+    *value* feedback the models only say what L is at each of ``draws`` texts; the loss turns those
+    numbers into a gradient. Such an estimator overrides :meth:`loss`.
+
     Args:
         temperature: τ > 0, a number or a schedule over the optimisation steps.
+
+    Raises ConfigError where a concrete class does not declare ``hard``, or asks for values of L at rows
+    that are not texts.
     """
 
-    #: Forward rows are exactly one-hot.
+    #: Forward rows are exactly one-hot. Every concrete class declares it.
     hard: ClassVar[bool]
-    #: Forward rows depend on random draws.
-    stochastic: ClassVar[bool]
+    #: The estimate depends on random draws: of its rows, or of its backward rule alone.
+    stochastic: ClassVar[bool] = True
+    #: What the models are asked for: ``∂L/∂y`` at the rows, or L at the text of each draw.
+    feedback: ClassVar[Literal["gradient", "value"]] = "gradient"
+    #: Number of texts per step. ``relax`` gives rows a leading axis of this size where it is not 1.
+    draws: int = 1
+    #: Distance in L1 of a row up to which :meth:`reusable` may say yes; 0 is exact (Algorithm 4).
+    staleness: float = 0.0
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        if getattr(cls.relax, "__isabstractmethod__", False):
+            return
+        if not isinstance(getattr(cls, "hard", None), bool):
+            raise ConfigError(
+                f"{cls.__name__} does not declare whether its rows are one-hot",
+                fix="Write 'hard = True' (rows are texts) or 'hard = False' (mixtures) in the class.",
+            )
+        if cls.feedback not in ("gradient", "value"):
+            raise ConfigError(f"{cls.__name__}.feedback is 'gradient' or 'value'", got=cls.feedback)
+        if cls.feedback == "value" and not cls.hard:
+            raise ConfigError(
+                f"{cls.__name__} asks for values of the objective, which only texts have",
+                fix="Declare 'hard = True' and return one-hot rows, or use feedback 'gradient'.",
+            )
 
     def __init__(self, temperature: float | Schedule | str | dict[str, Any] = 1.0) -> None:
         self.temperature = as_schedule(temperature)
@@ -48,8 +79,21 @@ class Estimator(ABC):
         generator: torch.Generator,
         step: Step,
         anchor: AnchorPoint | None,
-    ) -> Float[Tensor, "*batch k"]:
-        """Relaxed tokens; gradients flow back to ``logits`` by the estimator's rule."""
+    ) -> Float[Tensor, "*rows k"]:
+        """Relaxed tokens; gradients flow back to ``logits`` by the estimator's rule.
+
+        Of the logits' shape, with a leading axis of size ``draws`` where that is not 1.
+        """
+
+    def surrogate(
+        self, logits: Float[Tensor, "*batch k"], *, generator: torch.Generator, step: Step
+    ) -> Float[Tensor, "*batch k"] | None:
+        """A function whose derivative is the backward rule, on the draws that :meth:`relax` would make.
+
+        A declaration that the contract kit (:mod:`nabla.testing`) compares with what ``relax`` does; nothing
+        else calls it. None: the derivative of the rows themselves if they are soft, undeclared if hard.
+        """
+        return None
 
     def __call__(
         self,
@@ -58,8 +102,9 @@ class Estimator(ABC):
         generator: torch.Generator,
         step: Step | None = None,
         anchor: AnchorPoint | None = None,
-    ) -> Float[Tensor, "*batch k"]:
-        """Relaxed tokens: rows on the simplex, of the logits' shape and dtype.
+    ) -> Float[Tensor, "*rows k"]:
+        """Relaxed tokens: rows on the simplex, of the logits' shape and dtype (``[draws, *batch, k]`` for
+        several draws).
 
         Args:
             logits: pre-softmax scores, nats; ``-inf`` masks a candidate (one per row must be
@@ -71,15 +116,31 @@ class Estimator(ABC):
         Raises ConfigError if ``relax`` changes shape or dtype.
         """
         rows = self.relax(logits, generator=generator, step=step or Step(), anchor=anchor)
-        if rows.shape != logits.shape or rows.dtype != logits.dtype:
+        shape = logits.shape if self.draws == 1 else (self.draws, *logits.shape)
+        if rows.shape != shape or rows.dtype != logits.dtype:
             raise ConfigError(
-                f"{type(self).__name__}.relax must keep shape and dtype "
-                f"({tuple(logits.shape)}, {logits.dtype})",
+                f"{type(self).__name__}.relax must keep shape and dtype ({tuple(shape)}, {logits.dtype})",
                 got=(tuple(rows.shape), rows.dtype),
             )
         return rows
 
-    def reusable(self, cached: Float[Tensor, "*batch k"], current: Float[Tensor, "*batch k"]) -> bool:
+    def loss(
+        self,
+        logits: Float[Tensor, "*batch k"],
+        rows: Float[Tensor, "*rows k"],
+        feedback: Float[Tensor, "*feedback"],
+    ) -> Float[Tensor, ""]:
+        """A scalar whose gradient in ``logits`` is the estimate of the objective's gradient.
+
+        Args:
+            logits: as given to the call.
+            rows: what the call returned, with its graph.
+            feedback: ``∂L/∂y``, of the rows' shape; or, with value feedback, L per draw ``[draws]``
+                (``[draws, *b]`` for independent problems in the leading axes ``b`` of the logits).
+        """
+        return (rows * feedback).sum()
+
+    def reusable(self, cached: Float[Tensor, "*rows k"], current: Float[Tensor, "*rows k"]) -> bool:
         """Whether the gradient at ``cached`` rows is valid at ``current`` ones (Algorithm 4).
 
         Both models are frozen, so equal rows have equal gradients, whatever the estimator: this
@@ -101,7 +162,8 @@ def hard_rows(
 
     Args:
         scores: logits, with ``noise`` already added.
-        anchor: where to stand; None takes the argmax of ``scores``.
+        anchor: where to stand; None takes the argmax of ``scores``. Noise that the anchor holds fixed is
+            added where the estimator has none of its own.
         noise: what was added, so that the anchor's reference gets the same.
     """
     scores = scores.detach()
@@ -109,9 +171,25 @@ def hard_rows(
     if anchor is None:
         index = scores.argmax(-1)
     else:
+        if noise is None and anchor.noise is not None:
+            noise = anchor.noise
+            scores = scores + noise
         reference = anchor.reference if noise is None else anchor.reference + noise
         index = anchor.anchor.index(scores, reference, anchor.chosen)
     return one_hot(index, scores.shape[-1]).to(scores.dtype)
+
+
+def perturbation(
+    logits: Float[Tensor, "*batch k"],
+    generator: torch.Generator,
+    anchor: AnchorPoint | None,
+    temperature: float = 1.0,
+) -> Float[Tensor, "*batch k"]:
+    """Noise to add to the logits: what the anchor holds fixed, or else ``temperature`` times fresh Gumbels,
+    under which the argmax follows ``softmax(z/temperature)``."""
+    if anchor is not None and anchor.noise is not None:
+        return anchor.noise
+    return temperature * gumbel_like(logits, generator)
 
 
 def gumbel_like(logits: Float[Tensor, "*batch k"], generator: torch.Generator) -> Float[Tensor, "*batch k"]:
@@ -120,3 +198,19 @@ def gumbel_like(logits: Float[Tensor, "*batch k"], generator: torch.Generator) -
     exponential.exponential_(generator=generator)
     tiny = torch.finfo(logits.dtype).tiny
     return -exponential.clamp_min(tiny).log().to(logits.device)
+
+
+def conditional_gumbel(
+    logits: Float[Tensor, "*batch k"], chosen: Int[Tensor, "*batch"], generator: torch.Generator
+) -> Float[Tensor, "*batch k"]:
+    """Gumbel noise g given ``argmax(z + g) = chosen`` (top-down construction, arXiv 1411.0030, sec. 2).
+
+    The maximum of ``z + g`` is Gumbel around ``logsumexp z``, whichever candidate attains it; the others
+    are Gumbels around their logits, truncated at that maximum. Zero at masked candidates.
+    """
+    logits, at = logits.detach(), chosen.unsqueeze(-1)
+    top = logits.logsumexp(-1, keepdim=True) + gumbel_like(logits[..., :1], generator)
+    free = logits + gumbel_like(logits, generator)
+    below = -torch.logaddexp(-free, -top)
+    noise = below.scatter(-1, at, top) - logits
+    return noise.masked_fill(logits == float("-inf"), 0.0)

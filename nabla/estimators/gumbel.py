@@ -7,13 +7,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from nabla.anchors.base import AnchorPoint
-from nabla.estimators.base import Estimator, estimators, gumbel_like, hard_rows
+from nabla.estimators.base import Estimator, estimators, gumbel_like, hard_rows, perturbation
 from nabla.schedulers.base import Step
 
 
 @estimators.register("gumbel-softmax")
 class GumbelSoftmax(Estimator):
-    """``softmax((z + g)/τ)`` with fresh Gumbel noise at every step (arXiv 1611.01144)."""
+    """``softmax((z + g)/τ)`` with fresh Gumbel noise at every step (arXiv 1611.01144).
+
+    The noise is the anchor's where that holds some fixed (``gumbel-posterior``).
+    """
 
     hard = False
     stochastic = True
@@ -26,7 +29,7 @@ class GumbelSoftmax(Estimator):
         step: Step,
         anchor: AnchorPoint | None,
     ) -> Float[Tensor, "*batch k"]:
-        noisy = logits + gumbel_like(logits, generator)
+        noisy = logits + perturbation(logits, generator, anchor)
         return (noisy / self.temperature(step)).softmax(-1)
 
 
@@ -49,7 +52,12 @@ class GumbelStraightThrough(Estimator):
         step: Step,
         anchor: AnchorPoint | None,
     ) -> Float[Tensor, "*batch k"]:
-        noise = gumbel_like(logits, generator)
+        noise = perturbation(logits, generator, anchor)
         noisy = logits + noise
         soft = (noisy / self.temperature(step)).softmax(-1)
         return hard_rows(noisy, anchor, noise) + (soft - soft.detach())
+
+    def surrogate(
+        self, logits: Float[Tensor, "*batch k"], *, generator: torch.Generator, step: Step
+    ) -> Float[Tensor, "*batch k"]:
+        return ((logits + gumbel_like(logits, generator)) / self.temperature(step)).softmax(-1)

@@ -32,9 +32,11 @@ class Stale(Estimator):
     def __init__(self, estimator: Estimator | str | dict[str, Any], bound: float) -> None:
         self.estimator = estimators.build(estimator)
         super().__init__(self.estimator.temperature)
-        self.bound = require_finite("bound", bound, minimum=0.0)
+        self.bound = self.staleness = require_finite("bound", bound, minimum=0.0)
         self.hard = self.estimator.hard  # type: ignore[misc]
         self.stochastic = self.estimator.stochastic  # type: ignore[misc]
+        self.feedback = self.estimator.feedback  # type: ignore[misc]
+        self.draws = self.estimator.draws
 
     def relax(
         self,
@@ -43,8 +45,21 @@ class Stale(Estimator):
         generator: torch.Generator,
         step: Step,
         anchor: AnchorPoint | None,
-    ) -> Float[Tensor, "*batch k"]:
+    ) -> Float[Tensor, "*rows k"]:
         return self.estimator.relax(logits, generator=generator, step=step, anchor=anchor)
 
-    def reusable(self, cached: Float[Tensor, "*batch k"], current: Float[Tensor, "*batch k"]) -> bool:
+    def surrogate(
+        self, logits: Float[Tensor, "*batch k"], *, generator: torch.Generator, step: Step
+    ) -> Float[Tensor, "*batch k"] | None:
+        return self.estimator.surrogate(logits, generator=generator, step=step)
+
+    def loss(
+        self,
+        logits: Float[Tensor, "*batch k"],
+        rows: Float[Tensor, "*rows k"],
+        feedback: Float[Tensor, "*feedback"],
+    ) -> Float[Tensor, ""]:
+        return self.estimator.loss(logits, rows, feedback)
+
+    def reusable(self, cached: Float[Tensor, "*rows k"], current: Float[Tensor, "*rows k"]) -> bool:
         return bool(((cached - current).abs().sum(-1) <= self.bound).all())

@@ -32,6 +32,11 @@ class StraightThrough(Estimator):
         soft = (logits / self.temperature(step)).softmax(-1)
         return hard_rows(logits, anchor) + (soft - soft.detach())
 
+    def surrogate(
+        self, logits: Float[Tensor, "*batch k"], *, generator: torch.Generator, step: Step
+    ) -> Float[Tensor, "*batch k"]:
+        return (logits / self.temperature(step)).softmax(-1)
+
 
 @estimators.register("straight-through-identity")
 class StraightThroughIdentity(Estimator):
@@ -53,3 +58,8 @@ class StraightThroughIdentity(Estimator):
     ) -> Float[Tensor, "*batch k"]:
         finite = logits.masked_fill(logits == float("-inf"), 0.0)  # -inf minus -inf is NaN
         return hard_rows(logits, anchor) + (finite - finite.detach())
+
+    def surrogate(
+        self, logits: Float[Tensor, "*batch k"], *, generator: torch.Generator, step: Step
+    ) -> Float[Tensor, "*batch k"]:
+        return logits

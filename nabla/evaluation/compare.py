@@ -101,23 +101,31 @@ class Outcome:
 
 def variants(config: RunConfig, methods: Sequence[str | Mapping[str, Any]]) -> dict[str, RunConfig]:
     """Label → configuration: each method laid over the configuration's own, so that what both have
-    (sampling, mostly) is the same. Labels are names with the simple arguments that were given."""
+    (sampling, mostly) is the same. Labels are names with the arguments that were given."""
     registry = slots()["methods"]
     found: dict[str, RunConfig] = {}
     for spec in methods:
         changes: dict[str, Any] = {"name": spec} if isinstance(spec, str) else dict(spec)
-        label = " ".join(
-            [
-                str(changes.get("name", "method")),
-                *(f"{k}={v}" for k, v in changes.items() if k != "name" and isinstance(v, int | float | str)),
-            ]
-        )
+        label = " ".join([str(changes.get("name", "method")), *_given(changes)])
         stem, number = label, 1
         while label in found:
             number += 1
             label = f"{stem} ({number})"
         values = {**vars(config), "method": resolve(registry, config.method, changes)}
         found[label] = RunConfig(**values)
+    return found
+
+
+def _given(changes: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """``argument=value`` for every simple value, dotted where it is nested."""
+    found: list[str] = []
+    for key, value in changes.items():
+        if isinstance(value, Mapping):
+            if "name" in value:
+                found.append(f"{prefix}{key}={value['name']}")
+            found += _given(value, f"{prefix}{key}.")
+        elif key != "name" and isinstance(value, int | float | str):
+            found.append(f"{prefix}{key}={value}")
     return found
 
 

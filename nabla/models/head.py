@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
+from einops import einsum
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -82,7 +84,8 @@ class Head:
         else:
             candidates = candidates.to(weight.device)
             rows = weight[candidates]
-            raw = (rows @ hidden.unsqueeze(-1)).squeeze(-1) if candidates.dim() > 1 else hidden @ rows.mT
+            pattern = "n k h, n h -> n k" if candidates.dim() > 1 else "k h, ... h -> ... k"
+            raw = einsum(rows, hidden, pattern)
             if bias is not None:
                 raw = raw + bias[candidates]
         logits = self._finish(raw)
@@ -215,14 +218,17 @@ class EmbeddingTable:
             rows: Tensor = self._weight[ids] if self._weight is not None else self.module(ids)
         return rows
 
-    def _slices(self) -> list[tuple[slice, Tensor]]:
-        """(slice of ids, their embeddings); one slice without a copy where the table is plain."""
+    def _slices(self) -> Iterator[tuple[slice, Tensor]]:
+        """(slice of ids, their embeddings); one slice without a copy where the table is plain, else
+        one copy at a time."""
         if self._weight is not None and self.index is None:
-            return [(slice(0, self.usable), self._weight[: self.usable].detach())]
+            yield slice(0, self.usable), self._weight[: self.usable].detach()
+            return
         size = max(1, CHUNK_ELEMENTS // self.hidden_size)
         parts = [slice(i, min(i + size, self.usable)) for i in range(0, self.usable, size)]
         ids = torch.arange(self.usable, device=self.device)
-        return [(part, self.rows(ids[part])) for part in parts]
+        for part in parts:
+            yield part, self.rows(ids[part])
 
     def products(
         self,
@@ -235,7 +241,7 @@ class EmbeddingTable:
             rows = self.rows(candidates)
             if candidates.dim() == 1:
                 return (vectors @ rows.mT).to(work_dtype(self.dtype))
-            return (rows @ vectors.unsqueeze(-1)).squeeze(-1).to(work_dtype(self.dtype))
+            return einsum(rows, vectors, "n k h, n h -> n k").to(work_dtype(self.dtype))
         parts = [vectors @ rows.mT for _, rows in self._slices()]
         out = parts[0] if len(parts) == 1 else torch.cat(parts, -1)
         return out.to(work_dtype(self.dtype))
@@ -258,7 +264,7 @@ class EmbeddingTable:
         if candidates is None:
             return self.transposed(weights).to(self.dtype)
         rows = self.rows(candidates)
-        return (weights.to(rows)[:, None, :] @ rows)[:, 0]
+        return einsum(weights.to(rows), rows, "n k, n k h -> n h")
 
     def gram(self) -> Float[Tensor, "hidden hidden"]:
         """``E^T E`` over all ids, computed once: norms of ``E v`` without touching V (SPEC 7.2)."""

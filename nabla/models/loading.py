@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -43,11 +44,23 @@ def load(
 ) -> tuple[Any, Any]:
     """(model, tokenizer) through ``auto.from_pretrained``; a PEFT adapter is merged, as nothing is
     trained here. Raises ModelError with the reason if anything is missing or broken."""
+    folder = Path(path).expanduser()
+    if (folder.is_absolute() or path.startswith((".", "~"))) and not folder.is_dir():
+        raise ModelError(
+            f"The {role} cannot be loaded: there is no such folder",
+            got=path,
+            fix="Pass a folder saved by save_pretrained, or a hub id such as 'Qwen/Qwen2.5-7B-Instruct'.",
+        )
+    path = str(folder) if folder.is_dir() else path
     revision = {k: v for k, v in arguments.items() if k in ("revision", "trust_remote_code")}
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, **revision)
-        model = auto.from_pretrained(
-            path, dtype=as_dtype(dtype, device), device_map=device_map, **arguments
+        model, report = auto.from_pretrained(
+            path,
+            dtype=as_dtype(dtype, device),
+            device_map=device_map,
+            output_loading_info=True,
+            **arguments,
         )
     except Exception as error:  # transformers raises many kinds; all mean that the path is unusable
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
@@ -57,6 +70,13 @@ def load(
             fix="Pass a folder saved by save_pretrained (config.json, safetensors, tokenizer files) or "
             "a hub id that this machine can reach or has cached.",
         ) from error
+    missing = sorted(report["missing_keys"])
+    if missing and adapter is None:  # an adapter may bring them; else transformers made up numbers
+        raise ModelError(
+            f"The {role}'s checkpoint lacks weights: {', '.join(missing[:3])}",
+            got=str(path),
+            fix="Pass a checkpoint of that kind: a reward model has its reward head in it.",
+        )
     if adapter is not None:
         from peft import PeftModel
 

@@ -65,6 +65,9 @@ class TrajectoryObjective(Objective):
 class LogitObjective(Objective):
     """A term that is a function of the optimised logits and the initial (reference) ones."""
 
+    #: Never negative, and zero with zero gradient where the logits are the reference's.
+    divergence: ClassVar[bool] = False
+
     @abstractmethod
     def value(self, logits: Float[Tensor, "rows k"], reference: Float[Tensor, "rows k"]) -> Float[Tensor, ""]:
         """The term's value, differentiable in ``logits``; ``-inf`` masks a candidate in both."""

@@ -13,6 +13,7 @@ class KL(LogitObjective):
     """``KL(p_z || p_ref)``, summed over rows (SPEC section 2); weights of 0.05 to 0.2 are usual."""
 
     unit = "nats"
+    divergence = True
 
     def value(self, logits: Float[Tensor, "rows k"], reference: Float[Tensor, "rows k"]) -> Float[Tensor, ""]:
         return kl_rows(logits, reference).sum()
@@ -23,6 +24,7 @@ class ReverseKL(LogitObjective):
     """``KL(p_ref || p_z)``, summed over rows: mass-covering (SPEC section 2)."""
 
     unit = "nats"
+    divergence = True
 
     def value(self, logits: Float[Tensor, "rows k"], reference: Float[Tensor, "rows k"]) -> Float[Tensor, ""]:
         return kl_rows(reference, logits).sum()

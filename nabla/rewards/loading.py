@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
+from os import PathLike
 from typing import Any
 
 from nabla.errors import ConfigError
@@ -13,7 +14,8 @@ from nabla.rewards.outcome import OutcomeReward
 
 
 def load_reward(
-    spec: str | Mapping[str, Any] | Reward | Callable[[str, str], float] | None, **arguments: Any
+    spec: str | PathLike[str] | Mapping[str, Any] | Reward | Callable[[str, str], float] | None,
+    **arguments: Any,
 ) -> Reward | None:
     """A reward from what a user has.
 

@@ -95,7 +95,7 @@ class ProcessReward(TransformerReward):
 
     def _ends_step(self, token: int) -> bool:
         if token not in self._ends:
-            text = self.tokenizer.decode([token])
+            text = self.tokenizer.decode([token]) if token >= 0 else ""  # -1: no such token here
             self._ends[token] = any(separator in text for separator in self.step_separators)
         return self._ends[token]
 

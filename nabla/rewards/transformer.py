@@ -161,7 +161,7 @@ class TransformerReward(Reward):
         )
         if index is not None:
             known = index[: lm.head.usable] >= 0
-            known[list(self._eos)] = True  # never read as part of an answer
+            known[[e for e in self._eos if e < len(known)]] = True  # never read as part of an answer
             missing = (~known).nonzero()[:, 0]
             if len(missing):
                 lm.head.block(missing)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -34,6 +35,11 @@ class SelectionView:
 
 class Selector(ABC):
     """Chooses positions of a response; settings only."""
+
+    #: Settings (attributes) whose growth only ever adds positions, or only ever removes them.
+    monotone_in: ClassVar[tuple[str, ...]] = ("threshold",)
+    #: Each position is judged by its own numbers alone; False for a choice among positions (a top k).
+    pointwise: ClassVar[bool] = True
 
     @property
     def needs_gradient(self) -> bool:

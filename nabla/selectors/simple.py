@@ -22,6 +22,8 @@ class All(Selector):
 class RandomSelector(Selector):
     """Each position with probability ``probability``: the control for every other selector."""
 
+    monotone_in = ("probability",)
+
     def __init__(self, probability: float = 0.1) -> None:
         if not 0 <= probability <= 1:
             raise ConfigError("probability must be in [0, 1]", got=probability)

@@ -33,7 +33,10 @@ def gradient(estimator, z, cotangent, seed=0, **arguments):
     """The pull-back of ``cotangent`` through the estimator at ``z``."""
     leaf = z.clone().requires_grad_()
     rows = estimator(leaf, generator=seeded(seed), **arguments)
-    (found,) = torch.autograd.grad(rows, leaf, cotangent)
+    feedback = cotangent
+    if estimator.feedback == "value":  # of a linear objective
+        feedback = (rows.detach() * cotangent).sum((-2, -1))
+    (found,) = torch.autograd.grad(estimator.loss(leaf, rows, feedback), leaf)
     return found
 
 
@@ -45,10 +48,10 @@ def gradient(estimator, z, cotangent, seed=0, **arguments):
 @given(z=logits(dtypes=both))
 def test_rows_are_on_the_simplex_and_keep_their_dtype(estimator, z):
     rows = estimator(z, generator=seeded())
-    assert rows.shape == z.shape
+    assert rows.shape == (z.shape if estimator.draws == 1 else (estimator.draws, *z.shape))
     assert rows.dtype == z.dtype
     assert bool((rows >= 0).all())
-    torch.testing.assert_close(rows.sum(-1), torch.ones(len(z), dtype=z.dtype))
+    torch.testing.assert_close(rows.sum(-1), torch.ones(rows.shape[:-1], dtype=z.dtype))
     if estimator.hard:
         torch.testing.assert_close(rows, one_hot(rows.argmax(-1), z.shape[-1]).to(z), rtol=0, atol=0)
 
@@ -104,8 +107,10 @@ def test_deterministic_given_the_generator(estimator, z, seed):
 @every
 def test_only_noisy_estimators_depend_on_the_generator(estimator):
     z = make_logits("uniform", 4, 9, 0, torch.float64, False)
-    first, second = estimator(z, generator=seeded(0)), estimator(z, generator=seeded(1))
-    assert torch.equal(first, second) != estimator.stochastic
+    first, second = (
+        (estimator(z, generator=seeded(seed)), gradient(estimator, z, z, seed)) for seed in (0, 1)
+    )
+    assert all(map(torch.equal, first, second)) != estimator.stochastic
 
 
 # -- backward --------------------------------------------------------------------------------------
@@ -121,7 +126,7 @@ def test_gradients_are_finite_and_zero_at_masked_candidates(estimator, z, seed):
     assert bool((found[z == -INF] == 0).all())
     rows = estimator(z, generator=seeded(seed))
     assert bool(torch.isfinite(rows).all())
-    assert bool((rows[z == -INF] == 0).all())
+    assert bool((rows[(z == -INF).expand(rows.shape)] == 0).all())
 
 
 SOFTMAX_BACKWARD = [

@@ -92,6 +92,10 @@ def test_methods_share_the_settings_they_have_in_common():
     assert sampling[0] == sampling[1]
     twice = variants(SANDBOX_RUNS["latin"], ["greedy", "greedy"])
     assert list(twice) == ["greedy", "greedy (2)"]
+    spec = {"name": "nabla-reasoner", "proposal": {"name": "sample", "temperature": 1.0}}
+    assert list(variants(SANDBOX_RUNS["latin"], [spec])) == [
+        "nabla-reasoner proposal=sample proposal.temperature=1.0"
+    ]
 
 
 def test_an_unknown_method_is_an_error_before_anything_runs():

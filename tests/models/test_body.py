@@ -57,9 +57,7 @@ ROWS = ((20, 3), (0, 26), (1, 1), (15, 17), (2, 20))
 def test_padded_rows_equal_single_rows(arch: str, reuse: bool) -> None:
     part = body(arch, reuse=reuse)
     texts = [tokens(a + b, seed) for seed, (a, b) in enumerate(ROWS)]
-    chunks = [
-        Chunk(prefix(part, t[:a]), part.embed(t[a:])) for t, (a, _) in zip(texts, ROWS, strict=True)
-    ]
+    chunks = [Chunk(prefix(part, t[:a]), part.embed(t[a:])) for t, (a, _) in zip(texts, ROWS, strict=True)]
     with torch.no_grad():
         for batch in (chunks, chunks[::-1], chunks[:1], chunks[2:4]):
             for chunk, output in zip(batch, part.run(batch), strict=True):
@@ -138,15 +136,15 @@ def test_gradients_of_padded_rows(arch: str, reuse: bool) -> None:
         close(value, reference, 1e-9)
 
 
-@pytest.mark.parametrize("arch", ["gemma3", "mistral"])
+@pytest.mark.parametrize("arch", ["gemma2", "gemma3", "mistral"])
 def test_padding_beyond_a_sliding_window_spreads_no_nan(arch: str) -> None:
     """Padding that can see no token at all would be NaN, and 0 · NaN is NaN."""
     part = body(arch)
     long, short = tokens(40, 1), tokens(2, 2)
     with torch.no_grad():
         outputs = part.run([Chunk(EMPTY, part.embed(short)), Chunk(EMPTY, part.embed(long))])
-    close(outputs[0].hidden, alone(part, short), 1e-10)
-    close(outputs[1].hidden, alone(part, long), 1e-10)
+    close(outputs[0].hidden, alone(part, short), tolerance(arch))
+    close(outputs[1].hidden, alone(part, long), tolerance(arch))
 
 
 def test_padding_takes_no_position_beyond_the_context() -> None:
@@ -167,9 +165,7 @@ def test_padding_takes_no_position_beyond_the_context() -> None:
 def test_any_batch(rows: list[tuple[int, int]], arch: str) -> None:
     part = BODIES.setdefault(arch, body(arch))
     texts = [tokens(a + b, seed) for seed, (a, b) in enumerate(rows)]
-    chunks = [
-        Chunk(prefix(part, t[:a]), part.embed(t[a:])) for t, (a, _) in zip(texts, rows, strict=True)
-    ]
+    chunks = [Chunk(prefix(part, t[:a]), part.embed(t[a:])) for t, (a, _) in zip(texts, rows, strict=True)]
     with torch.no_grad():
         outputs = part.run(chunks, keep=True)
         for text, (before, count), output in zip(texts, rows, outputs, strict=True):

@@ -1,0 +1,1 @@
+"""Components for nabla from outside the package."""

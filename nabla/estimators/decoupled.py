@@ -1,0 +1,57 @@
+"""Straight-through with a temperature for each direction (Shah et al., arXiv 2410.13331)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from nabla.anchors.base import AnchorPoint
+from nabla.errors import ConfigError
+from nabla.estimators.base import Estimator, estimators, hard_rows, perturbation
+from nabla.schedulers.base import Schedule, Step, as_schedule
+
+
+@estimators.register("decoupled-straight-through")
+class DecoupledStraightThrough(Estimator):
+    """One-hot of ``D ~ softmax(z/τ_f)`` forward, ``softmax(z/τ_b)`` backward (arXiv 2410.13331, v2).
+
+    τ_f sets how far the text strays from the argmax, τ_b over how many candidates the gradient is
+    spread. Both 1: the sampled straight-through estimator, exact to first order.
+
+    Args:
+        forward_temperature: τ_f > 0.
+        backward_temperature: τ_b > 0.
+    """
+
+    hard = True
+    stochastic = True
+
+    def __init__(
+        self,
+        forward_temperature: float | Schedule | str | dict[str, Any] = 1.0,
+        backward_temperature: float | Schedule | str | dict[str, Any] = 1.0,
+    ) -> None:
+        super().__init__(backward_temperature)
+        self.forward_temperature = as_schedule(forward_temperature)
+        if self.forward_temperature.bounds[0] <= 0:
+            raise ConfigError("forward_temperature must be positive", got=forward_temperature)
+
+    def relax(
+        self,
+        logits: Float[Tensor, "*batch k"],
+        *,
+        generator: torch.Generator,
+        step: Step,
+        anchor: AnchorPoint | None,
+    ) -> Float[Tensor, "*batch k"]:
+        noise = perturbation(logits, generator, anchor, self.forward_temperature(step))
+        soft = (logits / self.temperature(step)).softmax(-1)
+        return hard_rows(logits + noise, anchor, noise) + (soft - soft.detach())
+
+    def surrogate(
+        self, logits: Float[Tensor, "*batch k"], *, generator: torch.Generator, step: Step
+    ) -> Float[Tensor, "*batch k"]:
+        return (logits / self.temperature(step)).softmax(-1)

@@ -1,0 +1,262 @@
+"""Models from folders: what is missing or broken is named, adapters count, everything is frozen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+from nabla.errors import ConfigError, ModelError
+from nabla.models.body import EMPTY, Chunk
+from nabla.models.causal_lm import CausalLM
+from nabla.models.loading import as_dtype, freeze, load, unwrap
+from nabla.rewards.outcome import OutcomeReward
+from nabla.rewards.process import ProcessReward
+from tests import tiny
+from tests.cases import close
+from tests.tiny import lm_model, outcome_model, process_model, tokenizer
+
+IDS = torch.arange(12)
+
+#: peft 0.21 asks transformers 5.23 for an attribute by its old name.
+pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
+
+
+def save(folder: Path, model: Any, tok: Any = None) -> str:
+    model.save_pretrained(folder)
+    (tok or tokenizer()).save_pretrained(folder)
+    return str(folder)
+
+
+def lm_logits(lm: CausalLM, ids: Tensor = IDS) -> Tensor:
+    with torch.no_grad():
+        (output,) = lm.body.run([Chunk(EMPTY, lm.body.embed(ids))])
+        return lm.head.logits(output.hidden)
+
+
+def rm_scores(reward: Any, ids: Tensor = IDS) -> Tensor:
+    with torch.no_grad():
+        (output,) = reward.body.run([Chunk(EMPTY, reward.body.embed(ids))])
+        return reward.head(output.hidden)
+
+
+@pytest.mark.parametrize("arch", ["qwen2", "gemma2", "gpt2"])
+def test_a_saved_language_model(tmp_path: Path, arch: str) -> None:
+    model = lm_model(arch, tokenizer())
+    path = save(tmp_path, model)
+    lm = CausalLM.from_pretrained(path, dtype="float64")
+    assert lm.body.dtype == torch.float64
+    with torch.no_grad():
+        close(lm_logits(lm), model.eval()(input_ids=IDS[None]).logits[0], 1e-5)
+    assert not any(p.requires_grad for p in lm.model.parameters())
+    assert CausalLM.from_pretrained(path, device="cpu").body.dtype == torch.float32
+
+
+def test_saved_reward_models(tmp_path: Path) -> None:
+    path = save(tmp_path / "outcome", outcome_model("qwen2", tokenizer()))
+    reward = OutcomeReward.from_pretrained(path, dtype="float64", minimum_coverage=0.5)
+    assert reward.minimum_coverage == 0.5
+    path = save(tmp_path / "process", process_model("qwen2", tokenizer(), labels=2))
+    process = ProcessReward.from_pretrained(
+        path, dtype="float64", aggregation="mean", step_separators=[";"], label=1, reuse_prefix=False
+    )
+    assert (process.aggregation, process.label, process.step_separators) == ("mean", 1, (";",))
+    assert not process.body.reuse_prefix
+
+
+# -- broken checkpoints --------------------------------------------------------------------------------
+
+
+def test_a_missing_path() -> None:
+    with pytest.raises(ModelError, match="The language model cannot be loaded") as caught:
+        CausalLM.from_pretrained("/nowhere/at/all")
+    assert "/nowhere/at/all" in str(caught.value)
+    assert "save_pretrained" in str(caught.value)
+    with pytest.raises(ModelError, match="The reward model cannot be loaded"):
+        OutcomeReward.from_pretrained("/nowhere/at/all")
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "absent", "config", "tokenizer"])
+def test_broken_folders(tmp_path: Path, damage: str) -> None:
+    path = save(tmp_path, lm_model("qwen2", tokenizer()))
+    weights = tmp_path / "model.safetensors"
+    if damage == "truncated":
+        weights.write_bytes(weights.read_bytes()[:2000])
+    elif damage == "empty":
+        weights.write_bytes(b"")
+    elif damage == "absent":
+        weights.unlink()
+    elif damage == "config":
+        (tmp_path / "config.json").write_text("{")
+    else:
+        (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        CausalLM.from_pretrained(path)
+
+
+def test_a_head_that_the_checkpoint_lacks(tmp_path: Path) -> None:
+    """transformers would fill in a random reward head and go on."""
+    path = save(tmp_path, lm_model("qwen2", tokenizer()))
+    for arguments in ({}, {"num_labels": 1}):
+        with pytest.raises(ModelError, match=r"lacks weights: score\.weight"):
+            OutcomeReward.from_pretrained(path, **arguments)
+    with pytest.raises(ModelError, match=r"lacks weights: score\.bias, score\.weight"):
+        ProcessReward.from_pretrained(path)
+
+
+def test_labels(tmp_path: Path) -> None:
+    path = save(tmp_path, outcome_model("qwen2", tokenizer(), num_labels=3))
+    with pytest.raises(ModelError, match="one label"):
+        OutcomeReward.from_pretrained(path)
+    with pytest.raises(ModelError, match="has 2 labels"):
+        tiny.process("qwen2", labels=2, arguments={"label": 2})
+
+
+def test_nan_in_a_reward_model() -> None:
+    model = outcome_model("qwen2", tokenizer())
+    with torch.no_grad():
+        model.score.weight[0, 0] = float("nan")
+    with pytest.raises(ModelError, match="NaN or infinity"):
+        OutcomeReward(model, tokenizer())
+
+
+def test_dtypes() -> None:
+    assert as_dtype("auto", "cpu") == torch.float32
+    assert as_dtype("auto", "cuda") == "auto"
+    assert as_dtype("bfloat16", None) == torch.bfloat16
+    assert as_dtype(torch.float16, "cpu") == torch.float16
+    with pytest.raises(ConfigError, match="Unknown dtype"):
+        as_dtype("float8", None)
+
+
+# -- adapters -------------------------------------------------------------------------------------------
+
+
+def lora(model: Any, **arguments: Any) -> PeftModel:
+    """A LoRA adapter with weights far from zero."""
+    settings = LoraConfig(r=4, lora_alpha=16, target_modules=["q_proj", "v_proj", "down_proj"], **arguments)
+    adapted = get_peft_model(model, settings)
+    draw = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, weight in adapted.named_parameters():
+            if "lora_" in name or "modules_to_save" in name:
+                weight += 0.3 * torch.randn(weight.shape, generator=draw).to(weight)
+    return adapted.eval()
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Path:
+    save(tmp_path / "lm", lm_model("qwen2", tokenizer()))
+    save(tmp_path / "rm", outcome_model("llama", tokenizer()))
+    base = AutoModelForCausalLM.from_pretrained(tmp_path / "lm", dtype=torch.float64)
+    lora(base).save_pretrained(str(tmp_path / "lm-adapter"))
+    base = AutoModelForSequenceClassification.from_pretrained(tmp_path / "rm", dtype=torch.float64)
+    lora(base, task_type="SEQ_CLS", modules_to_save=["score"]).save_pretrained(str(tmp_path / "rm-adapter"))
+    return tmp_path
+
+
+def test_an_adapter_of_the_language_model(folders: Path) -> None:
+    plain = CausalLM.from_pretrained(str(folders / "lm"), dtype="float64")
+    adapted = CausalLM.from_pretrained(
+        str(folders / "lm"), adapter=str(folders / "lm-adapter"), dtype="float64"
+    )
+    base = AutoModelForCausalLM.from_pretrained(folders / "lm", dtype=torch.float64)
+    peft = PeftModel.from_pretrained(base, folders / "lm-adapter").eval()
+    with torch.no_grad():
+        expected = peft(input_ids=IDS[None]).logits[0]
+    close(lm_logits(adapted), expected, 1e-6)
+    assert float((lm_logits(plain) - expected).abs().max()) > 0.1
+    assert not any(p.requires_grad for p in adapted.model.parameters())
+    assert not any("lora" in name for name, _ in adapted.model.named_parameters())  # merged
+
+
+def test_an_adapter_of_the_reward_model(folders: Path) -> None:
+    """With a head of its own (modules_to_save), also where the base checkpoint has none."""
+    base = AutoModelForSequenceClassification.from_pretrained(folders / "rm", dtype=torch.float64)
+    peft = PeftModel.from_pretrained(base, folders / "rm-adapter").eval()
+    with torch.no_grad():
+        expected = peft(input_ids=IDS[None]).logits[0]
+    reward = OutcomeReward.from_pretrained(
+        str(folders / "rm"), adapter=str(folders / "rm-adapter"), dtype="float64"
+    )
+    close(rm_scores(reward)[-1], expected, 1e-6)
+    plain = OutcomeReward.from_pretrained(str(folders / "rm"), dtype="float64")
+    assert float((rm_scores(plain)[-1] - expected).abs().max()) > 1e-3
+
+
+def test_adapter_weights_may_bring_the_head(folders: Path) -> None:
+    headless = lm_model("llama", tokenizer())
+    path = save(folders / "headless", headless)
+    reward = OutcomeReward.from_pretrained(
+        path, adapter=str(folders / "rm-adapter"), num_labels=1, dtype="float64"
+    )
+    stored = load_file(folders / "rm-adapter" / "adapter_model.safetensors")
+    close(reward.head.weight.detach(), stored["base_model.model.score.weight"].double(), 1e-12)
+
+
+@pytest.mark.parametrize("role", ["lm", "rm"])
+def test_a_broken_adapter(folders: Path, role: str) -> None:
+    cls: Any = CausalLM if role == "lm" else OutcomeReward
+    with pytest.raises(ModelError, match=r"adapter of the .* cannot be loaded"):
+        cls.from_pretrained(str(folders / role), adapter=str(folders / "nothing"))
+    weights = folders / f"{role}-adapter" / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(ModelError, match=r"adapter of the .* cannot be loaded"):
+        cls.from_pretrained(str(folders / role), adapter=str(folders / f"{role}-adapter"))
+
+
+def test_wrapped_instances() -> None:
+    """PeftModels are taken as they are: the adapter stays where it is, and counts."""
+    model = lm_model("qwen2", tokenizer())
+    with torch.no_grad():
+        bare = model.eval()(input_ids=IDS[None]).logits[0]
+    peft = lora(model)
+    lm = CausalLM(peft, tokenizer())
+    with torch.no_grad():
+        expected = peft(input_ids=IDS[None]).logits[0]
+    close(lm_logits(lm), expected)
+    assert float((bare - expected).abs().max()) > 0.1
+    assert not any(p.requires_grad for p in peft.parameters())
+    assert lm.body.parameters > CausalLM(lm_model("qwen2", tokenizer()), tokenizer()).body.parameters
+    rm = lora(outcome_model("llama", tokenizer()), task_type="SEQ_CLS", modules_to_save=["score"])
+    reward = OutcomeReward(rm, tokenizer())
+    with torch.no_grad():
+        close(rm_scores(reward)[-1], rm(input_ids=IDS[None]).logits[0])
+    assert not any(p.requires_grad for p in rm.parameters())
+
+
+def test_adapters_that_cannot_be_used() -> None:
+    soft = get_peft_model(
+        lm_model("qwen2", tokenizer()), PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)
+    )
+    with pytest.raises(ModelError, match="Prompt-learning"):
+        CausalLM(soft, tokenizer())
+    for changes in ({"modules_to_save": ["lm_head"]}, {"modules_to_save": ["embed_tokens"]}):
+        with pytest.raises(ModelError, match="embedding or the head"):
+            CausalLM(lora(lm_model("llama", tokenizer()), **changes), tokenizer())
+    settings = LoraConfig(r=2, target_modules=["embed_tokens"])
+    with pytest.raises(ModelError, match="embedding or the head"):
+        CausalLM(get_peft_model(lm_model("llama", tokenizer()), settings), tokenizer())
+
+
+def test_unwrap_and_freeze() -> None:
+    model = lm_model("qwen2", tokenizer())
+    assert unwrap(model) is model
+    assert freeze(model.train()) is model
+    assert not model.training
+    assert unwrap(lora(model)) is model
+
+
+def test_load_passes_arguments_on(tmp_path: Path) -> None:
+    path = save(tmp_path, lm_model("qwen2", tokenizer()))
+    model, tok = load(
+        AutoModelForCausalLM, path, role="language model", dtype="float64", attn_implementation="eager"
+    )
+    assert model.config._attn_implementation == "eager"
+    assert tok.get_vocab() == tokenizer().get_vocab()

@@ -1,0 +1,91 @@
+"""Several rewards as one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from nabla.costs import CostMeter
+from nabla.errors import ConfigError
+from nabla.models.runner import Account, Runner
+from nabla.rewards.base import RelaxedResponse, Response
+from nabla.rewards.ensemble import EnsembleReward
+from nabla.rewards.function import FunctionReward
+from nabla.types import Prompt
+from tests import tiny
+from tests.tiny import END, ids, tokenizer
+
+
+def members() -> list[Any]:
+    return [
+        tiny.outcome("qwen2"),
+        tiny.process("llama", tokenizer(permute=1), arguments={"aggregation": "sum"}),
+        EnsembleReward([tiny.outcome("gpt2", seed=3), tiny.outcome("gpt2", seed=4)], [2.0, 1.0]),
+    ]
+
+
+def responses() -> list[Response]:
+    return [
+        Response(Prompt.of("1+2="), ids(tokenizer(), text), Account(text, CostMeter(), "reward"))
+        for text in ("3", "1; 2+3" + END)
+    ]
+
+
+@pytest.mark.parametrize("weights", [None, [0.5, -0.25, 2.0]])
+def test_values_and_gradients_are_weighted_sums(weights: list[float] | None) -> None:
+    lm = tiny.causal_lm()
+    ensemble = EnsembleReward(members(), weights)
+    ensemble.bind(lm)
+    assert ensemble.differentiable
+    shares = weights or [1 / 3] * 3
+    alone = members()
+    for member in alone:
+        member.bind(lm)
+    values = [member.score(responses(), Runner()) for member in alone]
+    expected = [sum(w * v[i] for w, v in zip(shares, values, strict=True)) for i in range(2)]
+    assert ensemble.score(responses(), Runner()) == pytest.approx(expected)
+    relaxed = ensemble.relaxed([RelaxedResponse(r, 0) for r in responses()], Runner())
+    assert [float(r.value.detach()) for r in relaxed] == pytest.approx(expected)
+    parts = [m.relaxed([RelaxedResponse(r, 0) for r in responses()], Runner()) for m in alone]
+    for row, item in enumerate(relaxed):
+        assert len(item.leaves) == len(ensemble.channels()) == 4
+        assert len(item.passes) == 4
+        found = torch.autograd.grad(item.value, item.leaves, retain_graph=True)
+        reference = [
+            w * g
+            for w, part in zip(shares, parts, strict=True)
+            for g in torch.autograd.grad(part[row].value, part[row].leaves, retain_graph=True)
+        ]
+        for value, other in zip(found, reference, strict=True):
+            assert torch.allclose(value, other, rtol=1e-10, atol=1e-12)
+
+
+def test_a_member_without_gradient() -> None:
+    ensemble = EnsembleReward([tiny.outcome(), FunctionReward(lambda p, r: float(len(r)))], [1.0, 0.1])
+    ensemble.bind(tiny.causal_lm())
+    assert not ensemble.differentiable
+    plain = tiny.outcome()
+    plain.bind(tiny.causal_lm())
+    lengths = [1, 6]
+    expected = [v + 0.1 * n for v, n in zip(plain.score(responses(), Runner()), lengths, strict=True)]
+    assert ensemble.score(responses(), Runner()) == pytest.approx(expected)
+    with pytest.raises(ConfigError, match="not differentiable"):
+        ensemble.relaxed([RelaxedResponse(responses()[0], 0)], Runner())
+
+
+def test_members_forbid_what_any_of_them_lacks() -> None:
+    lm = tiny.causal_lm()
+    EnsembleReward(
+        [tiny.outcome("llama", tokenizer(missing=(t,)), arguments={"minimum_coverage": 0.9}) for t in "45"]
+    ).bind(lm)
+    assert lm.head.blocked is not None
+    assert [tiny.TOKENS[i] for i in lm.head.blocked.nonzero()[:, 0]] == ["4", "5"]
+
+
+def test_wrong_settings() -> None:
+    with pytest.raises(ConfigError, match="at least one member"):
+        EnsembleReward([])
+    with pytest.raises(ConfigError, match="needs as many weights"):
+        EnsembleReward([tiny.outcome()], [1.0, 2.0])

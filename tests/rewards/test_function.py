@@ -1,0 +1,95 @@
+"""Python functions as rewards."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from nabla.costs import CostMeter
+from nabla.engine import Engine
+from nabla.errors import ConfigError, NumericalError
+from nabla.models.runner import Account, Runner
+from nabla.objectives.weighted_sum import WeightedSum
+from nabla.rewards.base import RelaxedResponse, Response
+from nabla.rewards.function import FunctionReward
+from nabla.types import Prompt, Sampling
+from tests import tiny
+from tests.tiny import END, ids, tokenizer
+
+
+def response(text: str, prompt: Prompt | None = None) -> Response:
+    account = Account("p", CostMeter(), "reward")
+    return Response(prompt or Prompt.of("1+2="), ids(tokenizer(), text), account)
+
+
+def bound(function: Any) -> FunctionReward:
+    reward = FunctionReward(function)
+    reward.bind(tiny.causal_lm())
+    return reward
+
+
+def test_it_gets_the_question_and_the_decoded_answer() -> None:
+    heard = []
+
+    def length(prompt: str, answer: str) -> int:
+        heard.append((prompt, answer))
+        return len(answer)
+
+    reward = bound(length)
+    prompt = Prompt.of("1+1=", system="use +")
+    assert reward.score([response("3; 4" + END, prompt), response(END)], Runner()) == [4.0, 0.0]
+    assert heard == [("1+1=", "3; 4"), ("1+2=", "")]
+
+
+@pytest.mark.parametrize("value", [True, torch.tensor(2.5), "1.5"])
+def test_what_is_a_number(value: Any) -> None:
+    assert bound(lambda p, r: value).score([response("1")], Runner()) == [float(value)]
+
+
+def test_a_function_that_fails() -> None:
+    def broken(prompt: str, answer: str) -> float:
+        raise KeyError("no such thing")
+
+    with pytest.raises(ConfigError, match=r"failed: KeyError\('no such thing'\)") as caught:
+        bound(broken).score([response("1")], Runner())
+    assert "broken" in str(caught.value)
+    assert isinstance(caught.value.__cause__, KeyError)
+    with pytest.raises(ConfigError, match="failed"):
+        bound(lambda p, r: None).score([response("1")], Runner())
+
+
+def test_no_callable_and_no_binding() -> None:
+    with pytest.raises((ConfigError, TypeError), match=r"callable|Callable"):  # or the type checker
+        FunctionReward(3)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="not bound"):
+        FunctionReward(lambda p, r: 1.0).score([response("1")], Runner())
+
+
+def test_it_has_no_gradient() -> None:
+    reward = bound(lambda p, r: 1.0)
+    assert not reward.differentiable
+    assert reward.channels() == ()
+    with pytest.raises(ConfigError, match="FunctionReward is not differentiable"):
+        reward.relaxed([RelaxedResponse(response("1"), 0)], Runner())
+    engine = Engine(tiny.causal_lm(), FunctionReward(lambda p, r: 1.0))
+    prompt = Prompt.of("1+2=")
+
+    async def method(session: Any) -> Any:
+        (trajectory,) = await session.rollout(Sampling(max_new_tokens=3))
+        return await session.gradient(trajectory, WeightedSum({"reward": 1.0}))
+
+    with pytest.raises(ConfigError, match="differentiable"):
+        tiny.drive(engine, prompt, method)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_no_numbers_are_errors(value: float) -> None:
+    engine = Engine(tiny.causal_lm(), FunctionReward(lambda p, r: value))
+
+    async def method(session: Any) -> Any:
+        return await session.score(await session.rollout(Sampling(max_new_tokens=3)))
+
+    with pytest.raises(NumericalError, match="NaN or infinite"):
+        tiny.drive(engine, Prompt.of("1+2="), method)

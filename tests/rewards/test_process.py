@@ -1,0 +1,139 @@
+"""Process rewards: scores per token or step, aggregated."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from nabla.costs import CostMeter
+from nabla.engine import Engine
+from nabla.errors import ConfigError
+from nabla.models.runner import Account, Runner
+from nabla.rewards.base import RelaxedResponse, Response
+from nabla.rewards.process import ProcessReward
+from nabla.types import Prompt
+from tests import tiny
+from tests.tiny import CHATML, END, NO_END, OTHER_END, ids, tokenizer
+
+HOW = {"sum": sum, "mean": lambda v: sum(v) / len(v), "min": min, "last": lambda v: v[-1]}
+TEXTS = ("3", "1+2;\n3; 4+", "sum 3;1" + END, ";", "111;1111111;111111111111;" + END)
+
+
+def bound(arch: str = "qwen2", tok: Any = None, *, labels: int = 1, **arguments: Any) -> ProcessReward:
+    reward = tiny.process(arch, tok, labels=labels, arguments=arguments)
+    reward.bind(tiny.causal_lm("qwen2"))
+    return reward
+
+
+def response(text: str, problem: str = "p", prompt: str = "1+2=") -> Response:
+    return Response(Prompt.of(prompt), ids(tokenizer(), text), Account(problem, CostMeter(), "reward"))
+
+
+def scores(reward: ProcessReward, text: str, label: int = 0) -> tuple[list[float], Tensor, int]:
+    """transformers' scores of every token of the rendered conversation, its ids, and the answer's begin."""
+    tok = reward.tokenizer
+    question = [{"role": "user", "content": "1+2="}]
+    before = ids(tok, tok.apply_chat_template(question, tokenize=False, add_generation_prompt=True))
+    answer = [{"role": "assistant", "content": text.removesuffix(END)}]
+    whole = ids(tok, tok.apply_chat_template(question + answer, tokenize=False))
+    with torch.no_grad():
+        return reward.model(input_ids=whole[None]).logits[0, :, label].tolist(), whole, len(before)
+
+
+def expected(
+    reward: ProcessReward, text: str, how: str, separators: tuple[str, ...], label: int = 0
+) -> float:
+    """The rule in words: a step ends at a separator and at the last token that the answer has."""
+    values, _, begin = scores(reward, text, label)
+    characters = list(text.removesuffix(END))
+    if text.endswith(END) and reward.tokenizer.chat_template == CHATML:
+        characters.append(END)
+    if not characters:
+        return values[begin - 1]
+    at = [i for i, c in enumerate(characters) if not separators or c in separators]
+    if not at or at[-1] != len(characters) - 1:
+        at.append(len(characters) - 1)
+    return HOW[how]([values[begin + i] for i in at])
+
+
+@pytest.mark.parametrize("separators", [(), (";",), (";", "\n"), ("y",)], ids=repr)
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("arch", ["qwen2", "gemma2", "gpt-neox", "gpt2"])
+def test_aggregations(arch: str, how: str, separators: tuple[str, ...]) -> None:
+    reward = bound(arch, aggregation=how, step_separators=separators)
+    found = reward.score([response(t, str(i)) for i, t in enumerate(TEXTS)], Runner())
+    assert found == pytest.approx(
+        [expected(reward, t, how, separators) for t in TEXTS], rel=1e-5 if arch == "gemma2" else 1e-9
+    )
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("template", [CHATML, OTHER_END, NO_END], ids=["same end", "other end", "no end"])
+@pytest.mark.parametrize("reuse_prefix", [True, False])
+def test_templates(template: str, how: str, reuse_prefix: bool) -> None:
+    tok = tokenizer(template=template, permute=5)
+    reward = bound("llama", tok, aggregation=how, step_separators=(";",), reuse_prefix=reuse_prefix)
+    for text in (*TEXTS, END):
+        (found,) = reward.score([response(text)], Runner())
+        assert found == pytest.approx(expected(reward, text, how, (";",)), rel=1e-9)
+
+
+def test_labels() -> None:
+    for label in range(3):
+        reward = bound("llama", labels=3, label=label, aggregation="sum")
+        (found,) = reward.score([response("1+2")], Runner())
+        assert found == pytest.approx(expected(reward, "1+2", "sum", (), label))
+
+
+def test_an_empty_answer_has_the_score_of_the_question() -> None:
+    for template in (OTHER_END, NO_END):
+        reward = bound("llama", tokenizer(template=template))
+        values, _, begin = scores(reward, END)
+        (found,) = reward.score([response(END)], Runner())
+        assert found == pytest.approx(values[begin - 1])
+        (relaxed,) = reward.relaxed([RelaxedResponse(response(END), 0)], Runner())
+        assert float(relaxed.value.detach()) == pytest.approx(values[begin - 1])
+
+
+@pytest.mark.parametrize("template", [CHATML, OTHER_END, NO_END])
+def test_cached_prefixes_change_nothing(template: str) -> None:
+    tok = tokenizer(template=template)
+    texts = ("1+2=3; sum 3", "1+2=3; sum 3" + END, "1+2=3; sum 4", END, "1+2=3; sum 3")
+    reward = bound("mistral", tok, aggregation="sum")
+    other = bound("mistral", tok, aggregation="sum", reuse_prefix=False)
+    runner = Runner()
+    wanted = other.score([response(t) for t in texts], Runner())
+    assert [reward.score([response(t)], runner)[0] for t in texts] == pytest.approx(wanted)
+    assert reward.score([response(t) for t in texts], runner) == pytest.approx(wanted)
+    for text, value in zip(texts, wanted, strict=True):
+        for start in range(len(ids(tok, text))):
+            (relaxed,) = reward.relaxed([RelaxedResponse(response(text), start)], runner)
+            assert float(relaxed.value.detach()) == pytest.approx(value)
+
+
+def test_an_end_in_the_middle_that_the_reward_model_lacks() -> None:
+    """A refinement may stand at such a text; it reads as an empty embedding."""
+    tok = tokenizer((*tiny.TOKENS, "<eot>"))
+    lm = tiny.causal_lm("qwen2", tok, eos=("<eot>",))
+    reward = tiny.process("llama", tokenizer(), arguments={"step_separators": (";",), "aggregation": "sum"})
+    prompt = Prompt.of("1+2=")
+    trajectory = tiny.trajectory(lm, prompt, ids(tok, "1;2+3"))
+    text = trajectory.tokens.clone()
+    text[3] = len(tiny.TOKENS)
+    from nabla.dto import DTO
+
+    engine = Engine(lm, reward)
+
+    async def method(session: Any) -> Any:
+        return await session.gradient(trajectory, DTO().objective, tokens=text)
+
+    gradient = tiny.drive(engine, prompt, method)
+    assert torch.isfinite(gradient.terms["reward"].channels[1]).all()
+
+
+def test_wrong_settings() -> None:
+    with pytest.raises((ConfigError, TypeError), match="aggregation"):  # or the tests' type checker
+        tiny.process(arguments={"aggregation": "median"})
