@@ -187,7 +187,7 @@ class DTO:
 
         with torch.no_grad():
             refined = self.parameterization.logits(parameter, reference).detach()
-        if bool(torch.isnan(refined).any()) or not math.isfinite(first.gradient_norm if first else 0):
+        if not bool((refined < math.inf).all()) or not math.isfinite(first.gradient_norm if first else 0):
             raise NumericalError(
                 "Refinement gave NaN logits",
                 got=f"position {position}",
@@ -303,9 +303,7 @@ def _text(trajectory: Trajectory, reference: Reference, rows: Tensor) -> Tensor:
     index = rows.argmax(-1)
     tokens = trajectory.tokens.clone()
     own = (
-        index
-        if reference.candidates is None
-        else reference.candidates.gather(-1, index.unsqueeze(-1))[:, 0]
+        index if reference.candidates is None else reference.candidates.gather(-1, index.unsqueeze(-1))[:, 0]
     )
     tokens[reference.positions] = own.to(tokens)
     return tokens

@@ -177,8 +177,7 @@ class Session:
         ]
         found: list[Continuation] = await _Wait(requests)
         trajectories = [
-            self._trajectory(part, request.opening)
-            for part, request in zip(found, requests, strict=True)
+            self._trajectory(part, request.opening) for part, request in zip(found, requests, strict=True)
         ]
         for trajectory in trajectories:
             self.events.on_rollout(self.prompt, trajectory)
@@ -261,8 +260,7 @@ class Session:
         todo = [i for i, t in enumerate(trajectories) if t.reward is None]
         account = self._account("reward")
         requests = [
-            ScoreRequest(account, Response(self.prompt, trajectories[i].tokens, account))
-            for i in todo
+            ScoreRequest(account, Response(self.prompt, trajectories[i].tokens, account)) for i in todo
         ]
         values: list[float] = await _Wait(requests) if requests else []
         scored = list(trajectories)
@@ -390,9 +388,7 @@ class Session:
         return padded[0], padded[1]
 
     @torch.no_grad()
-    def reference(
-        self, trajectory: Trajectory, positions: slice, support: int | None = None
-    ) -> Reference:
+    def reference(self, trajectory: Trajectory, positions: slice, support: int | None = None) -> Reference:
         """Initial logits of rows, from the states the rollout kept: no pass through the model.
 
         Args:
@@ -446,9 +442,7 @@ class Session:
 
 def trajectory_terms(objective: Objective) -> tuple[Term, ...]:
     """The objective's terms that need the models and can have a weight other than zero."""
-    return tuple(
-        t for t in objective.terms() if isinstance(t.objective, TrajectoryObjective) and t.active
-    )
+    return tuple(t for t in objective.terms() if isinstance(t.objective, TrajectoryObjective) and t.active)
 
 
 def _joined(head: Trajectory, tail: Trajectory) -> Trajectory:
@@ -492,6 +486,7 @@ class Engine:
             if value < 1:
                 raise ConfigError(f"{name} must be at least 1", got=value)
         self.lm, self.reward = lm, reward
+        lm.head.blocked = None  # of an earlier engine's reward
         if reward is not None:
             reward.bind(lm)
         self.rollout = rollouts.build(rollout)
@@ -598,9 +593,7 @@ class Engine:
     # -- handlers ----------------------------------------------------------------------------------
 
     def _run_rollouts(self, requests: Sequence[RolloutRequest]) -> list[Any]:
-        return list(
-            self.rollout.generate(self.lm, [request.opening for request in requests], self.runner)
-        )
+        return list(self.rollout.generate(self.lm, [request.opening for request in requests], self.runner))
 
     def _run_scores(self, requests: Sequence[ScoreRequest]) -> list[Any]:
         if self.reward is None:
@@ -628,7 +621,6 @@ class Engine:
             part = requests[i : i + size]
             found += self.gradients.compute(part[0].terms, [request.task for request in part])
         return found
-
 
     def _run_values(self, requests: Sequence[ValueRequest]) -> list[Any]:
         found: list[Any] = []

@@ -14,6 +14,7 @@ from nabla.methods.base import Method, methods
 from nabla.objectives.base import objectives
 from nabla.rewards.function import FunctionReward
 from nabla.types import Prompt, Sampling, Solution
+from tests import tiny
 
 SAMPLING = Sampling(temperature=0.7, max_new_tokens=48)
 
@@ -263,3 +264,12 @@ def test_an_empty_prompt_and_one_beyond_the_context_fail_alone(latin_lm, latin_p
     outcomes = run(Engine(latin_lm), methods.build("greedy"), [long, latin_prompts[0]])
     assert "context" in str(outcomes["long"])
     assert not isinstance(outcomes[latin_prompts[0].id], NablaError)
+
+
+def test_a_second_engine_forgets_what_the_first_ones_reward_forbade():
+    tok = tiny.tokenizer()
+    lm = tiny.causal_lm(tok=tok)
+    Engine(lm, tiny.outcome(tok=tiny.tokenizer(missing=["y"]), arguments={"minimum_coverage": 0.5}))
+    assert lm.head.blocked is not None
+    Engine(lm, tiny.outcome(tok=tok))
+    assert lm.head.blocked is None

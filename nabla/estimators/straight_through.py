@@ -30,6 +30,7 @@ class StraightThrough(Estimator):
         anchor: AnchorPoint | None,
     ) -> Float[Tensor, "*batch k"]:
         soft = (logits / self.temperature(step)).softmax(-1)
+        # The parentheses matter: the difference is exactly 0, so that equal rows compare equal.
         return hard_rows(logits, anchor) + (soft - soft.detach())
 
     def surrogate(

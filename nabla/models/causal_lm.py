@@ -131,9 +131,7 @@ class CausalLM:
         ids = torch.arange(self.head.usable)[: min(9, self.head.usable)].flip(0)
         expected = self.model(input_ids=ids[None].to(self.body.device)).logits[0, :, : self.head.usable]
         (output,) = self.body.run([Chunk(EMPTY, self.body.embed(ids))])
-        check_close(
-            self.head.logits(output.hidden), expected, "its logits", type(self.model).__name__
-        )
+        check_close(self.head.logits(output.hidden), expected, "its logits", type(self.model).__name__)
         verify_prefix_reuse(self.body, ids)
 
 
@@ -175,8 +173,9 @@ def verify_prefix_reuse(body: Body, ids: Int[Tensor, " n"]) -> None:
     except Exception as error:  # caches of other kinds fail in many ways
         reason = str(error)
     body.reuse_prefix = False
-    log.warning("%s: prefixes will be run in full, caching does not work here: %s",
-                type(body.module).__name__, reason)
+    log.warning(
+        "%s: prefixes will be run in full, caching does not work here: %s", type(body.module).__name__, reason
+    )
 
 
 def require_lm(value: Any) -> CausalLM:

@@ -32,6 +32,10 @@ class ChatFormat:
     def __init__(self, tokenizer: Any, template: str | None = None) -> None:
         self.tokenizer = tokenizer
         self.template = template
+        # A base model's text begins as its tokenizer begins one (templates write this themselves).
+        first = tokenizer("a")["input_ids"][:1]
+        begins = tokenizer.bos_token_id is not None and first == [tokenizer.bos_token_id]
+        self._begin = tokenizer.bos_token if begins else ""
         if template is None and not getattr(tokenizer, "chat_template", None):
             raise ModelError(
                 "The tokenizer has no chat template",
@@ -41,7 +45,8 @@ class ChatFormat:
 
     def _render(self, messages: Sequence[Message], *, generate: bool) -> str:
         if self.template == PLAIN:
-            return "\n".join(m.content for m in messages) + ("\n" if generate else "")
+            text = "\n".join(m.content for m in messages) + ("\n" if generate else "")
+            return self._begin + text
         turns = [{"role": m.role, "content": m.content} for m in messages]
         try:
             text: str = self.tokenizer.apply_chat_template(
@@ -69,9 +74,7 @@ class ChatFormat:
             raise PromptError("The prompt has no tokens", got=[m.content for m in messages])
         return ids
 
-    def around(
-        self, messages: Sequence[Message]
-    ) -> tuple[Int[Tensor, " before"], Int[Tensor, " after"]]:
+    def around(self, messages: Sequence[Message]) -> tuple[Int[Tensor, " before"], Int[Tensor, " after"]]:
         """Ids before and after the assistant's answer in a finished conversation, as a reward model
         reads it; what the template puts around the last turn (an empty think block, an end-of-turn
         token) is in them."""

@@ -177,9 +177,7 @@ class EmbeddingTable:
         index: this model's id for each of them, -1 where it has none; None if the ids are the same.
     """
 
-    def __init__(
-        self, module: nn.Module, usable: int, index: Int[Tensor, " usable"] | None = None
-    ) -> None:
+    def __init__(self, module: nn.Module, usable: int, index: Int[Tensor, " usable"] | None = None) -> None:
         self.module = module
         weight = next(module.parameters())
         self._parameter = weight
@@ -246,13 +244,9 @@ class EmbeddingTable:
         out = parts[0] if len(parts) == 1 else torch.cat(parts, -1)
         return out.to(work_dtype(self.dtype))
 
-    def transposed(
-        self, weights: Float[Tensor, "n usable"]
-    ) -> Float[Tensor, "n hidden"]:
+    def transposed(self, weights: Float[Tensor, "n usable"]) -> Float[Tensor, "n hidden"]:
         """``E^T w`` for weights over all ids."""
-        total = torch.zeros(
-            len(weights), self.hidden_size, dtype=weights.dtype, device=self.device
-        )
+        total = torch.zeros(len(weights), self.hidden_size, dtype=weights.dtype, device=self.device)
         for part, rows in self._slices():
             total += weights[:, part].to(self.device) @ rows.to(weights.dtype)
         return total

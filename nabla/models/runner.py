@@ -147,8 +147,7 @@ class Runner:
         if not body.reuse_prefix:
             return [Prefix(row, None) for row in tokens]
         found = [
-            self.store.get(account.problem, body, row)
-            for row, account in zip(tokens, accounts, strict=True)
+            self.store.get(account.problem, body, row) for row, account in zip(tokens, accounts, strict=True)
         ]
         todo = [i for i, prefix in enumerate(found) if len(prefix) < len(tokens[i])]
         if todo:
@@ -168,5 +167,3 @@ class Runner:
             prefix = self.store.get(account.problem, body, row[:-1]) if body.reuse_prefix else EMPTY
             chunks.append(Chunk(prefix, body.embed(row[len(prefix) :])))
         return chunks
-
-

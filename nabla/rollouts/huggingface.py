@@ -128,9 +128,7 @@ class _Batch:
         self.lm, self.openings, self.runner = lm, openings, runner
         self.accounts = [o.account for o in openings]
         self.context = [torch.cat([o.prompt, o.response]) for o in openings]
-        self.limits = [
-            lm.room(len(o.prompt), o.sampling.max_new_tokens) - len(o.response) for o in openings
-        ]
+        self.limits = [lm.room(len(o.prompt), o.sampling.max_new_tokens) - len(o.response) for o in openings]
         self.keys = torch.tensor([o.key for o in openings], device=lm.head.device)
         self.first = torch.tensor([len(o.response) for o in openings], device=lm.head.device)
         self.tokens: list[list[int]] = [[] for _ in openings]
@@ -201,8 +199,7 @@ class _Batch:
         deepest = max(k.length for k in keys)
         pad = [deepest - k.length for k in keys]
         layers = [
-            _GrowingLayer(*stacked, room=min(max(self.limits), 256))
-            for stacked in left_padded(keys, deepest)
+            _GrowingLayer(*stacked, room=min(max(self.limits), 256)) for stacked in left_padded(keys, deepest)
         ]
         cache = Cache(layers=layers)
         offset = torch.tensor(pad, device=body.device)
@@ -227,12 +224,13 @@ class _Batch:
                 length += 1
                 hidden = body.step(chosen, mask[:, :length], length - 1 - offset, cache)
 
-    def _store(
-        self, row: int, layers: list[_GrowingLayer], at: int, first: int, last: int
-    ) -> None:
-        """Hands a finished row's keys and values to the prefix store: proposals start from them."""
+    def _store(self, row: int, layers: list[_GrowingLayer], at: int, first: int, last: int) -> None:
+        """Hands a finished row's keys and values to the prefix store: proposals start from them.
+
+        Copies, not views: a view would keep the whole batch's buffers alive.
+        """
         keys = KeyValues(
-            tuple((x.keys[at, :, first:last], x.values[at, :, first:last]) for x in layers)
+            tuple((x.keys[at, :, first:last].clone(), x.values[at, :, first:last].clone()) for x in layers)
         )
         tokens = torch.cat([self.context[row], torch.tensor(self.tokens[row], dtype=torch.long)])
         self.runner.store.put(self.accounts[row].problem, self.lm.body, tokens, keys)
@@ -272,9 +270,6 @@ class _Batch:
                 )
                 continue
             results.append(
-                Continuation(
-                    torch.tensor(tokens), self.finished[i], hidden, log_probs, entropy, top1
-                )
+                Continuation(torch.tensor(tokens), self.finished[i], hidden, log_probs, entropy, top1)
             )
         return results
-

@@ -152,7 +152,7 @@ def test_gapped_moves_the_sample_on_top_by_the_gap(z, seed, gap):
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-10)
 
 
-@pytest.mark.parametrize("gap", [-1.0, float("inf"), "wide"])
+@pytest.mark.parametrize("gap", [-1.0, float("inf"), float("nan")])
 def test_gapped_checks_its_gap(gap):
     with pytest.raises(ConfigError, match="gap"):
         GappedStraightThrough(gap=gap)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import processors
 
 from nabla.errors import ModelError, PromptError
 from nabla.models.chat import PLAIN, ChatFormat
@@ -121,3 +122,14 @@ def test_roles_that_the_template_refuses() -> None:
 def test_a_prompt_without_tokens() -> None:
     with pytest.raises(PromptError, match="no tokens"):
         ChatFormat(tokenizer(), "{{ '' }}").prompt(USER)
+
+
+def test_plain_text_begins_as_the_tokenizer_begins_a_text():
+    tok = tiny.tokenizer()
+    plain = ChatFormat(tok, "plain").prompt((Message("user", "12"),))
+    tok.bos_token = tiny.START
+    tok.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{tiny.START} $A", special_tokens=[(tiny.START, tok.get_vocab()[tiny.START])]
+    )
+    begun = ChatFormat(tok, "plain").prompt((Message("user", "12"),))
+    assert begun.tolist() == [tok.get_vocab()[tiny.START], *plain.tolist()]
