@@ -227,7 +227,7 @@ class DTO:
             draws = relaxed.reshape(self.estimator.draws, *reference.logits.shape)
             texts = [_text(trajectory, reference, draw) for draw in draws]
             found = await session.values(trajectory, self.objective, texts)
-            numbers = {name: torch.tensor(row).to(relaxed) for name, row in found.items()}
+            numbers = {name: relaxed.new_tensor(row) for name, row in found.items()}
             return _Cached(relaxed, {name: float(row.mean()) for name, row in numbers.items()}, numbers)
         if self.estimator.hard:
             tokens = _text(trajectory, reference, relaxed)

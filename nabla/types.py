@@ -42,7 +42,9 @@ class Prompt:
     def __post_init__(self) -> None:
         if not self.messages or not self.messages[-1].content.strip():
             raise PromptError(
-                "The prompt is empty", got=[m.content for m in self.messages], fix="Pass a prompt with at least one character."
+                "The prompt is empty",
+                got=[m.content for m in self.messages],
+                fix="Pass a prompt with at least one character.",
             )
         if self.messages[-1].role == "assistant":
             raise PromptError(

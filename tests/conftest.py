@@ -12,9 +12,9 @@ import tests.typecheck  # noqa: F401  (the hook looks the checker up by name)
 
 install_import_hook("nabla", "tests.typecheck.check")  # before anything imports nabla
 
-import pytest
-import torch
-from hypothesis import HealthCheck, settings
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
 
 settings.register_profile(
     "nabla", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]

@@ -104,7 +104,8 @@ def test_two_processes_give_the_results_of_one(tmp_path, latin_lm, latin_rm, lat
             """
         )
     )
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=200, check=True)
+    command = [sys.executable, str(script)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=True)
     one = TestTimeLoop(
         {"name": "nabla-reasoner", "sampling": {"max_new_tokens": 48}},
         latin_lm, latin_rm, accelerator="cpu",

@@ -45,8 +45,8 @@ class ChatFormat:
 
     def _render(self, messages: Sequence[Message], *, generate: bool) -> str:
         if self.template == PLAIN:
-            text = "\n".join(m.content for m in messages) + ("\n" if generate else "")
-            return self._begin + text
+            joined = "\n".join(m.content for m in messages)
+            return self._begin + joined + ("\n" if generate else "")
         turns = [{"role": m.role, "content": m.content} for m in messages]
         try:
             text: str = self.tokenizer.apply_chat_template(

@@ -1,1 +1,109 @@
-"""What tests need and users may need too: models small enough to enumerate, built in milliseconds."""
+"""Contracts that users run on their own components, and what tests need: strategies and tiny models.
+
+In the manner of scikit-learn's ``check_estimator``::
+
+    from nabla.testing import check_estimator
+    check_estimator(MyEstimator())              # raises ContractError: component, law, shrunk example
+
+or under pytest, one test per law::
+
+    @parametrize_with_checks([MyEstimator(), MySelector()])
+    def test_contract(component, check):
+        check(component)
+
+    class TestMine(EstimatorContract):
+        make = MyEstimator
+
+The checks need hypothesis (``pip install 'nabla-reasoner[testing]'``); the tiny models do not.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from nabla.testing.errors import ContractError
+
+if TYPE_CHECKING:
+    from nabla.testing.acceptance import check_acceptance
+    from nabla.testing.anchors import check_anchor
+    from nabla.testing.contracts import (
+        AcceptanceContract,
+        AnchorContract,
+        EstimatorContract,
+        ObjectiveContract,
+        ProposalContract,
+        RewardContract,
+        ScheduleContract,
+        SelectorContract,
+        laws_of,
+        parametrize_with_checks,
+        replay,
+    )
+    from nabla.testing.estimators import check_estimator
+    from nabla.testing.objectives import check_objective
+    from nabla.testing.proposals import check_proposal
+    from nabla.testing.rewards import check_reward
+    from nabla.testing.schedules import check_schedule
+    from nabla.testing.selectors import check_selector
+    from nabla.testing.tiny import TinyLM, TinyProcessReward, TinyReward, char_tokenizer
+
+_HOMES = {
+    "acceptance": ("check_acceptance",),
+    "anchors": ("check_anchor",),
+    "contracts": (
+        "AcceptanceContract",
+        "AnchorContract",
+        "EstimatorContract",
+        "ObjectiveContract",
+        "ProposalContract",
+        "RewardContract",
+        "ScheduleContract",
+        "SelectorContract",
+        "laws_of",
+        "parametrize_with_checks",
+        "replay",
+    ),
+    "estimators": ("check_estimator",),
+    "objectives": ("check_objective",),
+    "proposals": ("check_proposal",),
+    "rewards": ("check_reward",),
+    "schedules": ("check_schedule",),
+    "selectors": ("check_selector",),
+    "tiny": ("TinyLM", "TinyProcessReward", "TinyReward", "char_tokenizer"),
+}
+
+__all__ = [
+    "AcceptanceContract",
+    "AnchorContract",
+    "ContractError",
+    "EstimatorContract",
+    "ObjectiveContract",
+    "ProposalContract",
+    "RewardContract",
+    "ScheduleContract",
+    "SelectorContract",
+    "TinyLM",
+    "TinyProcessReward",
+    "TinyReward",
+    "char_tokenizer",
+    "check_acceptance",
+    "check_anchor",
+    "check_estimator",
+    "check_objective",
+    "check_proposal",
+    "check_reward",
+    "check_schedule",
+    "check_selector",
+    "laws_of",
+    "parametrize_with_checks",
+    "replay",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports what is asked for: the tiny models come without hypothesis, the strategies without models."""
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"nabla.testing.{home}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""Deterministic tiny models: a real transformers architecture (Qwen2), random weights, built in milliseconds.
+"""Deterministic tiny models: real transformers architectures, random weights, built in milliseconds.
 
 Float64 by default, 2 layers, hidden size 16. The weights are large (standard deviation 0.4), so that
 gradients and differences of rewards are far from zero. Everything follows from the arguments alone.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import MethodType
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import transformers as hf
@@ -18,8 +18,10 @@ from tokenizers.models import WordLevel
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from nabla.errors import ConfigError
 from nabla.models.causal_lm import CausalLM
 from nabla.rewards.outcome import OutcomeReward
+from nabla.rewards.process import ProcessReward
 from nabla.types import Prompt, Sampling, Trajectory
 
 PAD, START, END, UNKNOWN = "<|pad|>", "<|im_start|>", "<|im_end|>", "<|unk|>"
@@ -41,16 +43,29 @@ _SMALL = {
     "initializer_range": 0.4,
     "tie_word_embeddings": True,
 }
+_NEOX = {k: v for k, v in _SMALL.items() if k not in ("num_key_value_heads", "head_dim")}
+
+#: Name → (transformers' prefix, settings of its configuration).
+ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
+    "qwen2": ("Qwen2", _SMALL),
+    "qwen3": ("Qwen3", {**_SMALL, "tie_word_embeddings": False}),
+    "llama": ("Llama", {**_SMALL, "tie_word_embeddings": False}),
+    "llama-tied": ("Llama", _SMALL),
+    "gpt-neox": ("GPTNeoX", {**_NEOX, "tie_word_embeddings": False}),
+}
 
 
 def char_tokenizer(
-    characters: str = "abc", *, special: Sequence[str] = (PAD, START, END), template: str | None = TEMPLATE
+    characters: str = "ab",
+    *,
+    special: Sequence[str] = (PAD, START, END, UNKNOWN),
+    template: str | None = TEMPLATE,
 ) -> Any:
     """A transformers tokenizer with one token per character.
 
     Args:
         characters: the vocabulary behind the special tokens, in the order of its ids.
-        special: special tokens, first in the vocabulary; ``<|pad|>`` pads and ``<|im_end|>`` ends.
+        special: special tokens, first in the vocabulary: padding, start and end of a turn, unknown.
         template: chat template.
     """
     tokens = [*special, *dict.fromkeys(characters)]
@@ -71,40 +86,91 @@ def char_tokenizer(
 def tiny_lm(
     tokenizer: Any = None,
     *,
+    architecture: str = "qwen2",
     seed: int = 0,
     dtype: torch.dtype = torch.float64,
     reuse_prefix: bool = True,
     **changes: Any,
 ) -> CausalLM:
-    """A language model with random weights; ``changes`` go to its ``Qwen2Config``."""
+    """A language model with random weights; ``changes`` go to its configuration.
+
+    Args:
+        tokenizer: :func:`char_tokenizer`'s by default.
+        architecture: one of :data:`ARCHITECTURES`.
+        seed: of the weights.
+        dtype: of the weights.
+        reuse_prefix: see :class:`~nabla.models.causal_lm.CausalLM`.
+    """
     tokenizer = char_tokenizer() if tokenizer is None else tokenizer
     vocabulary = tokenizer.get_vocab()
     settings = {"eos_token_id": vocabulary[END], "pad_token_id": vocabulary[PAD], **changes}
-    model = _build(hf.Qwen2ForCausalLM, len(vocabulary), seed, dtype, settings)
+    model = _build(architecture, "ForCausalLM", len(vocabulary), seed, dtype, settings)
     return CausalLM(model, tokenizer, reuse_prefix=reuse_prefix)
 
 
 def tiny_reward(
     tokenizer: Any = None,
     *,
+    architecture: str = "qwen2",
     seed: int = 7,
     dtype: torch.dtype = torch.float64,
     reuse_prefix: bool = True,
     **changes: Any,
 ) -> OutcomeReward:
-    """An outcome reward model with random weights; ``changes`` go to its ``Qwen2Config``."""
+    """An outcome reward model with random weights; the arguments are :func:`tiny_lm`'s."""
     tokenizer = char_tokenizer() if tokenizer is None else tokenizer
-    vocabulary = tokenizer.get_vocab()
-    settings = {"pad_token_id": vocabulary[PAD], "num_labels": 1, **changes}
-    model = _build(hf.Qwen2ForSequenceClassification, len(vocabulary), seed, dtype, settings)
+    settings = {"pad_token_id": tokenizer.get_vocab()[PAD], "num_labels": 1, **changes}
+    size = len(tokenizer.get_vocab())
+    model = _build(architecture, "ForSequenceClassification", size, seed, dtype, settings)
     return OutcomeReward(model, tokenizer, reuse_prefix=reuse_prefix)
 
 
-def _build(cls: Any, vocabulary: int, seed: int, dtype: torch.dtype, settings: dict[str, Any]) -> Any:
-    config = hf.Qwen2Config(**{"vocab_size": vocabulary, "bos_token_id": None, **_SMALL, **settings})
+def tiny_process_reward(
+    tokenizer: Any = None,
+    *,
+    architecture: str = "qwen2",
+    seed: int = 8,
+    dtype: torch.dtype = torch.float64,
+    reuse_prefix: bool = True,
+    aggregation: Literal["sum", "mean", "min", "last"] = "min",
+    step_separators: Sequence[str] = (),
+    label: int = 0,
+    **changes: Any,
+) -> ProcessReward:
+    """A process reward model with random weights; further arguments are
+    :class:`~nabla.rewards.process.ProcessReward`'s and :func:`tiny_lm`'s."""
+    tokenizer = char_tokenizer() if tokenizer is None else tokenizer
+    settings = {"pad_token_id": tokenizer.get_vocab()[PAD], "num_labels": label + 1, **changes}
+    size = len(tokenizer.get_vocab())
+    model = _build(architecture, "ForTokenClassification", size, seed, dtype, settings)
+    return ProcessReward(
+        model,
+        tokenizer,
+        aggregation=aggregation,
+        step_separators=step_separators,
+        label=label,
+        reuse_prefix=reuse_prefix,
+    )
+
+
+TinyLM, TinyReward, TinyProcessReward = tiny_lm, tiny_reward, tiny_process_reward
+
+
+def _build(
+    architecture: str, suffix: str, vocabulary: int, seed: int, dtype: torch.dtype, settings: dict[str, Any]
+) -> Any:
+    if architecture not in ARCHITECTURES:
+        raise ConfigError(
+            "Unknown architecture of a tiny model",
+            got=architecture,
+            fix=f"Known: {', '.join(ARCHITECTURES)}.",
+        )
+    prefix, defaults = ARCHITECTURES[architecture]
+    common = {"vocab_size": vocabulary, "bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
+    config = getattr(hf, f"{prefix}Config")(**{**common, **defaults, **settings})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = cls(config)
+        model = getattr(hf, prefix + suffix)(config)
         for name, weight in model.named_parameters():
             if name.endswith("bias"):  # zero at first: a forgotten bias would go unseen
                 with torch.no_grad():

@@ -45,9 +45,7 @@ def refine(c: Any, dto: DTO, text: str = FINISHED, committed: int = 2) -> Any:
 @pytest.mark.parametrize("name", NEW)
 def test_every_estimator_refines(name, rows):
     c = case("qwen2", RewardSpec("llama", permute=1))
-    dto = construct(
-        DTO, {"estimator": name, "objective": c.objective(**BOTH), "rows": rows, "steps": 3}
-    )
+    dto = construct(DTO, {"estimator": name, "objective": c.objective(**BOTH), "rows": rows, "steps": 3})
     refinement, cost = refine(c, dto)
     assert bool(torch.isfinite(refinement.logits).all())
     assert not torch.equal(refinement.logits, refinement.reference.logits)
@@ -87,7 +85,9 @@ def test_values_are_those_of_the_gradient_and_cost_forward_passes_alone():
         first = session.cost
         again = await session.values(trajectory, objective, [other, trajectory.tokens])
         second = session.cost
-        gradients = [await session.gradient(trajectory, objective, tokens=t) for t in (trajectory.tokens, other)]
+        gradients = [
+            await session.gradient(trajectory, objective, tokens=t) for t in (trajectory.tokens, other)
+        ]
         return found, again, first, second, gradients
 
     found, again, first, second, gradients = c.run(method)

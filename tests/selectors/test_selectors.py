@@ -1,4 +1,4 @@
-"""Laws of every registered selector, and of their compositions."""
+"""Selectors and their compositions; the laws of every one are checked in tests/testing."""
 
 from __future__ import annotations
 
@@ -16,13 +16,6 @@ from nabla.selectors.gradient_norm import GradientNormSelector
 from nabla.selectors.simple import All, RandomSelector
 from tests.strategies import INF, make_trajectory, seeded, trajectories
 
-ARGUMENTS = {
-    "and": {"parts": ["entropy", {"name": "random", "probability": 0.5}]},
-    "or": {"parts": ["confidence", "gradient-norm"]},
-    "not": {"selector": "entropy"},
-}
-EVERY = [selectors.build({"name": name, **ARGUMENTS.get(name, {})}) for name in selectors]
-every = pytest.mark.parametrize("selector", EVERY, ids=selectors.name_of)
 few = settings(max_examples=60)
 
 
@@ -42,40 +35,12 @@ def free(trajectory):
     return mask
 
 
-@every
-@few
-@given(trajectory=trajectories(), seed=st.integers(0, 2**31))
-def test_a_boolean_for_every_position_and_never_a_final_one(selector, trajectory, seed):
-    mask = selector.select(make_view(trajectory, seed))
-    assert mask.dtype == torch.bool
-    assert mask.shape == (len(trajectory),)
-    assert not bool((mask & ~free(trajectory)).any())
-
-
 @given(trajectories())
 def test_trap_a_rollout_started_after_an_accepted_end_of_sequence_token(trajectory):
     """The end of a finished response is never offered for refinement, so nothing is written behind it."""
     mask = All().select(make_view(trajectory))
     assert torch.equal(mask, free(trajectory))
     assert not (trajectory.finished and bool(mask[-1]))
-
-
-@every
-@few
-@given(trajectory=trajectories(), seed=st.integers(0, 2**31))
-def test_reproducible_given_the_generator(selector, trajectory, seed):
-    views = [make_view(trajectory, seed) for _ in range(2)]
-    assert torch.equal(selector.select(views[0]), selector.select(views[1]))
-
-
-@every
-def test_a_selector_says_whether_it_needs_gradients(selector):
-    view = make_view(make_trajectory([1, 2, 3, 4]), norms=False)
-    if selector.needs_gradient:
-        with pytest.raises(ConfigError, match="needs gradient norms"):
-            selector.select(view)
-    else:
-        selector.select(view)
 
 
 # -- thresholds ------------------------------------------------------------------------------------

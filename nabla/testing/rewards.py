@@ -1,0 +1,183 @@
+"""Laws of rewards (SPEC sections 1 and 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from nabla.costs import CostMeter
+from nabla.errors import ConfigError
+from nabla.models.causal_lm import CausalLM
+from nabla.models.runner import Account, Runner
+from nabla.rewards.base import RelaxedResponse, RelaxedReward, Response, Reward, SoftTokens, rewards
+from nabla.testing.inputs import INF, make_logits, seeded
+from nabla.testing.laws import MAX_EXAMPLES, Kit, Violation, require, require_close, untouched_global_noise
+from nabla.testing.optional import st
+from nabla.testing.strategies import seeds, tokens
+from nabla.testing.tiny import END, PAD, char_tokenizer, tiny_lm
+from nabla.types import Prompt
+
+_PROMPT = Prompt.of("ab")
+
+
+@dataclass(frozen=True, eq=False)
+class RewardBench:
+    """A reward bound to a language model."""
+
+    reward: Reward
+    lm: CausalLM
+
+    @classmethod
+    def of(cls, reward: Reward, lm: CausalLM | None = None) -> RewardBench:
+        if lm is None:
+            tokenizer: Any = getattr(reward, "tokenizer", None)
+            known = {} if tokenizer is None else tokenizer.get_vocab()
+            shared = PAD in known and END in known
+            lm = tiny_lm(tokenizer if shared else char_tokenizer("abcd"))
+        reward.bind(lm)
+        return cls(reward, lm)
+
+    def text(self, draws: list[int]) -> Tensor:
+        """Ids of candidates; none of them ends the answer."""
+        usable = [i for i in self.lm.candidates.tolist() if i not in self.lm.eos_ids]
+        special = set(getattr(self.lm.tokenizer, "all_special_ids", ()))
+        usable = [i for i in usable if i not in special] or usable
+        return torch.tensor([usable[d % len(usable)] for d in draws])
+
+    def response(self, draws: list[int]) -> Response:
+        return Response(_PROMPT, self.text(draws), Account("bench", CostMeter(), "reward"))
+
+    def score(self, texts: list[list[int]]) -> list[Any]:
+        found: Any = self.reward.score([self.response(t) for t in texts], Runner())
+        count = len(found) if isinstance(found, list | tuple) else None
+        require(count == len(texts), f"{len(texts)} responses gave {found!r}"[:200])
+        return list(found)
+
+    def relaxed(self, draws: list[int], start: int = 0, y: Tensor | None = None) -> RelaxedReward:
+        soft = None if y is None else SoftTokens(start, None, y)
+        found = self.reward.relaxed([RelaxedResponse(self.response(draws), start, soft)], Runner())
+        require(len(found) == 1, f"one relaxed response gave {len(found)} rewards")
+        return found[0]
+
+    @property
+    def tolerance(self) -> float:
+        """Relative: what the dtype of the reward's tables and the model's allows."""
+        dtypes = [table.gram().dtype for table in self.reward.channels()]
+        return 1e-9 if all(d == torch.float64 for d in dtypes) else 1e-4
+
+
+kit: Kit[Reward] = Kit(rewards, "a reward", "check_reward", prepare=RewardBench.of)
+
+_texts = tokens(20, max_length=6)
+_differentiable: dict[str, Any] = {"applies": lambda reward: reward.differentiable, "examples": 0.3}
+
+
+def check_reward(
+    reward: object,
+    lm: CausalLM | None = None,
+    *,
+    laws: Iterable[str] | None = None,
+    skip: Iterable[str] = (),
+    max_examples: int = MAX_EXAMPLES,
+    seed: int = 0,
+) -> None:
+    """Checks every law of rewards.
+
+    Args:
+        reward: an instance, or a class that needs no arguments; it is bound to the language model.
+        lm: the language model whose tokens it scores; None: a tiny one that writes with the reward's own
+            tokenizer if that is a :func:`~nabla.testing.char_tokenizer`, or else "a", "b", "c" and "d".
+        laws, skip, max_examples, seed: as in :func:`nabla.testing.check_estimator`.
+
+    Raises ContractError at the first law that is broken.
+    """
+    kit.check(
+        reward,
+        laws=laws,
+        skip=skip,
+        max_examples=max_examples,
+        seed=seed,
+        prepare=lambda component: RewardBench.of(component, lm),
+    )
+
+
+def _near(found: float, expected: float, what: str, tolerance: float) -> None:
+    gap = abs(found - expected)
+    require(gap <= tolerance * (1 + abs(expected)), f"{what}: {found!r} instead of {expected!r}")
+
+
+@kit.law(texts=st.lists(_texts, min_size=1, max_size=3))
+def a_score_is_a_finite_number(on: RewardBench, texts: list[list[int]]) -> None:
+    """``score`` gives one finite float per response: NaN and infinity stop a run."""
+    for text, value in zip(texts, on.score(texts), strict=True):
+        require(isinstance(value, float | int), f"the score is {value!r}, a {type(value).__name__}")
+        require(abs(value) < INF, f"the score of {text} is {value}")
+
+
+@kit.law(texts=st.lists(_texts, min_size=1, max_size=3))
+def scores_are_deterministic(on: RewardBench, texts: list[list[int]]) -> None:
+    """Equal responses have equal scores, and torch's global generator is not used (SPEC section 9)."""
+    with untouched_global_noise():
+        first, second = on.score(texts), on.score(texts)
+    require(first == second, f"the same responses scored {first} and then {second}")
+
+
+@kit.law(texts=st.lists(_texts, min_size=2, max_size=4))
+def other_responses_do_not_matter(on: RewardBench, texts: list[list[int]]) -> None:
+    """A score is the same alone, in a batch and in any order of it."""
+    together, backwards = on.score(texts), on.score(texts[::-1])[::-1]
+    for text, value, other in zip(texts, together, backwards, strict=True):
+        (alone,) = on.score([text])
+        _near(value, alone, f"score of {text} in a batch against alone", max(on.tolerance, 1e-6))
+        _near(other, alone, f"score of {text} in reverse order against alone", max(on.tolerance, 1e-6))
+
+
+@kit.law(applies=lambda reward: not reward.differentiable)
+def without_a_gradient_it_says_so(on: RewardBench) -> None:
+    """A reward that is not differentiable raises a ConfigError when its gradient is asked for."""
+    try:
+        on.reward.relaxed([RelaxedResponse(on.response([0, 1]), 0)], Runner())
+    except ConfigError:
+        return
+    except Exception as error:
+        raise Violation(f"relaxed raised {error!r} instead of a ConfigError") from error
+    raise Violation("differentiable is False, but relaxed works")
+
+
+@kit.law(text=_texts, start=st.integers(0, 5), **_differentiable)
+def the_value_at_one_hot_rows_is_the_score(on: RewardBench, text: list[int], start: int) -> None:
+    """A relaxed response is worth its score where no row is relaxed and where the rows are one-hot."""
+    start %= len(text)
+    (score,) = on.score([text])
+    y = one_hot(on.text(text)[start:], on.lm.head.usable).double()
+    for what, rows in (("one-hot rows", y), ("no relaxed row", None)):
+        _near(float(on.relaxed(text, start, rows).value.detach()), score, f"reward at {what}", on.tolerance)
+
+
+@kit.law(text=_texts, start=st.integers(0, 5), seed=seeds, **_differentiable)
+def the_gradient_is_the_slope(on: RewardBench, text: list[int], start: int, seed: int) -> None:
+    """``∂r/∂y``, from the leaves and the embedding tables, against differences in the relaxed rows."""
+    if on.tolerance > 1e-6:
+        return  # differences say nothing in single precision
+    start %= len(text)
+    shape = len(text) - start, on.lm.head.usable
+    y = make_logits("normal", *shape, seed, torch.float64, False).softmax(-1)
+    direction = torch.randn(shape, generator=seeded(seed + 1), dtype=torch.float64)
+    found = on.relaxed(text, start, y)
+    tables = on.reward.channels()
+    require(len(tables) == len(found.leaves), f"{len(tables)} channels and {len(found.leaves)} leaves")
+    gradients = torch.autograd.grad(found.value, found.leaves, allow_unused=True)
+    slope = torch.zeros((), dtype=torch.float64)
+    for table, leaf, gradient in zip(tables, found.leaves, gradients, strict=True):
+        require(len(leaf) == shape[0], f"a leaf has {len(leaf)} rows for {shape[0]} free positions")
+        if gradient is not None:
+            slope = slope + (table.products(gradient, None) * direction).sum()
+    size = 1e-6
+    ahead, behind = (on.relaxed(text, start, y + s * size * direction).value.detach() for s in (1, -1))
+    difference = (ahead - behind).double() / (2 * size)
+    require_close(slope, difference, "slope by the gradient", rtol=1e-5, atol=1e-6)
