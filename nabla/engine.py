@@ -651,6 +651,8 @@ class _Problem:
                 self.requests = self.coroutine.send(values)
         except StopIteration as stop:
             self.result = stop.value
+            if self.result is None:  # would look like a problem that is still alive
+                self.result = ComponentError("The method returned no solution", got=self.prompt.id)
         except NablaError as error:
             self.result = error
         except Exception as error:

@@ -273,3 +273,12 @@ def test_a_second_engine_forgets_what_the_first_ones_reward_forbade():
     assert lm.head.blocked is not None
     Engine(lm, tiny.outcome(tok=tok))
     assert lm.head.blocked is None
+
+
+def test_a_method_that_returns_nothing_is_an_error_and_no_hang(latin_lm, latin_prompts):
+    class Silent(Method):
+        async def solve(self, session):
+            return None
+
+    ((_, outcome),) = Engine(latin_lm).run(Silent().solve, latin_prompts[:1])
+    assert isinstance(outcome, ComponentError)

@@ -36,6 +36,10 @@ def options(line: str) -> list[str]:
         arguments[arguments.index("--problems") + 1] = "1"
     if arguments[0] == "demo":
         return [*arguments, "--problems", "1"]
+    if arguments[0] == "estimators":
+        return [*arguments, "--estimators", "straight-through", "--output", "none"]
+    if arguments[0] == "theory":
+        return [*arguments, "--list"]  # tests/theory runs the checks
     if arguments[0] in ("solve", "compare"):
         if "--output" in arguments:
             at = arguments.index("--output")

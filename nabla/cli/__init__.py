@@ -16,7 +16,9 @@ COMMANDS = {
     "list": "List the slots and their components.",
     "show": "Show a configuration with every default filled in.",
     "compare": "Compare methods on the same held-out problems of a sandbox family.",
+    "estimators": "Measure the gradient estimators' bias, variance and cost against exact gradients.",
     "demo": "Solve a handful of held-out problems with the embedded models.",
+    "theory": "Check the duality of DTO and PPO (Theorem 4.1) numerically.",
 }
 
 #: Exit status of everything that went wrong in a way the user can mend.

@@ -1,0 +1,108 @@
+"""Runs checks, several seeds of each, side by side in processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+
+import torch
+
+from nabla.errors import ConfigError
+from nabla.theory.duality.base import Check, checks
+from nabla.theory.figures import Figure
+from nabla.theory.report import Findings, Report, Verdict
+
+#: In the order of a reader; others that are registered follow.
+ORDER = ("stationarity", "trajectories", "dissipation", "amortised", "text", "gap")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All reports of a run, seeds merged, and the first seed's figures."""
+
+    reports: tuple[Report, ...]
+    figures: tuple[Figure, ...]
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst."""
+        return Verdict.worst([r.verdict for r in self.reports])
+
+
+def names() -> list[str]:
+    """All registered checks."""
+    return [*ORDER, *(name for name in checks if name not in ORDER)]
+
+
+def run_checks(
+    wanted: Sequence[str] = (),
+    *,
+    quick: bool = False,
+    seeds: int = 1,
+    jobs: int = 1,
+    progress: Callable[[Report], None] | None = None,
+) -> Outcome:
+    """Runs checks by name (all by default) under seeds 0, 1, ...
+
+    Args:
+        wanted: registered names.
+        quick: the smaller settings.
+        seeds: how many; with more than one, values are means and their spread is reported.
+        jobs: processes; each uses one thread.
+        progress: called with each finished report (of one seed).
+
+    Raises ConfigError for unknown names or counts below 1, and whatever a check raises.
+    """
+    if seeds < 1 or jobs < 1:
+        raise ConfigError("seeds and jobs must be at least 1", got=(seeds, jobs))
+    chosen = list(dict.fromkeys(wanted)) or names()
+    tasks = [(name, seed) for seed in range(seeds) for name in chosen]
+    for name in chosen:
+        checks[name]  # unknown names fail before anything runs
+    found: dict[tuple[str, int], Findings] = {}
+    if jobs == 1 or len(tasks) == 1:
+        for task in tasks:
+            found[task] = _run(*task, quick)
+            _tell(found[task], progress)
+    else:
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(min(jobs, len(tasks)), mp_context=context) as pool:
+            ordered = sorted(tasks, key=lambda task: _COST.get(task[0], 0), reverse=True)
+            waiting = {pool.submit(_alone, *task, quick): task for task in ordered}
+            for future in as_completed(waiting):
+                found[waiting[future]] = future.result()
+                _tell(found[waiting[future]], progress)
+    reports = []
+    for name in chosen:
+        rows = [found[name, seed].reports for seed in range(seeds)]
+        reports += [Report.merge(same) for same in zip(*rows, strict=True)]
+    figures = [figure for name in chosen for figure in found[name, 0].figures]
+    return Outcome(tuple(reports), tuple(figures))
+
+
+#: Rough shares of the time, so that the longest start first.
+_COST = {"trajectories": 5, "gap": 4, "stationarity": 3, "text": 2, "amortised": 1}
+
+
+def _run(name: str, seed: int, quick: bool) -> Findings:
+    cls: type[Check] = checks[name]
+    return (cls.quick() if quick else cls()).run(seed)
+
+
+def _alone(name: str, seed: int, quick: bool) -> Findings:
+    torch.set_num_threads(1)
+    import logging
+
+    from transformers.utils import logging as hf_logging
+
+    hf_logging.set_verbosity_error()
+    logging.getLogger("nabla").setLevel(logging.ERROR)
+    return _run(name, seed, quick)
+
+
+def _tell(findings: Findings, progress: Callable[[Report], None] | None) -> None:
+    for report in findings.reports:
+        if progress is not None:
+            progress(report)

@@ -1,0 +1,80 @@
+"""``nabla theory``: table, plots, exit status, and checks that others register."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from nabla.cli import main
+from nabla.errors import ConfigError
+from nabla.theory.duality.base import Check, checks
+from nabla.theory.figures import Figure, Line, Panel
+from nabla.theory.report import Findings, Verdict
+from nabla.theory.suite import run_checks
+
+
+@pytest.fixture
+def own() -> Iterator[None]:
+    """A registered check of somebody else, which passes under even seeds."""
+
+    @checks.register("own")
+    @dataclass(frozen=True)
+    class Own(Check):
+        claim = "seeds are even"
+
+        @classmethod
+        def quick(cls) -> Own:
+            return cls()
+
+        def run(self, seed: int) -> Findings:
+            found = self.findings()
+            found.add("parity", float(seed % 2), floor=0.0, tolerance=0.5, unit="1", detail="a detail")
+            found.add("noisy", 0.1, floor=1.0, tolerance=0.5)
+            lines = (Line("a", (1.0, 2.0), (1.0, 4.0), "o-"),)
+            found.figures.append(
+                Figure("own", (Panel("t", "x", "y", lines, True, True), Panel("u", "", "", lines)))
+            )
+            return found
+
+    yield
+    checks._names.pop(checks._classes.pop("own"))
+
+
+def test_table_plots_and_status(own: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["theory", "own", "--quick", "--output", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    assert "parity" in said
+    assert "1 pass, 0 fail, 1 inconclusive" in said
+    assert (tmp_path / "out" / "own.png").stat().st_size > 1000
+    rows = json.loads((tmp_path / "out" / "reports.json").read_text(encoding="utf-8"))
+    assert [(r["name"], r["verdict"]) for r in rows] == [("parity", "pass"), ("noisy", "inconclusive")]
+    assert main(["theory", "own", "--seeds", "2", "--jobs", "1"]) == 1  # seed 1 is odd
+    assert "±" in capsys.readouterr().out
+
+
+def test_list_and_unknown_names(own: None, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["theory", "--list"]) == 0
+    said = capsys.readouterr().out
+    for name in ("stationarity", "trajectories", "dissipation", "amortised", "text", "gap", "own"):
+        assert name in said
+    assert main(["theory", "stationary"]) == 2
+    assert "Did you mean 'stationarity'" in capsys.readouterr().err
+
+
+def test_output_must_be_a_folder(own: None, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("x")
+    assert main(["theory", "own", "--output", str(file)]) == 2
+
+
+def test_seeds_are_spread(own: None) -> None:
+    outcome = run_checks(["own"], seeds=3)
+    assert outcome.reports[0].seeds == 3
+    assert outcome.reports[0].spread > 0
+    assert outcome.verdict is Verdict.FAIL
+    with pytest.raises(ConfigError):
+        run_checks(["own"], seeds=0)
