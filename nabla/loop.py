@@ -5,6 +5,7 @@ Fabric brings the device, the precision, the loggers and the processes; the engi
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Sequence
 from typing import Any
 
@@ -83,6 +84,7 @@ class TestTimeLoop:
         )
         if self.fabric.world_size > 1:
             self.fabric.launch()  # starts the other processes; each runs its share of the problems
+            atexit.register(_leave)
         self.callbacks = tuple(registry.build(callback) for callback in callbacks)
         self.events = Events(self.callbacks)
         if place:
@@ -136,6 +138,12 @@ class TestTimeLoop:
         parts: list[Any] = [None] * self.fabric.world_size
         torch.distributed.all_gather_object(parts, own)
         return {key: value for part in parts for key, value in part.items()}
+
+
+def _leave() -> None:
+    """Ends the process group before the interpreter ends: its threads would abort the process."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _place(lm: CausalLM, reward: Reward | None, device: torch.device, precision: str | None) -> None:
