@@ -77,7 +77,7 @@ class GradientRequest(Request):
 
     @property
     def group(self) -> Any:
-        return tuple(id(term.objective) for term in self.terms)
+        return identity(self.terms)
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,19 +162,8 @@ class Session:
 
     async def rollout(self, sampling: Sampling, n: int = 1) -> list[Trajectory]:
         """``n`` responses from the prompt, in one batch."""
-        requests = [
-            RolloutRequest(
-                self._account("rollout"),
-                Opening(
-                    self.prompt_ids,
-                    torch.empty(0, dtype=torch.long),
-                    sampling,
-                    self._next_key(),
-                    self._account("rollout"),
-                ),
-            )
-            for _ in range(n)
-        ]
+        nothing = torch.empty(0, dtype=torch.long)
+        requests = [self._rollout_request(nothing, sampling) for _ in range(n)]
         found: list[Continuation] = await _Wait(requests)
         trajectories = [
             self._trajectory(part, request.opening) for part, request in zip(found, requests, strict=True)
@@ -182,6 +171,12 @@ class Session:
         for trajectory in trajectories:
             self.events.on_rollout(self.prompt, trajectory)
         return trajectories
+
+    def _rollout_request(self, response: Int[Tensor, " p"], sampling: Sampling) -> RolloutRequest:
+        account = self._account("rollout")
+        return RolloutRequest(
+            account, Opening(self.prompt_ids, response, sampling, self._next_key(), account)
+        )
 
     def _trajectory(self, part: Continuation, opening: Opening) -> Trajectory:
         return Trajectory(
@@ -207,19 +202,7 @@ class Session:
         heads = [self._replaced(trajectory, position, token) for token in tokens]
         limit = self.engine.lm.room(len(self.prompt_ids), trajectory.sampling.max_new_tokens)
         open_ends = [i for i, h in enumerate(heads) if not h.finished and len(h) < limit]
-        requests = [
-            RolloutRequest(
-                self._account("rollout"),
-                Opening(
-                    self.prompt_ids,
-                    heads[i].tokens,
-                    trajectory.sampling,
-                    self._next_key(),
-                    self._account("rollout"),
-                ),
-            )
-            for i in open_ends
-        ]
+        requests = [self._rollout_request(heads[i].tokens, trajectory.sampling) for i in open_ends]
         found: list[Continuation] = await _Wait(requests) if requests else []
         for i, part, request in zip(open_ends, found, requests, strict=True):
             tail = self._trajectory(part, request.opening)
@@ -296,7 +279,7 @@ class Session:
         terms = trajectory_terms(objective)
         start = trajectory.committed if start is None else start
         text = trajectory.tokens if tokens is None else tokens
-        key = (tuple(text.tolist()), tuple((t.name, id(t.objective)) for t in terms))
+        key = (tuple(text.tolist()), identity(terms))
         if soft is None:
             _, kept = self._gradients.get(key, (None, None))
             if kept is not None and kept.start <= start:
@@ -335,8 +318,7 @@ class Session:
         """
         terms = trajectory_terms(objective)
         start, account = trajectory.committed, self._account(phase)
-        names = tuple((t.name, id(t.objective)) for t in terms)
-        keys = [(start, tuple(text.tolist()), names) for text in texts]
+        keys = [(start, tuple(text.tolist()), identity(terms)) for text in texts]
         new = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._values}
         self.meter.count("values_reused", len(texts) - len(new))
         found: dict[Any, dict[str, float]] = {}
@@ -438,6 +420,11 @@ class Session:
     def cost(self) -> Cost:
         """The cost so far."""
         return self.meter.snapshot()
+
+
+def identity(terms: Sequence[Term]) -> tuple[tuple[str, int], ...]:
+    """Equal for the same terms under the same names; weights apart, which are applied later."""
+    return tuple((term.name, id(term.objective)) for term in terms)
 
 
 def trajectory_terms(objective: Objective) -> tuple[Term, ...]:
@@ -615,19 +602,20 @@ class Engine:
         ]
 
     def _run_gradients(self, requests: Sequence[GradientRequest]) -> list[Any]:
-        found: list[Any] = []
-        size = self.runner.batch_size
-        for i in range(0, len(requests), size):
-            part = requests[i : i + size]
-            found += self.gradients.compute(part[0].terms, [request.task for request in part])
-        return found
+        return self._in_batches(self.gradients.compute, requests)
 
     def _run_values(self, requests: Sequence[ValueRequest]) -> list[Any]:
+        return self._in_batches(self.gradients.values, requests)
+
+    def _in_batches(
+        self, compute: Callable[..., Sequence[Any]], requests: Sequence[GradientRequest]
+    ) -> list[Any]:
+        """``compute`` of requests with the same terms, ``batch_size`` tasks at a time."""
         found: list[Any] = []
         size = self.runner.batch_size
         for i in range(0, len(requests), size):
             part = requests[i : i + size]
-            found += self.gradients.values(part[0].terms, [request.task for request in part])
+            found += compute(part[0].terms, [request.task for request in part])
         return found
 
 

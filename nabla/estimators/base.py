@@ -153,6 +153,17 @@ class Estimator(ABC):
 estimators: Registry[Estimator] = Registry("estimators", lambda: Estimator)
 
 
+def straight_through(
+    hard: Float[Tensor, "*batch k"], soft: Float[Tensor, "*batch k"]
+) -> Float[Tensor, "*batch k"]:
+    """``hard`` forward, the gradient of ``soft`` backward (arXiv 1308.3432).
+
+    The difference is taken first: it is exactly 0, so that equal hard rows compare equal and their gradient
+    is reused.
+    """
+    return hard + (soft - soft.detach())
+
+
 def hard_rows(
     scores: Float[Tensor, "*batch k"],
     anchor: AnchorPoint | None,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nabla.anchors.base import AnchorPoint
 from nabla.errors import ConfigError
-from nabla.estimators.base import Estimator, estimators, hard_rows, perturbation
+from nabla.estimators.base import Estimator, estimators, hard_rows, perturbation, straight_through
 from nabla.schedulers.base import Schedule, Step, as_schedule
 
 
@@ -49,7 +49,7 @@ class DecoupledStraightThrough(Estimator):
     ) -> Float[Tensor, "*batch k"]:
         noise = perturbation(logits, generator, anchor, self.forward_temperature(step))
         soft = (logits / self.temperature(step)).softmax(-1)
-        return hard_rows(logits + noise, anchor, noise) + (soft - soft.detach())
+        return straight_through(hard_rows(logits + noise, anchor, noise), soft)
 
     def surrogate(
         self, logits: Float[Tensor, "*batch k"], *, generator: torch.Generator, step: Step

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from nabla.anchors.base import AnchorPoint
-from nabla.estimators.base import Estimator, estimators, hard_rows, perturbation
+from nabla.estimators.base import Estimator, estimators, hard_rows, perturbation, straight_through
 from nabla.schedulers.base import Schedule, Step, require_finite
 
 
@@ -49,4 +49,4 @@ class GappedStraightThrough(Estimator):
         push = (fixed + self.gap - top).clamp_min(0.0)
         moved = logits + torch.where(chosen, lift, -push)
         soft = (moved / self.temperature(step)).softmax(-1)
-        return sample + (soft - soft.detach())
+        return straight_through(sample, soft)

@@ -7,7 +7,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from nabla.anchors.base import AnchorPoint
-from nabla.estimators.base import Estimator, estimators, gumbel_like, hard_rows, perturbation
+from nabla.estimators.base import (
+    Estimator,
+    estimators,
+    gumbel_like,
+    hard_rows,
+    perturbation,
+    straight_through,
+)
 from nabla.schedulers.base import Step
 
 
@@ -55,7 +62,7 @@ class GumbelStraightThrough(Estimator):
         noise = perturbation(logits, generator, anchor)
         noisy = logits + noise
         soft = (noisy / self.temperature(step)).softmax(-1)
-        return hard_rows(noisy, anchor, noise) + (soft - soft.detach())
+        return straight_through(hard_rows(noisy, anchor, noise), soft)
 
     def surrogate(
         self, logits: Float[Tensor, "*batch k"], *, generator: torch.Generator, step: Step

@@ -10,7 +10,14 @@ from torch import Tensor
 
 from nabla.anchors.base import AnchorPoint
 from nabla.errors import ConfigError
-from nabla.estimators.base import Estimator, conditional_gumbel, estimators, hard_rows, perturbation
+from nabla.estimators.base import (
+    Estimator,
+    conditional_gumbel,
+    estimators,
+    hard_rows,
+    perturbation,
+    straight_through,
+)
 from nabla.schedulers.base import Schedule, Step
 
 
@@ -50,4 +57,4 @@ class RaoGumbel(Estimator):
         chosen = sample.argmax(-1).expand(many.shape[:-1])
         given = conditional_gumbel(many, chosen, generator)
         soft = ((many + given) / self.temperature(step)).softmax(-1).mean(0)
-        return sample + (soft - soft.detach())
+        return straight_through(sample, soft)

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from nabla.anchors.base import AnchorPoint
-from nabla.estimators.base import Estimator, estimators, hard_rows, perturbation
+from nabla.estimators.base import Estimator, estimators, hard_rows, perturbation, straight_through
 from nabla.schedulers.base import Step
 
 
@@ -37,4 +37,4 @@ class ReinMax(Estimator):
         finite = logits.masked_fill(logits == float("-inf"), 0.0)
         linear = middle * (finite - (middle * finite).sum(-1, keepdim=True))  # its Jacobian is J(π_1)
         soft = 2 * linear - 0.5 * logits.softmax(-1)
-        return sample + (soft - soft.detach())
+        return straight_through(sample, soft)

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from nabla.anchors.base import AnchorPoint
-from nabla.estimators.base import Estimator, estimators, hard_rows
+from nabla.estimators.base import Estimator, estimators, hard_rows, straight_through
 from nabla.schedulers.base import Step
 
 #: A candidate further below the best than this has no weight in either projection.
@@ -60,7 +60,7 @@ class SparsemaxStraightThrough(Estimator):
         anchor: AnchorPoint | None,
     ) -> Float[Tensor, "*batch k"]:
         soft = self.surrogate(logits, generator=generator, step=step)
-        return hard_rows(logits, anchor) + (soft - soft.detach())
+        return straight_through(hard_rows(logits, anchor), soft)
 
     def surrogate(
         self, logits: Float[Tensor, "*batch k"], *, generator: torch.Generator, step: Step
@@ -104,7 +104,7 @@ class Entmax15StraightThrough(Estimator):
         anchor: AnchorPoint | None,
     ) -> Float[Tensor, "*batch k"]:
         soft = self.surrogate(logits, generator=generator, step=step)
-        return hard_rows(logits, anchor) + (soft - soft.detach())
+        return straight_through(hard_rows(logits, anchor), soft)
 
     def surrogate(
         self, logits: Float[Tensor, "*batch k"], *, generator: torch.Generator, step: Step

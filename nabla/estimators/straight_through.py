@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from nabla.anchors.base import AnchorPoint
-from nabla.estimators.base import Estimator, estimators, hard_rows
+from nabla.estimators.base import Estimator, estimators, hard_rows, straight_through
 from nabla.schedulers.base import Step
 
 
@@ -30,8 +30,7 @@ class StraightThrough(Estimator):
         anchor: AnchorPoint | None,
     ) -> Float[Tensor, "*batch k"]:
         soft = (logits / self.temperature(step)).softmax(-1)
-        # The parentheses matter: the difference is exactly 0, so that equal rows compare equal.
-        return hard_rows(logits, anchor) + (soft - soft.detach())
+        return straight_through(hard_rows(logits, anchor), soft)
 
     def surrogate(
         self, logits: Float[Tensor, "*batch k"], *, generator: torch.Generator, step: Step
@@ -58,7 +57,7 @@ class StraightThroughIdentity(Estimator):
         anchor: AnchorPoint | None,
     ) -> Float[Tensor, "*batch k"]:
         finite = logits.masked_fill(logits == float("-inf"), 0.0)  # -inf minus -inf is NaN
-        return hard_rows(logits, anchor) + (finite - finite.detach())
+        return straight_through(hard_rows(logits, anchor), finite)
 
     def surrogate(
         self, logits: Float[Tensor, "*batch k"], *, generator: torch.Generator, step: Step

@@ -29,13 +29,9 @@ class EnsembleReward(Reward):
         if not members:
             raise ConfigError("An ensemble needs at least one member")
         self.members = list(members)
-        self.weights = (
-            [1 / len(members)] * len(members) if weights is None else [float(w) for w in weights]
-        )
+        self.weights = [1 / len(members)] * len(members) if weights is None else [float(w) for w in weights]
         if len(self.weights) != len(self.members):
-            raise ConfigError(
-                f"An ensemble of {len(self.members)} needs as many weights", got=self.weights
-            )
+            raise ConfigError(f"An ensemble of {len(self.members)} needs as many weights", got=self.weights)
 
     @property
     def differentiable(self) -> bool:

@@ -41,9 +41,7 @@ class FunctionReward(Reward):
         values = []
         for response in responses:
             try:
-                value = float(
-                    self.function(response.prompt.text, self._lm.decode(response.tokens))
-                )
+                value = float(self.function(response.prompt.text, self._lm.decode(response.tokens)))
             except Exception as error:
                 raise ConfigError(
                     f"The reward function failed: {error!r}",

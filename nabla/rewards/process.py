@@ -49,9 +49,7 @@ class ProcessReward(TransformerReward):
         **arguments: Any,
     ) -> None:
         if aggregation not in AGGREGATIONS:
-            raise ConfigError(
-                "Unknown aggregation", got=aggregation, fix=f"Use {', '.join(AGGREGATIONS)}."
-            )
+            raise ConfigError("Unknown aggregation", got=aggregation, fix=f"Use {', '.join(AGGREGATIONS)}.")
         labels = int(getattr(model.config, "num_labels", 1))
         if not 0 <= label < labels:
             raise ModelError(f"The process reward model has {labels} labels", got=label)
@@ -71,19 +69,17 @@ class ProcessReward(TransformerReward):
         **arguments: Any,
     ) -> ProcessReward:
         """As :meth:`TransformerReward.from_pretrained`, with this class's own arguments."""
-        keys = ("chat_template", "minimum_coverage", "reuse_prefix")
-        own = {key: arguments.pop(key) for key in keys if key in arguments}
-        from nabla.models.loading import load
-
-        model, tokenizer = load(cls.auto, str(path), role="reward model", **arguments)
-        return cls(
-            model,
-            tokenizer,
-            aggregation=aggregation,
-            step_separators=step_separators,
-            label=label,
-            **own,
+        found = super().from_pretrained(
+            path,
+            settings={
+                "aggregation": aggregation,
+                "step_separators": step_separators,
+                "label": label,
+            },
+            **arguments,
         )
+        assert isinstance(found, ProcessReward)
+        return found
 
     def _expected(self, ids: Int[Tensor, " n"]) -> Tensor:
         scores: Tensor = self.model(input_ids=ids[None].to(self.body.device)).logits[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -97,10 +97,11 @@ class TransformerReward(Reward):
         chat_template: str | None = None,
         minimum_coverage: float = 0.9,
         reuse_prefix: bool = True,
+        settings: Mapping[str, Any] | None = None,
         **arguments: Any,
     ) -> TransformerReward:
-        """From a folder or hub id; ``arguments`` are :func:`nabla.models.loading.load`'s.
-        Raises ModelError."""
+        """From a folder or hub id; ``arguments`` are :func:`nabla.models.loading.load`'s, ``settings`` a
+        subclass's own. Raises ModelError."""
         model, tokenizer = load(cls.auto, str(path), role="reward model", **arguments)
         return cls(
             model,
@@ -108,6 +109,7 @@ class TransformerReward(Reward):
             chat_template=chat_template,
             minimum_coverage=minimum_coverage,
             reuse_prefix=reuse_prefix,
+            **(settings or {}),
         )
 
     # -- the model -----------------------------------------------------------------------------
@@ -134,9 +136,7 @@ class TransformerReward(Reward):
                 "ForSequenceClassification or ForTokenClassification).",
             )
         (output,) = self.body.run([Chunk(EMPTY, self.body.embed(ids))])
-        check_close(
-            self._read(output.hidden), self._expected(ids), "its scores", type(self.model).__name__
-        )
+        check_close(self._read(output.hidden), self._expected(ids), "its scores", type(self.model).__name__)
         verify_prefix_reuse(self.body, ids)
 
     @abstractmethod
@@ -167,7 +167,9 @@ class TransformerReward(Reward):
                 lm.head.block(missing)
                 log.warning(
                     "The reward model lacks %d of the language model's tokens (coverage %.2f %%); they "
-                    "are forbidden", len(missing), 100 * self.alignment.coverage,
+                    "are forbidden",
+                    len(missing),
+                    100 * self.alignment.coverage,
                 )
 
     def _map(self, tokens: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
@@ -212,9 +214,7 @@ class TransformerReward(Reward):
         tokens = [layout.tokens for layout in layouts]
         if self.reads_whole_response:
             cut = [layout.first_read for layout in layouts]
-            prefixes = runner.prefixes(
-                self.body, [t[:n] for t, n in zip(tokens, cut, strict=True)], accounts
-            )
+            prefixes = runner.prefixes(self.body, [t[:n] for t, n in zip(tokens, cut, strict=True)], accounts)
             chunks = [
                 Chunk(prefix, self.body.embed(row[n:]))
                 for prefix, row, n in zip(prefixes, tokens, cut, strict=True)
@@ -264,12 +264,6 @@ class TransformerReward(Reward):
         with torch.enable_grad():
             outputs = runner.forward(self.body, chunks, accounts)
             return [
-                RelaxedReward(
-                    self._reward(output.hidden, layout), (leaf,), ((self.body, chunk),)
-                )
-                for output, layout, leaf, chunk in zip(
-                    outputs, layouts, leaves, chunks, strict=True
-                )
+                RelaxedReward(self._reward(output.hidden, layout), (leaf,), ((self.body, chunk),))
+                for output, layout, leaf, chunk in zip(outputs, layouts, leaves, chunks, strict=True)
             ]
-
-
