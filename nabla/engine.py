@@ -19,10 +19,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from nabla.boundaries.base import Boundary
+from nabla.budget import Budget, Checkpoint
 from nabla.callbacks.base import Events
 from nabla.costs import Cost, CostMeter, Usage
 from nabla.errors import ComponentError, ConfigError, NablaError, NumericalError
 from nabla.gradient import GradientComputer, GradientTask, TermGradient, TrajectoryGradient
+from nabla.models.body import Chunk
 from nabla.models.causal_lm import CausalLM
 from nabla.models.runner import Account, PrefixStore, Runner
 from nabla.objectives.base import Objective, Term, TrajectoryObjective
@@ -57,6 +60,15 @@ class RolloutRequest(Request):
 
     kind = "rollout"
     opening: Opening
+
+
+@dataclass(frozen=True, eq=False)
+class ReadRequest(Request):
+    """Run the language model over a given response."""
+
+    kind = "read"
+    prompt: Int[Tensor, " prompt"]
+    tokens: Int[Tensor, " length"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +148,10 @@ class Session:
         self.meter = CostMeter()
         self.events: Events = engine.events
         self.prompt_ids = engine.lm.encode(prompt)
+        self.checkpoints: list[Checkpoint] = []
+        self._encoded = {prompt: self.prompt_ids}
         self._requests = 0
+        self._calls_before: int | None = None
         self._gradients: OrderedDict[Any, tuple[tuple[Term, ...], TrajectoryGradient]] = OrderedDict()
         self._values: OrderedDict[Any, tuple[tuple[Term, ...], dict[str, float]]] = OrderedDict()
 
@@ -160,27 +175,127 @@ class Session:
 
     # -- the language model writes ---------------------------------------------------------------
 
-    async def rollout(self, sampling: Sampling, n: int = 1) -> list[Trajectory]:
-        """``n`` responses from the prompt, in one batch."""
+    async def rollout(
+        self,
+        sampling: Sampling,
+        n: int = 1,
+        *,
+        prompt: Prompt | None = None,
+        until: Boundary | None = None,
+        phase: str = "rollout",
+    ) -> list[Trajectory]:
+        """``n`` responses, in one batch.
+
+        Args:
+            sampling: how tokens are drawn.
+            n: number of responses.
+            prompt: another prompt than the problem's (a critique of an answer, say); the trajectories
+                carry it. Raises PromptError if it does not fit.
+            until: stop each response at the end of its first step.
+            phase: who pays.
+        """
         nothing = torch.empty(0, dtype=torch.long)
-        requests = [self._rollout_request(nothing, sampling) for _ in range(n)]
+        prompt = prompt or self.prompt
+        account = self._account(phase)
+        ids = self._ids(prompt)
+        requests = [
+            RolloutRequest(account, Opening(ids, nothing, sampling, self._next_key(), account, until))
+            for _ in range(n)
+        ]
         found: list[Continuation] = await _Wait(requests)
         trajectories = [
-            self._trajectory(part, request.opening) for part, request in zip(found, requests, strict=True)
+            self._trajectory(part, request.opening, prompt)
+            for part, request in zip(found, requests, strict=True)
         ]
         for trajectory in trajectories:
             self.events.on_rollout(self.prompt, trajectory)
         return trajectories
 
-    def _rollout_request(self, response: Int[Tensor, " p"], sampling: Sampling) -> RolloutRequest:
-        account = self._account("rollout")
-        return RolloutRequest(
-            account, Opening(self.prompt_ids, response, sampling, self._next_key(), account)
-        )
+    async def extend(
+        self,
+        trajectories: Sequence[Trajectory],
+        *,
+        until: Boundary | None = None,
+        sampling: Sampling | None = None,
+        phase: str = "rollout",
+    ) -> list[Trajectory]:
+        """Each trajectory written further with fresh draws, all in one batch.
 
-    def _trajectory(self, part: Continuation, opening: Opening) -> Trajectory:
+        One that is at its end stays as it is; the others lose their reward. The same trajectory may be
+        given several times, for several continuations.
+
+        Args:
+            trajectories: responses, finished or not.
+            until: stop at the end of the next step; None writes to the end.
+            sampling: how tokens are drawn; the trajectory's own by default.
+            phase: who pays.
+        """
+        account = self._account(phase)
+        grown = list(trajectories)
+        going = [i for i, t in enumerate(trajectories) if not self.ended(t)]
+        requests = [
+            RolloutRequest(
+                account,
+                Opening(
+                    self._ids(grown[i].prompt),
+                    grown[i].tokens,
+                    sampling or grown[i].sampling,
+                    self._next_key(),
+                    account,
+                    until,
+                ),
+            )
+            for i in going
+        ]
+        found: list[Continuation] = await _Wait(requests) if requests else []
+        for i, part, request in zip(going, found, requests, strict=True):
+            tail = self._trajectory(part, request.opening, grown[i].prompt)
+            grown[i] = replace(_joined(grown[i], tail), reward=None)
+            self.events.on_rollout(self.prompt, grown[i])
+        return grown
+
+    def ended(self, trajectory: Trajectory) -> bool:
+        """Whether a response is at its end-of-sequence token or at its length limit."""
+        prompt = self._ids(trajectory.prompt)
+        limit = self.engine.lm.room(len(prompt), trajectory.sampling.max_new_tokens)
+        return trajectory.finished or len(trajectory) >= limit
+
+    async def read(
+        self,
+        texts: Sequence[Int[Tensor, " length"]],
+        sampling: Sampling,
+        *,
+        committed: int = 0,
+        phase: str = "gradient",
+    ) -> list[Trajectory]:
+        """Trajectories of given responses to the problem, by one forward pass of the language model each.
+
+        Their Gumbel keys are fresh: their tokens were not drawn from the language model.
+
+        Args:
+            texts: response ids, at least one each.
+            sampling: what later continuations draw with.
+            committed: leading tokens of each that are final.
+            phase: who pays.
+        """
+        account = self._account(phase)
+        requests = [ReadRequest(account, self.prompt_ids, text) for text in texts]
+        found: list[Continuation] = await _Wait(requests) if requests else []
+        trajectories = []
+        for request, part in zip(requests, found, strict=True):
+            opening = Opening(request.prompt, request.tokens[:0], sampling, self._next_key(), account)
+            trajectories.append(replace(self._trajectory(part, opening, self.prompt), committed=committed))
+        return trajectories
+
+    def _ids(self, prompt: Prompt) -> Int[Tensor, " prompt"]:
+        if prompt not in self._encoded:
+            self._encoded[prompt] = self.engine.lm.encode(prompt)
+        return self._encoded[prompt]
+
+    @staticmethod
+    def _trajectory(part: Continuation, opening: Opening, prompt: Prompt) -> Trajectory:
         return Trajectory(
-            prompt=self.prompt,
+            prompt=prompt,
             tokens=part.tokens,
             finished=part.finished,
             hidden=part.hidden,
@@ -200,16 +315,7 @@ class Session:
         ``committed`` and have no reward.
         """
         heads = [self._replaced(trajectory, position, token) for token in tokens]
-        limit = self.engine.lm.room(len(self.prompt_ids), trajectory.sampling.max_new_tokens)
-        open_ends = [i for i, h in enumerate(heads) if not h.finished and len(h) < limit]
-        requests = [self._rollout_request(heads[i].tokens, trajectory.sampling) for i in open_ends]
-        found: list[Continuation] = await _Wait(requests) if requests else []
-        for i, part, request in zip(open_ends, found, requests, strict=True):
-            tail = self._trajectory(part, request.opening)
-            heads[i] = _joined(heads[i], tail)
-        for branch in heads:
-            self.events.on_rollout(self.prompt, branch)
-        return heads
+        return await self.extend(heads)
 
     @torch.no_grad()
     def _replaced(self, trajectory: Trajectory, position: int, token: int) -> Trajectory:
@@ -243,7 +349,8 @@ class Session:
         todo = [i for i, t in enumerate(trajectories) if t.reward is None]
         account = self._account("reward")
         requests = [
-            ScoreRequest(account, Response(self.prompt, trajectories[i].tokens, account)) for i in todo
+            ScoreRequest(account, Response(trajectories[i].prompt, trajectories[i].tokens, account))
+            for i in todo
         ]
         values: list[float] = await _Wait(requests) if requests else []
         scored = list(trajectories)
@@ -421,6 +528,41 @@ class Session:
         """The cost so far."""
         return self.meter.snapshot()
 
+    # -- budgets ---------------------------------------------------------------------------------
+
+    def proceed(self, wanted: bool) -> bool:
+        """Whether the method should do another round.
+
+        Without budgets: ``wanted``, the method's own rule. With budgets: until the largest value of
+        every one is reached, or a round has called no model (it would never end).
+
+        Args:
+            wanted: the method has not done yet what its settings ask for.
+        """
+        budgets = self.engine.budgets
+        if not budgets:
+            return wanted
+        usage = self.cost.total
+        idle = usage.calls == self._calls_before
+        self._calls_before = usage.calls
+        return not idle and not all(budget.spent(usage) for budget in budgets)
+
+    def report(self, trajectory: Trajectory) -> None:
+        """Hands in the answer so far: what counts if the budget ends here."""
+        last = self.checkpoints[-1] if self.checkpoints else None
+        tokens = tuple(trajectory.tokens.tolist())
+        if last is not None and (last.tokens, last.reward) == (tokens, trajectory.reward):
+            return
+        self.checkpoints.append(
+            Checkpoint(
+                self.cost.total,
+                tokens,
+                self.decode(trajectory.tokens),
+                trajectory.reward,
+                trajectory.finished,
+            )
+        )
+
 
 def identity(terms: Sequence[Term]) -> tuple[tuple[str, int], ...]:
     """Equal for the same terms under the same names; weights apart, which are applied later."""
@@ -453,7 +595,9 @@ class Engine:
         live: problems in flight at a time.
         reuse_prefixes: keep keys and values between requests; False recomputes (for measurements).
         kept_gradients: gradients remembered per problem (0 recomputes, values of texts too).
-        callbacks: hear of everything.
+        kept_prefixes: sequences whose keys and values are kept per problem and model.
+        budgets: what a problem may cost; methods run until all are spent.
+        events: callbacks that hear of everything.
     """
 
     def __init__(
@@ -467,9 +611,11 @@ class Engine:
         live: int = 64,
         reuse_prefixes: bool = True,
         kept_gradients: int = 4,
+        kept_prefixes: int = 3,
+        budgets: Sequence[Budget] = (),
         events: Events | None = None,
     ) -> None:
-        for name, value in (("batch_size", batch_size), ("live", live)):
+        for name, value in (("batch_size", batch_size), ("live", live), ("kept_prefixes", kept_prefixes)):
             if value < 1:
                 raise ConfigError(f"{name} must be at least 1", got=value)
         self.lm, self.reward = lm, reward
@@ -479,11 +625,13 @@ class Engine:
         self.rollout = rollouts.build(rollout)
         self.seed, self.live, self.kept_gradients = seed, live, kept_gradients
         self.events = events or Events()
-        self.store = PrefixStore(entries=3 if reuse_prefixes else 0)
+        self.budgets = tuple(budgets)
+        self.store = PrefixStore(entries=kept_prefixes if reuse_prefixes else 0)
         self.runner = Runner(batch_size, self.store)
         self.gradients = GradientComputer(lm, reward, self.runner)
         self._handlers: dict[str, Callable[[Sequence[Any]], list[Any]]] = {
             "rollout": self._run_rollouts,
+            "read": self._run_reads,
             "score": self._run_scores,
             "gradient": self._run_gradients,
             "value": self._run_values,
@@ -581,6 +729,35 @@ class Engine:
 
     def _run_rollouts(self, requests: Sequence[RolloutRequest]) -> list[Any]:
         return list(self.rollout.generate(self.lm, [request.opening for request in requests], self.runner))
+
+    @torch.no_grad()
+    def _run_reads(self, requests: Sequence[ReadRequest]) -> list[Any]:
+        body, head = self.lm.body, self.lm.head
+        chunks = []
+        for request in requests:
+            sequence = torch.cat([request.prompt, request.tokens])
+            known = self.store.get(request.account.problem, body, request.prompt[:-1])
+            chunks.append(Chunk(known, body.embed(sequence[len(known) :])))
+        outputs = self.runner.forward(body, chunks, [r.account for r in requests], keep=True)
+        found = []
+        for request, output in zip(requests, outputs, strict=True):
+            account, length = request.account, len(request.tokens)
+            self.store.put(
+                account.problem, body, torch.cat([request.prompt, request.tokens]), output.keys
+            )
+            hidden = output.hidden[-length - 1 : -1]
+            account.meter.add(account.phase, Usage(flops=head.flops(length)))
+            parts = []
+            for rows in head.chunks(length):
+                log_pi = head.logits(hidden[rows]).log_softmax(-1)
+                probs = log_pi.exp()
+                entropy = -(probs * log_pi.masked_fill(log_pi.isinf(), 0.0)).sum(-1)
+                own = request.tokens[rows].to(log_pi.device).unsqueeze(-1)
+                parts.append(torch.stack([log_pi.gather(-1, own)[:, 0], entropy, probs.amax(-1)]))
+            log_probs, entropy, top1 = torch.cat(parts, -1).cpu()
+            finished = int(request.tokens[-1]) in self.lm.eos_ids
+            found.append(Continuation(request.tokens, finished, hidden, log_probs, entropy, top1))
+        return found
 
     def _run_scores(self, requests: Sequence[ScoreRequest]) -> list[Any]:
         if self.reward is None:

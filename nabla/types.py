@@ -13,6 +13,7 @@ from torch import Tensor
 from nabla.errors import ConfigError, PromptError
 
 if TYPE_CHECKING:
+    from nabla.budget import Checkpoint
     from nabla.costs import Cost
 
 
@@ -243,6 +244,7 @@ class Solution:
         cost: everything this problem cost (SPEC section 13).
         revisions: proposals in order.
         candidates: number of complete responses considered.
+        checkpoints: answers on the way, each with the cost until then; the last is the response.
     """
 
     prompt: Prompt
@@ -256,6 +258,7 @@ class Solution:
     candidates: int = 1
     #: Positions of tokens in the final text that an accepted revision put there.
     revised_positions: tuple[int, ...] = ()
+    checkpoints: tuple[Checkpoint, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""

@@ -17,7 +17,8 @@ class Method(ABC):
     """Answers one problem; settings only, so that one instance serves all problems at once.
 
     A method never calls a model: it awaits the session, and the engine batches what all live problems
-    ask for.
+    ask for. One that could go on (more samples, another sweep) asks ``session.proceed`` before each round
+    and calls ``session.report`` with its answer after it, so that it can be run to a budget.
     """
 
     @abstractmethod
@@ -38,6 +39,7 @@ class Method(ABC):
         candidates: int = 1,
     ) -> Solution:
         """The solution that a final trajectory stands for."""
+        session.report(trajectory)
         return Solution(
             prompt=session.prompt,
             response=session.decode(trajectory.tokens),
@@ -49,6 +51,7 @@ class Method(ABC):
             revisions=tuple(revisions),
             candidates=candidates,
             revised_positions=tuple(revised),
+            checkpoints=tuple(session.checkpoints),
         )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from nabla.boundaries.base import Boundary
 from nabla.errors import NablaError
 from nabla.models.causal_lm import CausalLM
 from nabla.models.runner import Account, Runner
@@ -26,6 +27,7 @@ class Opening:
         sampling: how to draw, and the length limit of the whole response.
         key: of the Gumbel field the row draws from.
         account: who pays.
+        until: where the rollout may stop before its end; None writes to the end.
     """
 
     prompt: Int[Tensor, " prompt"]
@@ -33,6 +35,7 @@ class Opening:
     sampling: Sampling
     key: int
     account: Account
+    until: Boundary | None = None
 
 
 @dataclass(frozen=True, eq=False)

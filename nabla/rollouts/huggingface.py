@@ -186,7 +186,10 @@ class _Batch:
         return chosen
 
     def _going(self, row: int) -> bool:
-        return not self.finished[row] and len(self.tokens[row]) < self.limits[row]
+        if self.finished[row] or len(self.tokens[row]) >= self.limits[row]:
+            return False
+        until = self.openings[row].until
+        return until is None or not until.closed(self.tokens[row], self.lm)
 
     def _count_step(self, rows: list[int]) -> None:
         for i in rows:

@@ -1,0 +1,34 @@
+"""The interface of step boundaries."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from nabla.registry import Registry
+
+if TYPE_CHECKING:
+    from nabla.models.causal_lm import CausalLM
+
+
+class Boundary(ABC):
+    """Cuts a response into steps; settings only."""
+
+    @abstractmethod
+    def closed(self, tokens: Sequence[int], lm: CausalLM) -> bool:
+        """Whether a step that consists of ``tokens`` (all since the last boundary) ends with the last of
+        them. An end-of-sequence token or the length limit ends a step anyway and is not asked about."""
+
+    def split(self, tokens: Sequence[int], lm: CausalLM) -> list[int]:
+        """Ends (exclusive) of all steps of a response; the last step may be open."""
+        ends: list[int] = []
+        begin = 0
+        for end in range(1, len(tokens) + 1):
+            if end == len(tokens) or self.closed(tokens[begin:end], lm):
+                ends.append(end)
+                begin = end
+        return ends
+
+
+boundaries: Registry[Boundary] = Registry("boundaries", lambda: Boundary)
