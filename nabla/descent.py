@@ -12,6 +12,13 @@ from torch import Tensor
 from nabla.errors import ConfigError
 from nabla.schedulers.base import Schedule, Step, as_schedule
 
+#: Optimisers whose step is the same number by number: rows of several problems can share one parameter.
+ELEMENTWISE = frozenset(
+    ("Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "ASGD", "NAdam", "RAdam", "RMSprop", "Rprop", "SGD")
+)
+#: Optimisers with a fused implementation on CPU and CUDA.
+FUSED = frozenset(("Adam", "AdamW", "SGD"))
+
 
 class Descent:
     """Any optimiser of ``torch.optim`` under a learning-rate schedule, plus optional noise.
@@ -39,9 +46,18 @@ class Descent:
             self.arguments.setdefault("weight_decay", 0.0)  # decay would pull logits towards uniform
         self.learning_rate = as_schedule(learning_rate)
         self.langevin = as_schedule(langevin)
+        # One kernel instead of a dozen, where the user has not chosen an implementation.
+        chosen = {"fused", "foreach", "capturable", "differentiable"} & set(self.arguments)
+        if optimizer in FUSED and not chosen:
+            self.arguments["fused"] = True
         if self.langevin.bounds[0] < 0:
             raise ConfigError("langevin is a temperature and must be >= 0", got=langevin)
         self.start(torch.zeros(1, requires_grad=True))  # bad arguments fail here, not after a rollout
+
+    @property
+    def elementwise(self) -> bool:
+        """Whether the rows of several problems may be one parameter."""
+        return self.optimizer in ELEMENTWISE
 
     def start(self, parameter: Float[Tensor, "*shape"]) -> torch.optim.Optimizer:
         """A fresh optimiser of ``parameter``: all state of a run.
@@ -75,13 +91,28 @@ class Descent:
         generator: torch.Generator,
     ) -> None:
         """Moves ``parameter`` in place against ``gradient``, then adds noise."""
+        self.move(optimizer, parameter, gradient, step)
+        self.shake(parameter, step, generator)
+
+    def move(
+        self,
+        optimizer: torch.optim.Optimizer,
+        parameter: Float[Tensor, "*shape"],
+        gradient: Float[Tensor, "*shape"],
+        step: Step,
+    ) -> None:
+        """The optimiser's part of a step."""
         rate = self.learning_rate(step)
         for group in optimizer.param_groups:
             group["lr"] = rate
         parameter.grad = gradient
         optimizer.step()
+
+    @torch.no_grad()
+    def shake(self, parameter: Float[Tensor, "*shape"], step: Step, generator: torch.Generator) -> None:
+        """The noise's part: in place, on all of a parameter or on one problem's rows."""
         temperature = self.langevin(step)
         if temperature > 0:
             noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
-            with torch.no_grad():
-                parameter += math.sqrt(2 * rate * temperature) * noise.to(parameter.device)
+            scale = math.sqrt(2 * self.learning_rate(step) * temperature)
+            parameter += scale * noise.to(parameter.device)

@@ -30,6 +30,7 @@ from nabla.models.causal_lm import CausalLM
 from nabla.models.runner import Account, PrefixStore, Runner
 from nabla.objectives.base import Objective, Term, TrajectoryObjective
 from nabla.random import derive_key, generator
+from nabla.reference import Reference, RowCache, RowsWanted, references
 from nabla.rewards.base import Response, Reward, SoftTokens
 from nabla.rollouts.base import Continuation, Opening, Rollout, rollouts
 from nabla.schedulers.base import Step
@@ -99,6 +100,19 @@ class ValueRequest(GradientRequest):
     kind = "value"
 
 
+@dataclass(frozen=True, eq=False)
+class JointRequest(Request):
+    """Arithmetic of a component that runs once for all problems that wait for it."""
+
+    kind = "joint"
+    function: Callable[[Sequence[Any]], Sequence[Any]]
+    task: Any
+
+    @property
+    def group(self) -> Any:
+        return self.function
+
+
 class _Wait(Awaitable[list[Any]]):
     """Hands requests to the engine and receives their results."""
 
@@ -110,33 +124,20 @@ class _Wait(Awaitable[list[Any]]):
 
 
 @dataclass(frozen=True, eq=False)
-class Reference:
-    """Initial logits of some rows of a trajectory over a support of candidates.
+class ValuePlan:
+    """Values of an objective at some texts: which are known, and requests for the rest.
 
     Args:
-        positions: rows of the response, in order.
-        logits: ``[R, K]``, float32 (float64 for float64 models), ``-inf`` at forbidden ids.
-        candidates: ids per row ``[R, K]``; None means all usable ids in order (K = V).
-        chosen: columns of the trajectory's own tokens ``[R]``.
-        hidden: states that the logits come from ``[R, H]``.
-        project: hidden states ``[R, H]`` → logits ``[R, K]``, differentiable.
-        dropped_mass: probability of the tokens outside the support, per row ``[R]``; it bounds the
-            tail's share of the softmax gradient (SPEC section 7.4).
+        terms: of the objective.
+        keys: of all texts.
+        new: of those that are not known.
+        requests: for these.
     """
 
-    positions: slice
-    logits: Float[Tensor, "rows k"]
-    candidates: Int[Tensor, "rows k"] | None
-    chosen: Int[Tensor, " rows"]
-    hidden: Float[Tensor, "rows hidden"]
-    project: Callable[[Tensor], Tensor]
-    dropped_mass: Float[Tensor, " rows"]
-
-    def ids(self, row: int) -> Int[Tensor, " k"]:
-        """Candidate ids of one row."""
-        if self.candidates is None:
-            return torch.arange(self.logits.shape[-1], device=self.logits.device)
-        return self.candidates[row]
+    terms: tuple[Term, ...]
+    keys: list[Any]
+    new: list[Any]
+    requests: list[ValueRequest]
 
 
 class Session:
@@ -154,6 +155,7 @@ class Session:
         self._calls_before: int | None = None
         self._gradients: OrderedDict[Any, tuple[tuple[Term, ...], TrajectoryGradient]] = OrderedDict()
         self._values: OrderedDict[Any, tuple[tuple[Term, ...], dict[str, float]]] = OrderedDict()
+        self.rows = RowCache()
 
     # -- randomness ------------------------------------------------------------------------------
 
@@ -170,7 +172,8 @@ class Session:
         self._requests += 1
         return derive_key(self.engine.seed, self.prompt.id, "request", self._requests)
 
-    def _account(self, phase: str) -> Account:
+    def account(self, phase: str) -> Account:
+        """Who pays for a request of a phase."""
         return Account(self.prompt.id, self.meter, phase)
 
     # -- the language model writes ---------------------------------------------------------------
@@ -196,7 +199,7 @@ class Session:
         """
         nothing = torch.empty(0, dtype=torch.long)
         prompt = prompt or self.prompt
-        account = self._account(phase)
+        account = self.account(phase)
         ids = self._ids(prompt)
         requests = [
             RolloutRequest(account, Opening(ids, nothing, sampling, self._next_key(), account, until))
@@ -230,7 +233,7 @@ class Session:
             sampling: how tokens are drawn; the trajectory's own by default.
             phase: who pays.
         """
-        account = self._account(phase)
+        account = self.account(phase)
         grown = list(trajectories)
         going = [i for i, t in enumerate(trajectories) if not self.ended(t)]
         requests = [
@@ -278,7 +281,7 @@ class Session:
             committed: leading tokens of each that are final.
             phase: who pays.
         """
-        account = self._account(phase)
+        account = self.account(phase)
         requests = [ReadRequest(account, self.prompt_ids, text) for text in texts]
         found: list[Continuation] = await _Wait(requests) if requests else []
         trajectories = []
@@ -347,7 +350,7 @@ class Session:
     async def score(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
         """The trajectories with their rewards; one that has a reward is never scored again."""
         todo = [i for i, t in enumerate(trajectories) if t.reward is None]
-        account = self._account("reward")
+        account = self.account("reward")
         requests = [
             ScoreRequest(account, Response(trajectories[i].prompt, trajectories[i].tokens, account))
             for i in todo
@@ -383,26 +386,51 @@ class Session:
             soft: relaxed rows.
             phase: who pays.
         """
+        plan = self.plan_gradient(trajectory, objective, start=start, tokens=tokens, soft=soft, phase=phase)
+        if isinstance(plan, TrajectoryGradient):
+            return plan
+        (found,) = await _Wait([plan])
+        return self.keep_gradient(plan, found)
+
+    def plan_gradient(
+        self,
+        trajectory: Trajectory,
+        objective: Objective,
+        *,
+        start: int | None = None,
+        tokens: Int[Tensor, " length"] | None = None,
+        soft: SoftTokens | None = None,
+        phase: str = "gradient",
+    ) -> TrajectoryGradient | GradientRequest:
+        """What :meth:`gradient` would return if it is kept, else the request for it."""
         terms = trajectory_terms(objective)
         start = trajectory.committed if start is None else start
         text = trajectory.tokens if tokens is None else tokens
-        key = (tuple(text.tolist()), identity(terms))
         if soft is None:
+            key = self._text_key(text, terms)
             _, kept = self._gradients.get(key, (None, None))
             if kept is not None and kept.start <= start:
                 self._gradients.move_to_end(key)
                 self.meter.count("gradients_reused")
                 return kept
-        account = self._account(phase)
-        task = GradientTask(self.prompt_ids, trajectory, text, start, soft, account)
+        account = self.account(phase)
         self.meter.count("gradients_computed")
-        (found,) = await _Wait([GradientRequest(account, terms, task)])
-        gradient: TrajectoryGradient = found
-        if soft is None:
-            self._gradients[key] = (terms, gradient)  # the terms keep their ids taken
+        return GradientRequest(
+            account, terms, GradientTask(self.prompt_ids, trajectory, text, start, soft, account)
+        )
+
+    def keep_gradient(self, request: GradientRequest, gradient: TrajectoryGradient) -> TrajectoryGradient:
+        """Remembers the answer to a request, if it was at a hard text."""
+        if request.task.soft is None:
+            key = self._text_key(request.task.tokens, request.terms)
+            self._gradients[key] = (request.terms, gradient)  # the terms keep their ids taken
             while len(self._gradients) > self.engine.kept_gradients:
                 self._gradients.popitem(last=False)
         return gradient
+
+    @staticmethod
+    def _text_key(tokens: Tensor, terms: Sequence[Term]) -> tuple[Any, ...]:
+        return tuple(tokens.tolist()), identity(terms)
 
     async def values(
         self,
@@ -423,23 +451,46 @@ class Session:
             texts: hard texts that agree with the trajectory's committed tokens.
             phase: who pays.
         """
+        plan = self.plan_values(trajectory, objective, texts, phase=phase)
+        found: list[dict[str, float]] = await _Wait(plan.requests) if plan.requests else []
+        return self.keep_values(plan, found)
+
+    def plan_values(
+        self,
+        trajectory: Trajectory,
+        objective: Objective,
+        texts: Sequence[Int[Tensor, " length"]],
+        *,
+        phase: str = "gradient",
+    ) -> ValuePlan:
+        """The requests that :meth:`values` still needs."""
         terms = trajectory_terms(objective)
-        start, account = trajectory.committed, self._account(phase)
-        keys = [(start, tuple(text.tolist()), identity(terms)) for text in texts]
+        start, account = trajectory.committed, self.account(phase)
+        keys = [(start, *self._text_key(text, terms)) for text in texts]
         new = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._values}
         self.meter.count("values_reused", len(texts) - len(new))
-        found: dict[Any, dict[str, float]] = {}
         if new:
             self.meter.count("values_computed", len(new))
-            tasks = [GradientTask(self.prompt_ids, trajectory, t, start, None, account) for t in new.values()]
-            answers = await _Wait([ValueRequest(account, terms, task) for task in tasks])
-            found = dict(zip(new, answers, strict=True))
-        rows = [found[key] if key in found else self._values[key][1] for key in keys]
+        tasks = [GradientTask(self.prompt_ids, trajectory, t, start, None, account) for t in new.values()]
+        requests = [ValueRequest(account, terms, task) for task in tasks]
+        return ValuePlan(terms, keys, list(new), requests)
+
+    def keep_values(self, plan: ValuePlan, answers: Sequence[dict[str, float]]) -> dict[str, list[float]]:
+        """Remembers the answers to a plan's requests; all values that the plan was for, by term."""
+        found = dict(zip(plan.new, answers, strict=True))
+        rows = [found[key] if key in found else self._values[key][1] for key in plan.keys]
         if self.engine.kept_gradients:
-            self._values.update({key: (terms, row) for key, row in found.items()})  # keeps their ids taken
+            # The terms keep their ids taken.
+            self._values.update({key: (plan.terms, row) for key, row in found.items()})
             while len(self._values) > KEPT_VALUES:
                 self._values.popitem(last=False)
-        return {term.name: [row[term.name] for row in rows] for term in terms}
+        return {term.name: [row[term.name] for row in rows] for term in plan.terms}
+
+    async def jointly(self, function: Callable[[Sequence[Any]], Sequence[Any]], task: Any) -> Any:
+        """``function``'s result for ``task``: it is called once with the tasks of all problems that wait for
+        it, and returns one result (or NablaError) per task. Its own time is counted as phase "method"."""
+        (found,) = await _Wait([JointRequest(self.account("method"), function, task)])
+        return found
 
     def gradient_rows(
         self,
@@ -450,7 +501,7 @@ class Session:
     ) -> Float[Tensor, "rows k"]:
         """``∂/∂y`` of one term (or a weighted total) over the reference's support."""
         return self.engine.gradients.rows(
-            gradient, part, reference.positions, reference.candidates, self._account(phase)
+            gradient, part, reference.positions, reference.candidates, self.account(phase)
         )
 
     async def gradient_norms(
@@ -468,7 +519,7 @@ class Session:
             )
         gradient = await self.gradient(trajectory, objective, phase="selection")
         total = gradient.total(trajectory_terms(objective), Step())
-        found = self.engine.gradients.norms(gradient, total, self._account("selection"))
+        found = self.engine.gradients.norms(gradient, total, self.account("selection"))
         padded = []
         for norms in found:
             row = torch.full((len(trajectory),), float("nan"), dtype=norms.dtype)
@@ -476,46 +527,30 @@ class Session:
             padded.append(row)
         return padded[0], padded[1]
 
-    @torch.no_grad()
-    def reference(self, trajectory: Trajectory, positions: slice, support: int | None = None) -> Reference:
+    def reference(
+        self,
+        trajectory: Trajectory,
+        positions: slice,
+        support: int | None = None,
+        ahead: Sequence[int] = (),
+    ) -> Reference:
         """Initial logits of rows, from the states the rollout kept: no pass through the model.
 
         Args:
             trajectory: the current response.
             positions: rows, contiguous.
             support: most likely candidates kept per row (the row's own token always is); None: all.
+            ahead: positions that will probably be asked for next.
         """
-        head = self.engine.lm.head
-        hidden = trajectory.hidden[positions].to(head.device)
-        own = trajectory.tokens[positions].to(head.device)
-        account = self._account("gradient")
-        candidates = None
-        if support is None or support >= head.usable:
-            logits = head.logits(hidden)
-            chosen = own
-            dropped = torch.zeros(len(own), dtype=logits.dtype, device=logits.device)
-        else:
-            pieces = []
-            for rows in head.chunks(len(hidden)):
-                full = head.logits(hidden[rows])
-                top = full.topk(support, dim=-1).indices
-                missing = ~(top == own[rows].unsqueeze(-1)).any(-1)
-                top[missing, -1] = own[rows][missing]
-                kept = full.gather(-1, top)
-                pieces.append((top, kept, full.logsumexp(-1) - kept.logsumexp(-1)))
-            candidates = torch.cat([p[0] for p in pieces])
-            logits = torch.cat([p[1] for p in pieces])
-            dropped = (-torch.expm1(-torch.cat([p[2] for p in pieces]))).clamp_min(0)
-            chosen = (candidates == own.unsqueeze(-1)).int().argmax(-1)
-        account.meter.add("gradient", Usage(flops=head.flops(len(hidden))))
-        width = logits.shape[-1]
+        (found,) = self.engine.references([self.rows_wanted(trajectory, positions, support, ahead)])
+        return found
 
-        def project(states: Tensor) -> Tensor:
-            flops = 2.0 * len(states) * width * states.shape[-1]
-            account.meter.add("gradient", Usage(flops=2 * flops if states.requires_grad else flops))
-            return head.logits(states, candidates)
-
-        return Reference(positions, logits, candidates, chosen, hidden, project, dropped)
+    def rows_wanted(
+        self, trajectory: Trajectory, positions: slice, support: int | None, ahead: Sequence[int] = ()
+    ) -> RowsWanted:
+        """The request behind :meth:`reference`."""
+        account = self.account("gradient")
+        return RowsWanted(trajectory, positions, support, ahead, account, self.rows)
 
     # -- the answer ------------------------------------------------------------------------------
 
@@ -597,6 +632,7 @@ class Engine:
         kept_gradients: gradients remembered per problem (0 recomputes, values of texts too).
         kept_prefixes: sequences whose keys and values are kept per problem and model.
         budgets: what a problem may cost; methods run until all are spent.
+        rows_ahead: rows of logits and gradient formed at once for positions that come next (1: none).
         events: callbacks that hear of everything.
     """
 
@@ -613,9 +649,11 @@ class Engine:
         kept_gradients: int = 4,
         kept_prefixes: int = 3,
         budgets: Sequence[Budget] = (),
+        rows_ahead: int = 16,
         events: Events | None = None,
     ) -> None:
-        for name, value in (("batch_size", batch_size), ("live", live), ("kept_prefixes", kept_prefixes)):
+        counts = {"batch_size": batch_size, "live": live, "kept_prefixes": kept_prefixes}
+        for name, value in {**counts, "rows_ahead": rows_ahead}.items():
             if value < 1:
                 raise ConfigError(f"{name} must be at least 1", got=value)
         self.lm, self.reward = lm, reward
@@ -625,7 +663,7 @@ class Engine:
         self.rollout = rollouts.build(rollout)
         self.seed, self.live, self.kept_gradients = seed, live, kept_gradients
         self.events = events or Events()
-        self.budgets = tuple(budgets)
+        self.budgets, self.rows_ahead = tuple(budgets), rows_ahead
         self.store = PrefixStore(entries=kept_prefixes if reuse_prefixes else 0)
         self.runner = Runner(batch_size, self.store)
         self.gradients = GradientComputer(lm, reward, self.runner)
@@ -635,6 +673,7 @@ class Engine:
             "score": self._run_scores,
             "gradient": self._run_gradients,
             "value": self._run_values,
+            "joint": self._run_joint,
         }
 
     # -- scheduling --------------------------------------------------------------------------------
@@ -725,6 +764,16 @@ class Engine:
             return [failure]
         return [self._attempt(handler, [request])[0] for request in requests]
 
+    # -- for components that work on many problems at once ---------------------------------------
+
+    def references(self, wanted: Sequence[RowsWanted]) -> list[Reference]:
+        """Initial logits of rows of several problems, all of the same support."""
+        return references(self.lm.head, wanted, self.rows_ahead)
+
+    def answer(self, requests: Sequence[Request]) -> list[Any]:
+        """Runs requests of one kind and group now; a result or NablaError for each."""
+        return self._attempt(self._handlers[requests[0].kind], requests) if requests else []
+
     # -- handlers ----------------------------------------------------------------------------------
 
     def _run_rollouts(self, requests: Sequence[RolloutRequest]) -> list[Any]:
@@ -783,6 +832,16 @@ class Engine:
 
     def _run_values(self, requests: Sequence[ValueRequest]) -> list[Any]:
         return self._in_batches(self.gradients.values, requests)
+
+    def _run_joint(self, requests: Sequence[JointRequest]) -> list[Any]:
+        """The function's own time goes to its problems in equal shares; its model runs are timed apart."""
+        begin, busy = time.perf_counter(), self.runner.busy
+        try:
+            return list(requests[0].function([request.task for request in requests]))
+        finally:
+            own = time.perf_counter() - begin - (self.runner.busy - busy)
+            for request in requests:
+                request.account.meter.add("method", Usage(seconds=max(own, 0.0) / len(requests)))
 
     def _in_batches(
         self, compute: Callable[..., Sequence[Any]], requests: Sequence[GradientRequest]

@@ -25,7 +25,7 @@ from nabla.costs import Usage
 from nabla.errors import ConfigError, NablaError, NumericalError
 from nabla.models.body import Chunk
 from nabla.models.causal_lm import CausalLM
-from nabla.models.head import EmbeddingTable, Head, cross_gram, work_dtype
+from nabla.models.head import CHUNK_ELEMENTS, EmbeddingTable, Head, cross_gram, work_dtype
 from nabla.models.runner import Account, Runner
 from nabla.objectives.base import Term, TrajectoryObjective, TrajectoryView
 from nabla.rewards.base import RelaxedResponse, RelaxedReward, Response, Reward, SoftTokens
@@ -60,6 +60,7 @@ class TrajectoryGradient:
         hidden: states that predict positions ``start..L-1`` of this text, if a term needs ``log π``.
         normalisers: log-partition of each of those rows ``[n]``.
         reward: of this text, if a term needs it.
+        hard: no row was relaxed.
     """
 
     tokens: Int[Tensor, " length"]
@@ -68,6 +69,21 @@ class TrajectoryGradient:
     hidden: Float[Tensor, "n hidden"] | None
     normalisers: Float[Tensor, " n"] | None
     reward: float | None
+    hard: bool = True
+
+    def rows_wanted(
+        self, part: TermGradient, places: Int[Tensor, " rows"], candidates: Tensor | None, account: Account
+    ) -> RowsOf:
+        """A request for rows of ``part`` (one of the terms, or their total), counted from ``start``."""
+        return RowsOf(
+            part,
+            places,
+            candidates,
+            account,
+            None if self.hidden is None else self.hidden[places],
+            None,
+            None if self.normalisers is None else self.normalisers[places],
+        )
 
     def total(self, terms: Sequence[Term], step: Step) -> TermGradient:
         """The weighted sum of the terms at a step."""
@@ -114,6 +130,29 @@ class GradientTask:
         return RelaxedResponse(response, self.start, self.soft)
 
 
+@dataclass(frozen=True, eq=False)
+class RowsOf:
+    """Rows of one gradient to be formed.
+
+    Args:
+        part: a term's gradient, or a weighted total.
+        places: rows of it, counted from its start ``[R]``.
+        candidates: support of each row ``[R, K]``; None: all usable ids.
+        account: who pays.
+        hidden: states that predict the rows ``[R, H]``; None where no term needs ``log π``.
+        logits: of these states over the support, where known ``[R, K]``.
+        normalisers: log-partitions of the rows, where known ``[R]``.
+    """
+
+    part: TermGradient
+    places: Int[Tensor, " rows"]
+    candidates: Int[Tensor, "rows k"] | None
+    account: Account
+    hidden: Float[Tensor, "rows hidden"] | None
+    logits: Float[Tensor, "rows k"] | None = None
+    normalisers: Float[Tensor, " rows"] | None = None
+
+
 @dataclass(eq=False)
 class _LanguagePass:
     """One LM pass over the free part of a text."""
@@ -137,6 +176,7 @@ class GradientComputer:
     def __init__(self, lm: CausalLM, reward: Reward | None, runner: Runner) -> None:
         self.lm, self.reward, self.runner = lm, reward, runner
         self._grams: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}
+        self._head_grams: dict[tuple[int, ...], tuple[Tensor, Tensor, Tensor]] = {}
 
     def tables(self) -> tuple[EmbeddingTable, ...]:
         """Embedding tables of all channels, LM first."""
@@ -374,7 +414,8 @@ class GradientComputer:
             else:
                 hidden = task.trajectory.hidden[task.start :]
         known = None if reward is None else float(reward.value.detach())
-        return TrajectoryGradient(task.tokens, task.start, results, hidden, normalisers, known)
+        hard = task.soft is None
+        return TrajectoryGradient(task.tokens, task.start, results, hidden, normalisers, known, hard)
 
     # -- rows on demand -------------------------------------------------------------------------
 
@@ -388,34 +429,70 @@ class GradientComputer:
         account: Account,
     ) -> Float[Tensor, "rows k"]:
         """``∂L/∂y_i`` over ``candidates`` (all usable ids if None) for a slice of positions."""
-        local = slice(positions.start - gradient.start, positions.stop - gradient.start)
         count = positions.stop - positions.start
+        places = torch.arange(positions.start - gradient.start, positions.stop - gradient.start)
+        if candidates is not None and candidates.dim() == 1:
+            candidates = candidates.expand(count, -1)
+        (found,) = self.rows_of([gradient.rows_wanted(part, places, candidates, account)])
+        return found
+
+    @torch.no_grad()
+    def rows_of(self, wanted: Sequence[RowsOf]) -> list[Float[Tensor, "rows k"]]:
+        """``∂L/∂y_i`` for every entry; one product per embedding table for all of them, since it reads the
+        whole table however few rows are asked for. All entries have supports of one size."""
         head = self.lm.head
-        width = head.usable if candidates is None else candidates.shape[-1]
         dtype = work_dtype(self.lm.body.dtype)
-        total = torch.zeros(count, width, dtype=dtype, device=head.device)
-        flops = 0.0
-        for table, channel in zip(self.tables(), part.channels, strict=True):
-            if channel is not None:
-                total += table.products(channel[local], candidates).to(total)
-                flops += table.flops(count, width)
-        if gradient.hidden is not None:
-            hidden = gradient.hidden[local]
-            logits = head.logits(hidden, candidates)
-            flops += 2.0 * count * width * hidden.shape[-1]
-            if gradient.normalisers is not None:
-                normaliser = gradient.normalisers[local].to(logits).unsqueeze(-1)
-            elif candidates is None:
-                normaliser = logits.logsumexp(-1, keepdim=True)
-            else:
-                normaliser = torch.cat(
-                    [head.logits(hidden[c]).logsumexp(-1) for c in head.chunks(count)]
-                ).unsqueeze(-1)
-                flops += head.flops(count)
-            log_pi = (logits - normaliser).masked_fill(logits.isinf(), 0.0)  # masked: no weight
-            total += part.direct[local].to(total).unsqueeze(-1) * log_pi
-        account.meter.add(account.phase, Usage(flops=flops))
-        return total
+        sizes = [len(entry.places) for entry in wanted]
+        supports = [entry.candidates for entry in wanted]
+        width = head.usable if supports[0] is None else supports[0].shape[-1]
+        total = torch.zeros(sum(sizes), width, dtype=dtype, device=head.device)
+        parts = list(torch.split(total, sizes))
+        for index, table in enumerate(self.tables()):
+            reached = [
+                (entry, channel, part)
+                for entry, part in zip(wanted, parts, strict=True)
+                if (channel := entry.part.channels[index]) is not None
+            ]
+            if not reached:
+                continue
+            vectors = torch.cat([channel[entry.places] for entry, channel, _ in reached])
+            ids = None
+            if supports[0] is not None:
+                ids = torch.cat([e.candidates for e, _, _ in reached if e.candidates is not None])
+            products = table.products(vectors, ids).to(total)
+            for (entry, _, part), found in zip(
+                reached, torch.split(products, [len(e.places) for e, _, _ in reached]), strict=True
+            ):
+                part += found
+                entry.account.meter.add(
+                    entry.account.phase, Usage(flops=table.flops(len(entry.places), width))
+                )
+        for entry, part in zip(wanted, parts, strict=True):
+            direct = entry.part.direct[entry.places].to(total)
+            if entry.hidden is not None and bool((direct != 0).any()):
+                part += direct.unsqueeze(-1) * self._log_pi(entry)
+        return parts
+
+    def _log_pi(self, entry: RowsOf) -> Float[Tensor, "rows k"]:
+        """``log π(.|y_<i)`` over the entry's support; 0 at masked tokens, which have no weight."""
+        head, account = self.lm.head, entry.account
+        logits, normalisers = entry.logits, entry.normalisers
+        if logits is None:
+            assert entry.hidden is not None
+            logits = head.logits(entry.hidden, entry.candidates)
+            flops = 2.0 * logits.numel() * entry.hidden.shape[-1]
+            account.meter.add(account.phase, Usage(flops=flops))
+        if normalisers is None and entry.candidates is None:
+            normalisers = logits.logsumexp(-1)
+        elif normalisers is None:
+            assert entry.hidden is not None
+            chunks = head.chunks(len(logits))
+            normalisers = torch.cat([head.logits(entry.hidden[c]).logsumexp(-1) for c in chunks])
+            account.meter.add(account.phase, Usage(flops=head.flops(len(logits))))
+        log_pi = logits - normalisers.to(logits).unsqueeze(-1)
+        if head.blocked is not None:
+            log_pi = log_pi.masked_fill_(logits.isinf(), 0.0)
+        return log_pi
 
     @torch.no_grad()
     def norms(
@@ -442,22 +519,93 @@ class GradientComputer:
             squared += ((joint @ gram) * joint).sum(-1)
             summed += usable * (joint @ mean)
             flops += 2.0 * count * gram.numel()
-        if gradient.hidden is not None:
-            direct = part.direct.to(device, dtype)
-            for rows in self.lm.head.chunks(count):
-                logits = self.lm.head.logits(gradient.hidden[rows])
-                log_pi = logits.log_softmax(-1).masked_fill_(logits.isinf(), 0.0)
-                flops += self.lm.head.flops(len(log_pi))
-                weight = direct[rows]
-                squared[rows] += weight**2 * (log_pi**2).sum(-1)
-                summed[rows] += weight * log_pi.sum(-1)
-                if joint is not None:
-                    back = torch.cat([t.transposed(log_pi).to(device) for t in tables], -1)
-                    squared[rows] += 2 * weight * (back * joint[rows]).sum(-1)
-                    flops += sum(t.flops(len(log_pi)) for t in tables)
+        direct = part.direct.to(device, dtype)
+        if gradient.hidden is not None and bool((direct != 0).any()):
+            moments = self._linear_moments if self.lm.head.linear else self._moments
+            square, total, cross, extra = moments(gradient, tables, joint)
+            squared += direct**2 * square + 2 * direct * cross
+            summed += direct * total
+            flops += extra
         account.meter.add(account.phase, Usage(flops=flops))
         centred = squared - summed**2 / usable
         return squared.clamp_min(0).sqrt(), centred.clamp_min(0).sqrt()
+
+    def _moments(
+        self, gradient: TrajectoryGradient, tables: Sequence[EmbeddingTable], joint: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor, float]:
+        """Per row ``Σ_v log² π_v``, ``Σ_v log π_v`` and ``Σ_v log π_v (E g)_v``, and the FLOPs spent, from
+        the logits in chunks of rows: for heads with a soft cap or masked tokens."""
+        head, hidden = self.lm.head, gradient.hidden
+        assert hidden is not None
+        squares, totals, crosses, flops = [], [], [], 0.0
+        for rows in head.chunks(len(hidden)):
+            logits = head.logits(hidden[rows])
+            log_pi = logits.log_softmax(-1).masked_fill_(logits.isinf(), 0.0)
+            flops += head.flops(len(log_pi))
+            squares.append((log_pi**2).sum(-1))
+            totals.append(log_pi.sum(-1))
+            cross = torch.zeros_like(totals[-1])
+            if joint is not None:
+                back = torch.cat([t.transposed(log_pi).to(cross.device) for t in tables], -1)
+                cross = (back * joint[rows]).sum(-1)
+                flops += sum(t.flops(len(log_pi)) for t in tables)
+            crosses.append(cross)
+        return torch.cat(squares), torch.cat(totals), torch.cat(crosses), flops
+
+    def _linear_moments(
+        self, gradient: TrajectoryGradient, tables: Sequence[EmbeddingTable], joint: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor, float]:
+        """The same where ``log π = W h - log Z`` is linear in h: Gram matrices again, no number per token
+        of the vocabulary. The logits are centred first (a softmax does not see a shift): squares of
+        numbers around zero keep their digits."""
+        head, hidden = self.lm.head, gradient.hidden
+        assert hidden is not None
+        gram, mean, crosses = self._head_gram(tables)
+        h = hidden.to(head.device, gram.dtype)
+        if head.module.bias is not None:
+            h = torch.cat([h, h.new_ones(len(h), 1)], -1)
+        if gradient.normalisers is not None:
+            log_z = gradient.normalisers.to(h)
+            flops = 0.0
+        else:
+            own = torch.cat([head.logits(hidden[c]).logsumexp(-1) for c in head.chunks(len(h))])
+            log_z, flops = own.to(h), head.flops(len(h))
+        shift = h @ mean - log_z  # mean of log π over the vocabulary
+        square = ((h @ gram) * h).sum(-1) + head.usable * shift**2
+        total = head.usable * shift
+        cross = torch.zeros_like(total)
+        if joint is not None:
+            sums = torch.cat([t.mean().to(h) for t in tables]) * head.usable
+            cross = ((h @ crosses) * joint.to(h)).sum(-1) + shift * (joint.to(h) @ sums)
+        flops += 2.0 * len(h) * (gram.numel() + crosses.numel())
+        dtype = work_dtype(self.lm.body.dtype)
+        return square.to(dtype), total.to(dtype), cross.to(dtype), flops
+
+    def _head_gram(self, tables: Sequence[EmbeddingTable]) -> tuple[Tensor, Tensor, Tensor]:
+        """Of the head's centred rows (scaled, with the bias as one more column): their Gram matrix, the
+        mean row, and the product with the tables' embeddings; computed once, summed up in float64."""
+        head = self.lm.head
+        key = (-1, *(id(t) for t in tables))
+        if key not in self._head_grams:
+            columns = head.weight.shape[-1] + (head.module.bias is not None)
+            size = max(1, CHUNK_ELEMENTS // columns)
+            parts = [slice(i, min(i + size, head.usable)) for i in range(0, head.usable, size)]
+            mean = sum(
+                (head.affine(p).sum(0, dtype=torch.float64) for p in parts),
+                torch.zeros(columns, dtype=torch.float64, device=head.device),
+            ) / head.usable
+            width = sum(t.hidden_size for t in tables)
+            gram = torch.zeros(columns, columns, dtype=torch.float64, device=head.device)
+            cross = torch.zeros(columns, width, dtype=torch.float64, device=head.device)
+            for part in parts:
+                rows = head.affine(part)
+                centred = rows - mean.to(rows)
+                gram += centred.mT @ centred
+                if tables:
+                    ids = torch.arange(part.start, part.stop)
+                    cross += centred.mT @ torch.cat([t.rows(ids).to(centred) for t in tables], -1)
+            self._head_grams[key] = (gram, mean, cross)
+        return self._head_grams[key]
 
     def _joint_gram(self, tables: Sequence[EmbeddingTable]) -> tuple[Tensor, Tensor]:
         key = tuple(id(t) for t in tables)

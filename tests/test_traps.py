@@ -252,7 +252,7 @@ def test_padded_embedding_matrices_agree_and_their_padding_is_never_written():
 
 def test_a_crashing_component_names_itself():
     class Wrong(DTO):
-        async def refine(self, trajectory, session):
+        async def refine(self, trajectory, session, ahead=()):
             raise IndexError("off by one")
 
     method = NablaReasonerMethod(dto=Wrong(), selector="all", sampling=SAMPLING)

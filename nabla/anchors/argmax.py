@@ -5,7 +5,7 @@ from __future__ import annotations
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from nabla.anchors.base import Anchor, anchors
+from nabla.anchors.base import Anchor, anchors, argmax
 
 
 @anchors.register("argmax")
@@ -18,4 +18,4 @@ class ArgmaxAnchor(Anchor):
         reference_scores: Float[Tensor, "*batch k"],
         chosen: Int[Tensor, "*batch"],
     ) -> Int[Tensor, "*batch"]:
-        return scores.argmax(-1)
+        return argmax(scores)

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from nabla.anchors.base import Anchor, anchors
+from nabla.anchors.base import Anchor, anchors, argmax
 from nabla.errors import ConfigError
 from nabla.estimators.base import conditional_gumbel
 
@@ -55,5 +55,5 @@ class GumbelPosteriorAnchor(Anchor):
     ) -> Int[Tensor, "*batch"]:
         """``argmax(scores)``; the initial one is the rollout's token by construction, also where rounding
         makes a tie."""
-        now, then = scores.argmax(-1), reference_scores.argmax(-1)
+        now, then = argmax(scores), argmax(reference_scores)
         return torch.where(now == then, chosen, now)

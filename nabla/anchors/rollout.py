@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from nabla.anchors.base import Anchor, anchors
+from nabla.anchors.base import Anchor, anchors, argmax
 
 
 @anchors.register("rollout")
@@ -19,5 +19,5 @@ class RolloutAnchor(Anchor):
         reference_scores: Float[Tensor, "*batch k"],
         chosen: Int[Tensor, "*batch"],
     ) -> Int[Tensor, "*batch"]:
-        now, then = scores.argmax(-1), reference_scores.argmax(-1)
+        now, then = argmax(scores), argmax(reference_scores)
         return torch.where(now == then, chosen, now)

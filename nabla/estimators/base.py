@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -10,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from nabla.anchors.base import AnchorPoint
+from nabla.anchors.base import AnchorPoint, argmax
 from nabla.errors import ConfigError
 from nabla.registry import Registry
 from nabla.schedulers.base import Schedule, Step, as_schedule
@@ -42,6 +43,10 @@ class Estimator(ABC):
     feedback: ClassVar[Literal["gradient", "value"]] = "gradient"
     #: Number of texts per step. ``relax`` gives rows a leading axis of this size where it is not 1.
     draws: int = 1
+    #: The backward rule in closed form: ``(logits, ∂L/∂y, step) → the gradient of`` :meth:`loss`
+    #: in the logits. Optional, for hard deterministic estimators whose rows are :func:`hard_rows`'s: their
+    #: steps then need neither one-hot rows nor autograd. The contract kit compares the two.
+    pull_back: ClassVar[Callable[..., Tensor] | None] = None
     #: Distance in L1 of a row up to which :meth:`reusable` may say yes; 0 is exact (Algorithm 4).
     staleness: float = 0.0
 
@@ -54,6 +59,8 @@ class Estimator(ABC):
                 f"{cls.__name__} does not declare whether its rows are one-hot",
                 fix="Write 'hard = True' (rows are texts) or 'hard = False' (mixtures) in the class.",
             )
+        if {"relax", "loss"} & set(vars(cls)) and "pull_back" not in vars(cls):
+            cls.pull_back = None  # a parent's closed form is not this class's rule
         if cls.feedback not in ("gradient", "value"):
             raise ConfigError(f"{cls.__name__}.feedback is 'gradient' or 'value'", got=cls.feedback)
         if cls.feedback == "value" and not cls.hard:
@@ -177,17 +184,24 @@ def hard_rows(
             added where the estimator has none of its own.
         noise: what was added, so that the anchor's reference gets the same.
     """
+    return one_hot(hard_index(scores, anchor, noise), scores.shape[-1]).to(scores.dtype)
+
+
+def hard_index(
+    scores: Float[Tensor, "*batch k"],
+    anchor: AnchorPoint | None,
+    noise: Float[Tensor, "*batch k"] | None = None,
+) -> Int[Tensor, "*batch"]:
+    """Columns of :func:`hard_rows`."""
     scores = scores.detach()
-    index: Int[Tensor, "*batch"]
     if anchor is None:
-        index = scores.argmax(-1)
-    else:
-        if noise is None and anchor.noise is not None:
-            noise = anchor.noise
-            scores = scores + noise
-        reference = anchor.reference if noise is None else anchor.reference + noise
-        index = anchor.anchor.index(scores, reference, anchor.chosen)
-    return one_hot(index, scores.shape[-1]).to(scores.dtype)
+        return argmax(scores)
+    if noise is None and anchor.noise is not None:
+        noise = anchor.noise
+        scores = scores + noise
+    reference = anchor.reference if noise is None else anchor.reference + noise
+    index: Int[Tensor, "*batch"] = anchor.anchor.index(scores, reference, anchor.chosen)
+    return index
 
 
 def perturbation(

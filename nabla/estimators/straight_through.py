@@ -32,6 +32,15 @@ class StraightThrough(Estimator):
         soft = (logits / self.temperature(step)).softmax(-1)
         return straight_through(hard_rows(logits, anchor), soft)
 
+    def pull_back(
+        self, logits: Float[Tensor, "*batch k"], feedback: Float[Tensor, "*batch k"], step: Step
+    ) -> Float[Tensor, "*batch k"]:
+        """``p (g - p·g) / τ``: the softmax's Jacobian times g."""
+        temperature = self.temperature(step)
+        soft = (logits if temperature == 1 else logits / temperature).softmax(-1)
+        slope = (feedback - (soft * feedback).sum(-1, keepdim=True)).mul_(soft)
+        return slope if temperature == 1 else slope.div_(temperature)
+
     def surrogate(
         self, logits: Float[Tensor, "*batch k"], *, generator: torch.Generator, step: Step
     ) -> Float[Tensor, "*batch k"]:
@@ -58,6 +67,12 @@ class StraightThroughIdentity(Estimator):
     ) -> Float[Tensor, "*batch k"]:
         finite = logits.masked_fill(logits == float("-inf"), 0.0)  # -inf minus -inf is NaN
         return straight_through(hard_rows(logits, anchor), finite)
+
+    def pull_back(
+        self, logits: Float[Tensor, "*batch k"], feedback: Float[Tensor, "*batch k"], step: Step
+    ) -> Float[Tensor, "*batch k"]:
+        """g, where a candidate is not masked."""
+        return feedback.masked_fill(logits == float("-inf"), 0.0)
 
     def surrogate(
         self, logits: Float[Tensor, "*batch k"], *, generator: torch.Generator, step: Step

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 #: Largest number of logits held at once where a whole response's rows are needed.
 CHUNK_ELEMENTS = 1 << 23
+#: Tokens per row up to which their rows of the head are read one by one.
+HEAD_ROWS = 4
 
 
 def work_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -83,9 +85,7 @@ class Head:
                 raw = raw + bias[: self.usable]
         else:
             candidates = candidates.to(weight.device)
-            rows = weight[candidates]
-            pattern = "n k h, n h -> n k" if candidates.dim() > 1 else "k h, ... h -> ... k"
-            raw = einsum(rows, hidden, pattern)
+            raw = _chosen_products(weight.__getitem__, hidden, candidates)
             if bias is not None:
                 raw = raw + bias[candidates]
         logits = self._finish(raw)
@@ -94,6 +94,19 @@ class Head:
             blocked = blocked if candidates is None else blocked[candidates]
             logits = logits.masked_fill(blocked, float("-inf"))
         return logits
+
+    @property
+    def linear(self) -> bool:
+        """Logits are an affine function of the hidden state at every id: no cap, nothing blocked."""
+        return self.softcap is None and self.blocked is None
+
+    def affine(self, ids: slice) -> Float[Tensor, "n _"]:
+        """Rows of a linear head in the working dtype, scaled, its bias (if any) as one more column."""
+        rows = self.weight[ids]
+        bias = self.module.bias
+        if bias is not None:
+            rows = torch.cat([rows, bias[: self.usable][ids].unsqueeze(-1)], -1)
+        return rows.to(work_dtype(rows.dtype)) * self.scale
 
     def block(self, tokens: Int[Tensor, " n"]) -> None:
         """Forbids ids from now on, everywhere: sampling, likelihood and gradient alike."""
@@ -105,6 +118,24 @@ class Head:
         """Slices of rows whose logits together stay under CHUNK_ELEMENTS."""
         size = max(1, CHUNK_ELEMENTS // self.usable)
         return [slice(i, min(i + size, rows)) for i in range(0, rows, size)]
+
+    def pull_back(
+        self,
+        probs: Float[Tensor, "n usable"],
+        tokens: Int[Tensor, "n k"],
+        weights: Float[Tensor, "n k"],
+        slope: Float[Tensor, "n usable"] | None,
+    ) -> Float[Tensor, "n hidden"]:
+        """``∂/∂h Σ_k w_k (z[t_k] - logsumexp z)``; ``probs`` is overwritten, ``slope`` is the cap's."""
+        mass = weights.sum(-1, keepdim=True)
+        if slope is None and tokens.shape[-1] < HEAD_ROWS:
+            # W^T (w - m·p) = Σ w_k W[t_k] - m·W^T p: scaling H numbers per row instead of V.
+            own = einsum(weights.to(self.weight.dtype), self.weight[tokens], "n k, n k h -> n h")
+            return self.scale * (own - mass.to(own) * (probs.to(self.weight.dtype) @ self.weight))
+        out = probs.mul_(-mass).scatter_add_(-1, tokens, weights)
+        if slope is not None:
+            out *= slope
+        return self.scale * (out.to(self.weight.dtype) @ self.weight)
 
     def log_likelihood(
         self,
@@ -138,24 +169,19 @@ class _LinearLogLikelihood(torch.autograd.Function):
         tokens, weights = tokens.to(head.device), weights.to(head.device, values.dtype)
         for part in head.chunks(len(hidden)):
             logits = head.logits(hidden[part])
-            normaliser = logits.logsumexp(-1, keepdim=True)
+            probs = logits.softmax(-1)
+            # The largest probability is 1/Σexp(z - max): the normaliser without another pass of exps.
+            normaliser = logits.amax(-1, keepdim=True) - probs.amax(-1, keepdim=True).log()
             normalisers[part] = normaliser[:, 0]
             picked = logits.gather(-1, tokens[part]) - normaliser
             # A zero weight on a blocked token (-inf) counts nothing.
             picked = torch.where(weights[part] == 0, torch.zeros_like(picked), picked)
             values[part] = (weights[part] * picked).sum(-1)
             if grads is not None:
-                mass = weights[part].sum(-1, keepdim=True)
                 slope = None
                 if head.softcap is not None:
                     slope = 1 - (logits.masked_fill(logits.isinf(), 0.0) / head.softcap) ** 2
-                out = logits.sub_(normaliser).exp_().mul_(-mass)
-                out.scatter_add_(-1, tokens[part], weights[part])
-                if slope is not None:
-                    out *= slope
-                if head.scale != 1.0:
-                    out *= head.scale
-                grads[part] = out.to(hidden.dtype) @ head.weight
+                grads[part] = head.pull_back(probs, tokens[part], weights[part], slope).to(grads)
         if grads is not None:
             ctx.save_for_backward(grads.to(source_device))
         normalisers = normalisers.to(source_device)
@@ -236,10 +262,7 @@ class EmbeddingTable:
         """``E v`` for all ids, or for ``candidates`` (``[K]`` or ``[n, K]``), in the working dtype."""
         vectors = vectors.to(self.device, self.dtype)
         if candidates is not None:
-            rows = self.rows(candidates)
-            if candidates.dim() == 1:
-                return (vectors @ rows.mT).to(work_dtype(self.dtype))
-            return einsum(rows, vectors, "n k h, n h -> n k").to(work_dtype(self.dtype))
+            return _chosen_products(self.rows, vectors, candidates).to(work_dtype(self.dtype))
         parts = [vectors @ rows.mT for _, rows in self._slices()]
         out = parts[0] if len(parts) == 1 else torch.cat(parts, -1)
         return out.to(work_dtype(self.dtype))
@@ -276,6 +299,23 @@ class EmbeddingTable:
     def flops(self, vectors: int, candidates: int | None = None) -> float:
         """FLOPs of :meth:`products`."""
         return 2.0 * vectors * (candidates or self.usable) * self.hidden_size
+
+
+def _chosen_products(
+    read: Callable[[Tensor], Tensor],
+    vectors: Float[Tensor, "*n hidden"],
+    candidates: Int[Tensor, "*n_or_not k"],
+) -> Float[Tensor, "*n k"]:
+    """``M[candidates] v``, candidates shared by all vectors or one row of them each; differentiable in the
+    vectors. ``read`` gives rows of the matrix M, which are gathered in chunks."""
+    if candidates.dim() == 1:
+        return vectors @ read(candidates).mT
+    size = max(1, CHUNK_ELEMENTS // (candidates.shape[-1] * vectors.shape[-1]))
+    parts = [
+        einsum(read(ids), rows, "n k h, n h -> n k")
+        for ids, rows in zip(torch.split(candidates, size), torch.split(vectors, size), strict=True)
+    ]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def cross_gram(left: EmbeddingTable, right: EmbeddingTable) -> Float[Tensor, "h1 h2"]:

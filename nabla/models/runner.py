@@ -86,6 +86,8 @@ class Runner:
     def __init__(self, batch_size: int = 64, store: PrefixStore | None = None) -> None:
         self.batch_size = batch_size
         self.store = store or PrefixStore()
+        #: Seconds spent in timed blocks so far.
+        self.busy = 0.0
 
     @contextmanager
     def timed(self, accounts: Sequence[Account], shares: Sequence[float]) -> Iterator[None]:
@@ -104,6 +106,7 @@ class Runner:
                 torch.cuda.synchronize()
                 peak = torch.cuda.max_memory_allocated() - before
             seconds = time.perf_counter() - begin
+            self.busy += seconds
             total = sum(shares) or 1.0
             for account, share in zip(accounts, shares, strict=True):
                 usage = Usage(seconds=seconds * share / total, peak_bytes=peak)

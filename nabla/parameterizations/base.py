@@ -11,7 +11,7 @@ from torch import Tensor
 from nabla.registry import Registry
 
 if TYPE_CHECKING:
-    from nabla.engine import Reference
+    from nabla.reference import Reference
 
 
 class Parameterization(ABC):

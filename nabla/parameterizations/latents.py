@@ -11,7 +11,7 @@ from nabla.models.head import work_dtype
 from nabla.parameterizations.base import Parameterization, parameterizations
 
 if TYPE_CHECKING:
-    from nabla.engine import Reference
+    from nabla.reference import Reference
 
 
 @parameterizations.register("latents")

@@ -11,7 +11,7 @@ from nabla.models.head import work_dtype
 from nabla.parameterizations.base import Parameterization, parameterizations
 
 if TYPE_CHECKING:
-    from nabla.engine import Reference
+    from nabla.reference import Reference
 
 
 @parameterizations.register("logits")
@@ -24,7 +24,11 @@ class Logits(Parameterization):
 
     def initial(self, reference: Reference) -> Float[Tensor, "rows width"]:
         logits = reference.logits.to(work_dtype(reference.logits.dtype))
-        return logits.masked_fill(logits == float("-inf"), 0.0).clone()
+        if reference.forbidden is None:
+            return logits.clone()
+        return logits.masked_fill(reference.forbidden, 0.0)
 
     def logits(self, parameter: Float[Tensor, "rows width"], reference: Reference) -> Float[Tensor, "rows k"]:
-        return parameter.masked_fill(reference.logits == float("-inf"), float("-inf"))
+        if reference.forbidden is None:
+            return parameter
+        return parameter.masked_fill(reference.forbidden, float("-inf"))

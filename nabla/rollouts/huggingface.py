@@ -18,6 +18,9 @@ from nabla.random import gumbel
 from nabla.rollouts.base import Continuation, Opening, Rollout, rollouts
 from nabla.types import Sampling
 
+#: Share of live rows at which the finished ones are dropped from a batch.
+DENSE = 0.75
+
 
 @rollouts.register("huggingface")
 class HuggingFaceRollout(Rollout):
@@ -50,15 +53,21 @@ def draw(
     positions: Int[Tensor, " rows"],
 ) -> Int[Tensor, " rows"]:
     """One token per row, each row with its own settings, key and position in the response."""
+    if len(set(samplings)) == 1:
+        return _draw(logits, samplings[0], keys, positions)
     chosen = torch.empty(len(logits), dtype=torch.long, device=logits.device)
-    ids = torch.arange(logits.shape[-1], device=logits.device)
     for sampling in dict.fromkeys(samplings):
         rows = torch.tensor([s == sampling for s in samplings], device=logits.device)
-        noise = None
-        if sampling.temperature > 0:
-            noise = gumbel(keys[rows], positions[rows], ids).to(logits.dtype)
-        chosen[rows] = sampling.draw(logits[rows], noise)
+        chosen[rows] = _draw(logits[rows], sampling, keys[rows], positions[rows])
     return chosen
+
+
+def _draw(logits: Tensor, sampling: Sampling, keys: Tensor, positions: Tensor) -> Tensor:
+    noise = None
+    if sampling.temperature > 0:
+        ids = torch.arange(logits.shape[-1], device=logits.device)
+        noise = gumbel(keys, positions, ids).to(logits.dtype)
+    return sampling.draw(logits, noise)
 
 
 class GumbelProcessor(LogitsProcessor):  # type: ignore[misc]
@@ -133,7 +142,11 @@ class _Batch:
         self.first = torch.tensor([len(o.response) for o in openings], device=lm.head.device)
         self.tokens: list[list[int]] = [[] for _ in openings]
         self.finished = [False] * len(openings)
-        self.records: list[tuple[list[int], Tensor, Tensor]] = []
+        #: What is known of each row's tokens, written step by step ``[rows, steps, ...]``.
+        self.hidden: Tensor | None = None
+        self.stats: Tensor | None = None
+        #: Decoding steps per row that are not yet on its account.
+        self.steps = [0] * len(openings)
 
     def decode(self) -> list[Continuation | NablaError]:
         """Prefill, then one token per step for every live row."""
@@ -141,10 +154,13 @@ class _Batch:
         hidden = torch.stack([output.hidden[-1] for output in outputs])
         live = list(range(len(self.openings)))
         keys = [output.keys for output in outputs if output.keys is not None]
-        if len(keys) < len(outputs):
-            self._decode_without_cache(live, hidden)
-        else:
-            self._decode_with_cache(live, hidden, keys)
+        try:
+            if len(keys) < len(outputs):
+                self._decode_without_cache(live, hidden)
+            else:
+                self._decode_with_cache(live, hidden, keys)
+        finally:
+            self._count_steps()
         return self._collect()
 
     def _prefill(self) -> list[BodyOutput]:
@@ -161,29 +177,45 @@ class _Batch:
         return [outputs[number] for number in owner]
 
     def _write(self, live: list[int], hidden: Tensor) -> Tensor:
-        """Draws the next token of each live row and notes what is known of it."""
+        """Draws the next token of each row of the batch and notes what is known of it; ``live`` names
+        them, -1 for rows that are done and wait to be dropped."""
         head = self.lm.head
         logits = head.logits(hidden)
-        normaliser = logits.logsumexp(-1)
+        probs = logits.softmax(-1)
+        top = probs.amax(-1)
+        normaliser = logits.amax(-1) - top.log()  # the largest probability is 1/Σexp(z - max)
         finite = logits if head.blocked is None else logits.masked_fill(head.blocked, 0.0)
-        probs = (logits - normaliser.unsqueeze(-1)).exp()
-        entropy = normaliser - (probs * finite).sum(-1)
-        step = len(self.records)
+        entropy = (normaliser - (probs * finite).sum(-1)).clamp_min(0)
+        owners = [max(i, 0) for i in live]
+        step = max(len(t) for t in self.tokens)
         chosen = draw(
             logits,
-            [self.openings[i].sampling for i in live],
-            self.keys[live],
-            self.first[live] + step,
+            [self.openings[i].sampling for i in owners],
+            self.keys[owners],
+            self.first[owners] + step,
         )
         picked = logits.gather(-1, chosen.unsqueeze(-1))[:, 0] - normaliser
-        stats = torch.stack([picked, entropy.clamp_min(0), probs.amax(-1)])
-        self.records.append((list(live), hidden, stats))
+        rows = [row for row, i in enumerate(live) if i >= 0]
+        self._note(step, [live[row] for row in rows], rows, hidden, torch.stack([picked, entropy, top], -1))
         for i, token in zip(live, chosen.tolist(), strict=True):
-            self.tokens[i].append(token)
-            self.finished[i] = token in self.lm.eos_ids
-            account = self.accounts[i]
-            account.meter.add(account.phase, Usage(flops=head.flops(1)))
+            if i >= 0:
+                self.tokens[i].append(token)
+                self.finished[i] = token in self.lm.eos_ids
         return chosen
+
+    def _note(self, step: int, owners: list[int], rows: list[int], hidden: Tensor, stats: Tensor) -> None:
+        """Keeps states and statistics of the tokens of a step, in buffers that double."""
+        if self.hidden is None or self.stats is None:
+            count, room = len(self.openings), min(max(self.limits), 64)
+            self.hidden = hidden.new_zeros(count, room, hidden.shape[-1])
+            self.stats = stats.new_zeros(count, room, stats.shape[-1])
+        elif step >= self.hidden.shape[1]:
+            self.hidden = torch.cat([self.hidden, torch.zeros_like(self.hidden)], 1)
+            self.stats = torch.cat([self.stats, torch.zeros_like(self.stats)], 1)
+        if len(owners) == len(self.openings):
+            self.hidden[:, step], self.stats[:, step] = hidden, stats
+        else:
+            self.hidden[owners, step], self.stats[owners, step] = hidden[rows], stats[rows]
 
     def _going(self, row: int) -> bool:
         if self.finished[row] or len(self.tokens[row]) >= self.limits[row]:
@@ -191,11 +223,14 @@ class _Batch:
         until = self.openings[row].until
         return until is None or not until.closed(self.tokens[row], self.lm)
 
-    def _count_step(self, rows: list[int]) -> None:
-        for i in rows:
-            context = len(self.context[i]) + len(self.tokens[i]) - 1
-            usage = Usage(decode_steps=1, tokens=1, flops=self.lm.body.flops(1, context))
-            self.accounts[i].meter.add(self.accounts[i].phase, usage)
+    def _count_steps(self) -> None:
+        """What each row's steps cost, the head of every token included. Counted at the end, or when the
+        batch fails, since a thousand small additions would take longer than a small model's step."""
+        body, head = self.lm.body, self.lm.head
+        for i, (account, steps) in enumerate(zip(self.accounts, self.steps, strict=True)):
+            flops = sum(body.flops(1, len(self.context[i]) + done) for done in range(steps))
+            flops += head.flops(len(self.tokens[i]))
+            account.meter.add(account.phase, Usage(decode_steps=steps, tokens=steps, flops=flops))
 
     def _decode_with_cache(self, live: list[int], hidden: Tensor, keys: list[KeyValues]) -> None:
         body = self.lm.body
@@ -212,18 +247,22 @@ class _Batch:
         with self.runner.timed(self.accounts, [1.0] * len(self.accounts)):
             while True:
                 chosen = self._write(live, hidden).to(body.device)
-                going = [row for row, i in enumerate(live) if self._going(i)]
-                for row in set(range(len(live))) - set(going):
-                    self._store(live[row], layers, row, pad[live[row]], length)
+                for row, i in enumerate(live):
+                    if i >= 0 and not self._going(i):
+                        self._store(i, layers, row, pad[i], length)
+                        live[row] = -1
+                going = [row for row, i in enumerate(live) if i >= 0]
                 if not going:
                     return
-                if len(going) < len(live):  # finished rows leave the batch
+                if len(going) <= DENSE * len(live):  # copying the caches pays only now and then
                     kept = torch.tensor(going, device=body.device)
                     for layer in layers:
                         layer.select(kept.to(layer.keys.device))
                     chosen, offset, mask = chosen[kept], offset[kept], mask[kept]
                     live = [live[row] for row in going]
-                self._count_step(live)
+                for i in live:
+                    if i >= 0:
+                        self.steps[i] += 1
                 length += 1
                 hidden = body.step(chosen, mask[:, :length], length - 1 - offset, cache)
 
@@ -256,13 +295,11 @@ class _Batch:
 
     def _collect(self) -> list[Continuation | NablaError]:
         results: list[Continuation | NablaError] = []
-        own: list[list[tuple[Tensor, Tensor]]] = [[] for _ in self.openings]
-        for rows, states, stats in self.records:
-            for row, i in enumerate(rows):
-                own[i].append((states[row], stats[:, row]))
+        assert self.hidden is not None
+        assert self.stats is not None
+        every = self.stats.cpu()
         for i, tokens in enumerate(self.tokens):
-            hidden = torch.stack([states for states, _ in own[i]])
-            log_probs, entropy, top1 = torch.stack([stats for _, stats in own[i]], -1).cpu()
+            log_probs, entropy, top1 = every[i, : len(tokens)].mT.contiguous()
             if not torch.isfinite(log_probs).all():
                 results.append(
                     NumericalError(
@@ -272,6 +309,7 @@ class _Batch:
                     )
                 )
                 continue
+            hidden = self.hidden[i, : len(tokens)].clone()  # a view would keep the whole batch's alive
             results.append(
                 Continuation(torch.tensor(tokens), self.finished[i], hidden, log_probs, entropy, top1)
             )

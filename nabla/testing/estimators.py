@@ -361,6 +361,22 @@ def backward_is_the_declared_rule(estimator: Estimator, z: Tensor, seed: int) ->
     )
 
 
+def _has_closed_form(estimator: Estimator) -> bool:
+    return estimator.pull_back is not None
+
+
+@kit.law(applies=_has_closed_form, z=logits(masked=True), seed=seeds)
+def the_closed_form_is_the_gradient(estimator: Estimator, z: Tensor, seed: int) -> None:
+    """``pull_back`` gives what autograd makes of ``relax`` and ``loss``, at any step of a schedule."""
+    assert estimator.pull_back is not None
+    cotangent, step = _cotangent(z, seed), Step(1, 3)
+    warm = _at_temperature(estimator, Linear(2.0, 0.5))
+    for made, at in ((estimator, Step()), (warm, step)):
+        assert made.pull_back is not None
+        found = made.pull_back(z, cotangent, at)
+        require_close(found, _pull_back(made, z, cotangent, seed, step=at), "closed form", atol=1e-9)
+
+
 @kit.law(applies=_ignores_constants, z=logits(), seed=seeds)
 def gradients_of_a_row_sum_to_zero(estimator: Estimator, z: Tensor, seed: int) -> None:
     """A softmax-type backward rule moves no constant: ``Σ_k ∂L/∂z_k = 0`` per row (arXiv 2603.04948, Eq. 25).

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nabla.engine import Reference
+from nabla.reference import Reference
 from nabla.parameterizations.base import parameterizations
 from nabla.parameterizations.latents import Latents
 from nabla.parameterizations.logits import Logits

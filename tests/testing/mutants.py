@@ -92,6 +92,15 @@ class MissingStraightThrough(Straight):
         return hard_rows(logits, anchor) + (soft - soft.detach())
 
 
+@estimator("the closed form is the gradient")
+class ForgetsTheTemperature(Straight):
+    """A closed form for τ = 1 only."""
+
+    def pull_back(self, logits, feedback, step):
+        soft = logits.softmax(-1)
+        return soft * (feedback - (soft * feedback).sum(-1, keepdim=True))
+
+
 @estimator("backward is the declared rule")
 class StopGradientOnHalf(Straight):
     """The soft rows are there with twice their gradient."""
