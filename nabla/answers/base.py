@@ -24,19 +24,21 @@ class Answers(ABC):
 
     def groups(self, responses: Sequence[str]) -> list[int | None]:
         """A group number per response, equal for equal answers, in order of first appearance; None
-        for responses without an answer."""
-        found: list[tuple[str, int]] = []
+        for responses without an answer. An answer joins the first group whose first answer it equals."""
+        known: dict[str, int] = {}
+        firsts: list[str] = []  # one answer per group, to compare with
         numbers: list[int | None] = []
         for response in responses:
             answer = self.extract(response)
             if answer is None:
                 numbers.append(None)
                 continue
-            number = next((n for other, n in found if other == answer or self.equal(other, answer)), None)
-            if number is None:
-                number = len({n for _, n in found})
-            found.append((answer, number))
-            numbers.append(number)
+            if answer not in known:
+                same = (n for n, first in enumerate(firsts) if self.equal(first, answer))
+                known[answer] = next(same, len(firsts))
+                if known[answer] == len(firsts):
+                    firsts.append(answer)
+            numbers.append(known[answer])
         return numbers
 
 
