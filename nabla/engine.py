@@ -632,6 +632,9 @@ class Engine:
         kept_gradients: gradients remembered per problem (0 recomputes, values of texts too).
         kept_prefixes: sequences whose keys and values are kept per problem and model.
         budgets: what a problem may cost; methods run until all are spent.
+        split_padding: tokens of padding at which a batch of passes is cut in two (infinity: never).
+        checkpoint_activations: in passes with a gradient, keep the layers' inputs only and run them again
+            on the way back: one more forward pass, a fraction of the memory.
         rows_ahead: rows of logits and gradient formed at once for positions that come next (1: none).
         events: callbacks that hear of everything.
     """
@@ -649,6 +652,8 @@ class Engine:
         kept_gradients: int = 4,
         kept_prefixes: int = 3,
         budgets: Sequence[Budget] = (),
+        split_padding: float = 256.0,
+        checkpoint_activations: bool = False,
         rows_ahead: int = 16,
         events: Events | None = None,
     ) -> None:
@@ -660,12 +665,14 @@ class Engine:
         lm.head.blocked = None  # of an earlier engine's reward
         if reward is not None:
             reward.bind(lm)
+        for body in (lm.body, *(reward.bodies() if reward is not None else ())):
+            body.checkpoint = checkpoint_activations
         self.rollout = rollouts.build(rollout)
         self.seed, self.live, self.kept_gradients = seed, live, kept_gradients
         self.events = events or Events()
         self.budgets, self.rows_ahead = tuple(budgets), rows_ahead
         self.store = PrefixStore(entries=kept_prefixes if reuse_prefixes else 0)
-        self.runner = Runner(batch_size, self.store)
+        self.runner = Runner(batch_size, self.store, split_padding)
         self.gradients = GradientComputer(lm, reward, self.runner)
         self._handlers: dict[str, Callable[[Sequence[Any]], list[Any]]] = {
             "rollout": self._run_rollouts,

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -188,7 +188,20 @@ class GradientComputer:
     def compute(
         self, terms: Sequence[Term], tasks: Sequence[GradientTask]
     ) -> list[TrajectoryGradient | NablaError]:
-        """Gradients of trajectory terms. Raises ConfigError if a needed reward is missing."""
+        """Gradients of trajectory terms. Raises ConfigError if a needed reward is missing.
+
+        Terms that look at one model only are done with before the other model is run: the graphs of the
+        two are never held at once.
+        """
+        merged: list[TrajectoryGradient | NablaError] = []
+        for group in _groups(terms):
+            found = self._compute(group, tasks)
+            merged = [_merged(a, b, terms) for a, b in zip(merged, found, strict=True)] if merged else found
+        return merged
+
+    def _compute(
+        self, terms: Sequence[Term], tasks: Sequence[GradientTask]
+    ) -> list[TrajectoryGradient | NablaError]:
         needs_reward = any(t.objective.needs_reward for t in terms)
         needs_likelihood = any(t.objective.needs_likelihood for t in terms)
         if needs_reward and (self.reward is None or not self.reward.differentiable):
@@ -634,6 +647,31 @@ class _Derivative:
     context: Tensor
     fixed: Tensor
     reward: float
+
+
+def _groups(terms: Sequence[Term]) -> list[list[Term]]:
+    """Terms that need the reward alone, and the others; one group if a term needs both models."""
+    alone = [t for t in terms if t.objective.needs_reward and not t.objective.needs_likelihood]
+    others = [t for t in terms if t not in alone]
+    if not alone or not others or any(t.objective.needs_reward for t in others):
+        return [list(terms)]
+    return [alone, others]
+
+
+def _merged(
+    one: TrajectoryGradient | NablaError, other: TrajectoryGradient | NablaError, terms: Sequence[Term]
+) -> TrajectoryGradient | NablaError:
+    """Both groups' terms as one gradient, or the first error."""
+    if isinstance(one, NablaError):
+        return one
+    if isinstance(other, NablaError):
+        return other
+    found = {**one.terms, **other.terms}
+    return replace(
+        other,
+        terms={term.name: found[term.name] for term in terms},
+        reward=one.reward if other.reward is None else other.reward,
+    )
 
 
 def _log_likelihood(head: Head, hidden: Tensor, task: GradientTask) -> tuple[Tensor, Tensor]:

@@ -7,14 +7,20 @@ Rows of different lengths form one padded batch, prefixes padded on the left, ch
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import Cache, DynamicCache
+from torch.utils.checkpoint import checkpoint
+from transformers import Cache, DynamicCache, DynamicLayer
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from nabla.errors import ConfigError
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +72,21 @@ class BodyOutput:
     keys: KeyValues | None
 
 
+class _Given(DynamicLayer):  # type: ignore[misc]
+    """Keys and values of a prefix that new ones are read with and not added to: nothing is kept that
+    nobody will ask for, and a layer may be run twice."""
+
+    def __init__(self, keys: Tensor, values: Tensor) -> None:
+        super().__init__()
+        self.lazy_initialization(keys, values)
+        self.keys, self.values = keys, values
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *_: object, **__: object
+    ) -> tuple[Tensor, Tensor]:
+        return torch.cat([self.keys, key_states], -2), torch.cat([self.values, value_states], -2)
+
+
 class Body:
     """The layers of a frozen decoder, without its head.
 
@@ -73,12 +94,16 @@ class Body:
         module: a transformers base model (``model.base_model``) that takes ``inputs_embeds``.
         config: its configuration.
         reuse_prefix: whether keys and values may be cached; otherwise prefixes are run in full.
+
+    Attribute ``checkpoint`` (off) trades a second forward pass of each layer for the memory of its
+    activations, in passes with a gradient.
     """
 
     def __init__(self, module: nn.Module, config: Any, *, reuse_prefix: bool = True) -> None:
         self.module = module
         self.config = config.get_text_config()
         self.reuse_prefix = reuse_prefix
+        self.checkpoint = False
         self.embedding: nn.Module = module.get_input_embeddings()  # type: ignore[operator]
         self.hidden_size = int(self.config.hidden_size)
         self.layers = int(self.config.num_hidden_layers)
@@ -161,12 +186,14 @@ class Body:
         if self._takes_cache:
             arguments["use_cache"] = keep and self.reuse_prefix
             if reuse and deepest > 0:
-                arguments["past_key_values"] = self._stack(chunks, deepest)
+                arguments["past_key_values"] = self._stack(chunks, deepest, keep)
                 arguments["use_cache"] = True
             elif arguments["use_cache"]:
                 # The model's own choice of cache may forget what a sliding window has left behind.
                 arguments["past_key_values"] = DynamicCache()
-        output = self.module(**arguments)
+        checkpointed = self.checkpoint and torch.is_grad_enabled() and not keep
+        with self._checkpointed() if checkpointed else nullcontext():
+            output = self.module(**arguments)
         hidden = output.last_hidden_state
         cache = getattr(output, "past_key_values", None) if keep and self.reuse_prefix else None
 
@@ -185,10 +212,33 @@ class Body:
             results.append(BodyOutput(rows, keys))
         return results
 
-    def _stack(self, chunks: Sequence[Chunk], deepest: int) -> DynamicCache:
+    @contextmanager
+    def _checkpointed(self) -> Iterator[None]:
+        """Layers keep their inputs only and are run again on the way back (arXiv 1604.06174).
+
+        transformers' own switch is for training and gives up the cache.
+        """
+        layers = [m for m in self.module.modules() if isinstance(m, GradientCheckpointingLayer)]
+        if not layers:
+            raise ConfigError(
+                "This model's layers cannot be checkpointed",
+                got=type(self.module).__name__,
+                fix="Run without checkpoint_activations.",
+            )
+        for layer in layers:
+            layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
+        try:
+            yield
+        finally:
+            for layer in layers:
+                del layer.forward
+
+    def _stack(self, chunks: Sequence[Chunk], deepest: int, keep: bool) -> Cache:
         """Left-padded keys and values of all rows."""
-        keys = [chunk.prefix.keys for chunk in chunks]
-        return DynamicCache(ddp_cache_data=left_padded(keys, deepest))
+        layers = left_padded([chunk.prefix.keys for chunk in chunks], deepest)
+        if keep:
+            return DynamicCache(ddp_cache_data=layers)
+        return Cache(layers=[_Given(keys, values) for keys, values in layers])
 
     def step(
         self,

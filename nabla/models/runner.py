@@ -81,10 +81,13 @@ class Runner:
     Args:
         batch_size: rows per padded batch.
         store: prefixes of the live problems.
+        split: tokens of padding that are worth another batch.
     """
 
-    def __init__(self, batch_size: int = 64, store: PrefixStore | None = None) -> None:
-        self.batch_size = batch_size
+    def __init__(
+        self, batch_size: int = 64, store: PrefixStore | None = None, split: float = 256.0
+    ) -> None:
+        self.batch_size, self.split = batch_size, split
         self.store = store or PrefixStore()
         #: Seconds spent in timed blocks so far.
         self.busy = 0.0
@@ -127,12 +130,24 @@ class Runner:
                 account.phase,
                 Usage(forward_passes=1, tokens=tokens, flops=body.flops(tokens, context)),
             )
-        outputs: list[BodyOutput] = []
-        for i in range(0, len(chunks), self.batch_size):
-            part = slice(i, i + self.batch_size)
-            with self.timed(accounts[part], [float(len(c)) for c in chunks[part]]):
-                outputs += body.run(chunks[part], keep=keep)
-        return outputs
+        outputs: dict[int, BodyOutput] = {}
+        for rows in self.batches([len(chunk) for chunk in chunks]):
+            part = [chunks[i] for i in rows]
+            with self.timed([accounts[i] for i in rows], [float(len(c)) for c in part]):
+                outputs.update(zip(rows, body.run(part, keep=keep), strict=True))
+        return [outputs[i] for i in range(len(chunks))]
+
+    def batches(self, lengths: Sequence[int]) -> list[list[int]]:
+        """Rows that run together: at most ``batch_size``, longest first, and a new batch where it saves at
+        least ``split`` tokens of padding, which is what another pass costs."""
+        order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+        groups: list[list[int]] = []
+        for place, i in enumerate(order):
+            full = not groups or len(groups[-1]) == self.batch_size
+            if full or (lengths[groups[-1][0]] - lengths[i]) * (len(order) - place) >= self.split:
+                groups.append([])
+            groups[-1].append(i)
+        return groups
 
     def count_backward(self, body: Body, chunk: Chunk, account: Account) -> None:
         """Counts one input-only backward pass of a chunk."""

@@ -115,6 +115,10 @@ class Reward(ABC):
         """Embedding tables that the reward's gradient arrives in."""
         return ()
 
+    def bodies(self) -> tuple[Body, ...]:
+        """The transformers that it runs, for settings of the engine."""
+        return ()
+
     def relaxed(self, responses: Sequence[RelaxedResponse], runner: Runner) -> list[RelaxedReward]:
         """Rewards with a graph down to the embeddings of the free positions."""
         raise ConfigError(

@@ -9,6 +9,7 @@ from nabla.errors import ConfigError
 from nabla.rewards.base import RelaxedResponse, RelaxedReward, Response, Reward, rewards
 
 if TYPE_CHECKING:
+    from nabla.models.body import Body
     from nabla.models.causal_lm import CausalLM
     from nabla.models.head import EmbeddingTable
     from nabla.models.runner import Runner
@@ -47,6 +48,9 @@ class EnsembleReward(Reward):
             sum(weight * value for weight, value in zip(self.weights, values, strict=True))
             for values in zip(*by_member, strict=True)
         ]
+
+    def bodies(self) -> tuple[Body, ...]:
+        return tuple(body for member in self.members for body in member.bodies())
 
     def channels(self) -> tuple[EmbeddingTable, ...]:
         return tuple(table for member in self.members for table in member.channels())

@@ -233,6 +233,9 @@ class TransformerReward(Reward):
     def differentiable(self) -> bool:
         return True
 
+    def bodies(self) -> tuple[Body, ...]:
+        return (self.body,)
+
     def channels(self) -> tuple[EmbeddingTable, ...]:
         if self.table is None:
             raise ConfigError("The reward is not bound to a language model", fix="Call bind(lm).")

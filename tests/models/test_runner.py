@@ -203,3 +203,21 @@ def test_time_is_shared_out() -> None:
     first, second = (a.meter.snapshot().total.seconds for a in (one, two))
     assert first > 0
     assert second == pytest.approx(3 * first)
+
+
+@given(
+    lengths=st.lists(st.integers(1, 300), min_size=1, max_size=40),
+    size=st.integers(1, 16),
+    split=st.sampled_from([1.0, 64.0, 256.0, float("inf")]),
+)
+def test_batches_hold_every_row_once(lengths: list[int], size: int, split: float) -> None:
+    groups = Runner(size, split=split).batches(lengths)
+    assert sorted(i for group in groups for i in group) == list(range(len(lengths)))
+    assert all(len(group) <= size for group in groups)
+    if split == float("inf"):
+        assert len(groups) == -(-len(lengths) // size)
+
+
+def test_a_batch_is_cut_where_padding_costs_more_than_a_pass() -> None:
+    assert Runner(64, split=256).batches([300, 10, 290, 12]) == [[0, 2], [3, 1]]
+    assert Runner(64, split=256).batches([300, 200]) == [[0, 1]]
