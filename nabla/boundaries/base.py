@@ -1,4 +1,4 @@
-"""The interface of step boundaries."""
+"""Step boundaries: where one step of a response ends and the next begins."""
 
 from __future__ import annotations
 
@@ -17,11 +17,15 @@ class Boundary(ABC):
 
     @abstractmethod
     def closed(self, tokens: Sequence[int], lm: CausalLM) -> bool:
-        """Whether a step that consists of ``tokens`` (all since the last boundary) ends with the last of
-        them. An end-of-sequence token or the length limit ends a step anyway and is not asked about."""
+        """Whether a step that consists of ``tokens`` (all since the last boundary, at least one) ends with
+        the last of them.
+
+        Asked once per written token of every row, so it must be cheap. An end-of-sequence token or the
+        length limit ends a step anyway and is not asked about.
+        """
 
     def split(self, tokens: Sequence[int], lm: CausalLM) -> list[int]:
-        """Ends (exclusive) of all steps of a response; the last step may be open."""
+        """Ends (exclusive) of all steps of a response, ascending; the last step may be open."""
         ends: list[int] = []
         begin = 0
         for end in range(1, len(tokens) + 1):

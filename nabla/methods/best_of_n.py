@@ -1,32 +1,68 @@
-"""Best-of-N sampling."""
+"""Best-of-N sampling, plain and weighted."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
+from nabla.answers.base import Answers
+from nabla.answers.base import answers as known_answers
 from nabla.errors import ConfigError
+from nabla.methods._pool import next_round
+from nabla.methods._search import Scores, best, require_positive, value
+from nabla.methods._vote import heaviest
 from nabla.methods.base import Method, methods
 from nabla.registry import construct
-from nabla.types import Sampling, Solution
+from nabla.types import Sampling, Solution, Trajectory
 
 if TYPE_CHECKING:
     from nabla.engine import Engine, Session
 
 
+def sigmoid(x: float) -> float:
+    """``1 / (1 + e^-x)`` without overflow."""
+    return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
+
+
+#: How the rewards of a pool become weights of its votes.
+WEIGHTS: dict[str, Callable[[Sequence[float]], list[float]]] = {
+    "sigmoid": lambda rewards: [sigmoid(r) for r in rewards],
+    "softmax": lambda rewards: [math.exp(r - max(rewards)) for r in rewards],  # up to a common factor
+    "raw": list,
+}
+
+
 @methods.register("best-of-n")
 class BestOfN(Method):
-    """N independent responses in one batch; the one with the highest reward (the first among equals).
+    """N independent responses; the one with the highest reward (the first among equals).
+
+    Weighted, the rewards of responses with equal answers are added up first, and the best response of the
+    heaviest answer is returned (arXiv 2206.02336, 2408.03314). A process reward brings its own aggregation
+    over steps (``rm.aggregation``: last, min, mean or sum). With a budget the pool grows until it is spent.
 
     Args:
         n: number of responses.
         sampling: how they are drawn.
+        answers: how answers are found and compared, for weighted best-of-N; None: plain. Responses
+            without an answer do not vote; if none has one, the choice is plain.
+        weight: reward → vote: ``sigmoid`` (the probability that a reward in logits stands for),
+            ``softmax`` (over the pool) or ``raw`` (for rewards that are probabilities already).
     """
 
-    def __init__(self, n: int = 8, sampling: Sampling | dict[str, Any] | None = None) -> None:
-        if n < 1:
-            raise ConfigError("n must be at least 1", got=n)
-        self.n = n
+    def __init__(
+        self,
+        n: int = 8,
+        sampling: Sampling | dict[str, Any] | None = None,
+        answers: Answers | str | dict[str, Any] | None = None,
+        weight: Literal["sigmoid", "softmax", "raw"] = "sigmoid",
+    ) -> None:
+        require_positive(n=n)
+        if weight not in WEIGHTS:
+            raise ConfigError("Unknown weight", got=weight, fix=f"Use {', '.join(WEIGHTS)}.")
+        self.n, self.weight = n, weight
         self.sampling = construct(Sampling, sampling)
+        self.answers = None if answers is None else known_answers.build(answers)
 
     def check(self, engine: Engine) -> None:
         if engine.reward is None:
@@ -36,7 +72,19 @@ class BestOfN(Method):
             )
 
     async def solve(self, session: Session) -> Solution:
-        candidates = await session.rollout(self.sampling, n=self.n)
-        scored = await session.score(candidates)
-        best = max(scored, key=lambda t: t.reward if t.reward is not None else float("-inf"))
-        return self.solution(session, best.commit(len(best)), candidates=self.n)
+        scores, pool = Scores(session), list[Trajectory]()
+        while session.proceed(len(pool) < self.n):
+            fresh = await session.rollout(self.sampling, n=next_round(session, len(pool), self.n))
+            pool += await scores.score(fresh)
+            session.report(self._chosen(session, pool))
+        return self.solution(session, self._chosen(session, pool), candidates=len(pool))
+
+    def _chosen(self, session: Session, pool: list[Trajectory]) -> Trajectory:
+        voters = pool
+        if self.answers is not None:
+            rewards = [value(t) for t in pool]
+            groups = self.answers.groups([session.decode(t.tokens) for t in pool])
+            winner = heaviest(groups, WEIGHTS[self.weight](rewards), rewards)
+            voters = [t for t, group in zip(pool, groups, strict=True) if winner in (None, group)]
+        chosen = best(voters)
+        return chosen.commit(len(chosen))

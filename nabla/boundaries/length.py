@@ -1,0 +1,29 @@
+"""Steps of equal length."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from nabla.boundaries.base import Boundary, boundaries
+from nabla.errors import ConfigError
+
+if TYPE_CHECKING:
+    from nabla.models.causal_lm import CausalLM
+
+
+@boundaries.register("length")
+class Length(Boundary):
+    """A step is a fixed number of tokens, whatever they say.
+
+    Args:
+        tokens: per step.
+    """
+
+    def __init__(self, tokens: int = 16) -> None:
+        if tokens < 1:
+            raise ConfigError("A step has at least one token", got=tokens)
+        self.tokens = tokens
+
+    def closed(self, tokens: Sequence[int], lm: CausalLM) -> bool:  # noqa: ARG002
+        return len(tokens) >= self.tokens

@@ -1,0 +1,28 @@
+"""One sample."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from nabla.methods.base import Method, methods
+from nabla.registry import construct
+from nabla.types import Sampling, Solution
+
+if TYPE_CHECKING:
+    from nabla.engine import Session
+
+
+@methods.register("sampling")
+class SingleSample(Method):
+    """One response, drawn from the language model; a budget changes nothing.
+
+    Args:
+        sampling: how it is drawn.
+    """
+
+    def __init__(self, sampling: Sampling | dict[str, Any] | None = None) -> None:
+        self.sampling = construct(Sampling, sampling)
+
+    async def solve(self, session: Session) -> Solution:
+        (trajectory,) = await session.rollout(self.sampling)
+        return self.solution(session, trajectory.commit(len(trajectory)))

@@ -1,0 +1,291 @@
+"""The loop that ∇-Reasoner and its controls share (arXiv 2603.04948, Algorithms 1 and 3).
+
+A sweep goes once over a rollout: select, propose, accept, commit, one token at a time. The methods differ
+in one coroutine alone, :meth:`Sweep.row`: the distribution that the token of a selected position is
+proposed from. All draws have the same labels, so that a control meets the same rollouts and the same
+noise as the method that it is a control of.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from nabla.acceptance.base import Acceptance, acceptances
+from nabla.dto import DTO
+from nabla.errors import ConfigError
+from nabla.methods.base import Method
+from nabla.methods.restarts import better
+from nabla.objectives.base import Objective
+from nabla.proposals.base import Proposal, ProposalView, proposals
+from nabla.registry import construct
+from nabla.selectors.base import SelectionView, Selector, selectors
+from nabla.types import Revision, Sampling, Solution, Trajectory
+
+if TYPE_CHECKING:
+    from nabla.engine import Engine, Session
+    from nabla.reference import Reference
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """What a token is proposed from.
+
+    Args:
+        logits: the row that proposals draw from, before temperature ``[K]``.
+        reference: its first row is the language model's own ``[R, K]``.
+    """
+
+    logits: Float[Tensor, " k"]
+    reference: Reference
+
+
+@dataclass(frozen=True)
+class _State:
+    """All that changes while a problem is solved. ``rollouts`` and ``revisions`` count over all rounds,
+    so that no two rounds share a draw; ``first`` is the first revision of the round."""
+
+    current: Trajectory
+    selected: tuple[bool, ...] = ()
+    rollouts: int = 1
+    limit: float = float("inf")
+    revisions: tuple[Revision, ...] = field(default=())
+    first: int = 0
+    #: Of the rounds before: the best response, and the positions that were revised in it.
+    held: Trajectory | None = None
+    held_revised: tuple[int, ...] = ()
+
+    @property
+    def position(self) -> int:
+        return self.current.committed
+
+    @property
+    def ahead(self) -> tuple[int, ...]:
+        """Selected positions behind this one."""
+        return tuple(i for i in range(self.position + 1, len(self.selected)) if self.selected[i])
+
+    @property
+    def spent(self) -> bool:
+        """Algorithm 3 (c): the round has had its rollouts."""
+        return self.rollouts >= self.limit
+
+    @property
+    def answer(self) -> Trajectory:
+        return better(self.held, self.current)
+
+    @property
+    def revised(self) -> tuple[int, ...]:
+        """Positions of the answer that a revision changed."""
+        if self.answer is self.held:
+            return self.held_revised
+        return tuple(r.position for r in self.revisions[self.first :] if r.accepted)
+
+
+class Sweep(Method):
+    """Rounds of select, propose, accept, commit. A round starts from a fresh rollout; the answer is the
+    best round's response by reward (without rewards the last round's).
+
+    Args:
+        selector: positions worth a proposal; the others are committed as they are.
+        proposal: row → token.
+        acceptance: whether a proposal replaces the current response.
+        sampling: of rollouts.
+        max_rollouts: N_max; after that many in a round the rest is committed as it is. None: no limit.
+        rounds: sweeps; under budgets as many as these allow.
+    """
+
+    def __init__(
+        self,
+        selector: Selector | str | dict[str, Any] = "entropy",
+        proposal: Proposal | str | dict[str, Any] = "sample",
+        acceptance: Acceptance | str | dict[str, Any] = "strict",
+        sampling: Sampling | dict[str, Any] | None = None,
+        max_rollouts: int | None = 8,
+        rounds: int = 1,
+    ) -> None:
+        self.selector = selectors.build(selector)
+        self.proposal = proposals.build(proposal)
+        self.acceptance = acceptances.build(acceptance)
+        self.sampling = construct(Sampling, sampling)
+        if max_rollouts is not None and max_rollouts < 1:
+            raise ConfigError("max_rollouts must be at least 1", got=max_rollouts)
+        if rounds < 1:
+            raise ConfigError("rounds must be at least 1", got=rounds)
+        self.max_rollouts = max_rollouts
+        self.rounds = rounds
+
+    @abstractmethod
+    async def row(self, session: Session, trajectory: Trajectory, ahead: Sequence[int]) -> Row:
+        """The row at the first uncommitted position that a token is proposed from.
+
+        Args:
+            session: of the problem.
+            trajectory: the current response.
+            ahead: positions that are asked for next, unless a proposal is accepted.
+        """
+
+    @property
+    @abstractmethod
+    def selection_objective(self) -> Objective | None:
+        """Whose gradient a selector looks at; None if there is none."""
+
+    def check(self, engine: Engine) -> None:
+        if self.acceptance.needs_reward and engine.reward is None:
+            raise ConfigError(
+                f"Acceptance {acceptances.name_of(self.acceptance)!r} compares rewards, and there is none",
+                fix="Pass a reward model (rm=...) or a Python reward, or choose acceptance='always'.",
+            )
+
+    async def solve(self, session: Session) -> Solution:
+        state = await self._round(session, None)
+        rounds = 1
+        while session.proceed(rounds < self.rounds):
+            state = await self._round(session, state)
+            rounds += 1
+        return self.solution(
+            session,
+            state.answer,
+            revisions=state.revisions,
+            revised=state.revised,
+            candidates=state.rollouts,
+        )
+
+    async def _round(self, session: Session, before: _State | None) -> _State:
+        """One sweep over a fresh rollout."""
+        (trajectory,) = await session.rollout(self.sampling)
+        limit = float("inf") if self.max_rollouts is None else self.max_rollouts
+        if before is None:
+            state = _State(trajectory, limit=limit)
+        else:
+            state = _State(
+                trajectory,
+                rollouts=before.rollouts + 1,
+                limit=before.rollouts + limit,
+                revisions=before.revisions,
+                first=len(before.revisions),
+                held=before.answer,
+                held_revised=before.revised,
+            )
+        state = await self._adopt(session, state, trajectory)
+        while not state.current.complete:
+            if state.spent:
+                state = self._commit(session, state, len(state.current))
+            elif not state.selected[state.position]:  # Algorithm 3 (a): selection
+                upto = next(iter(state.ahead), len(state.current))
+                session.meter.count("skipped_positions", upto - state.position)
+                state = self._commit(session, state, upto - state.position)
+            else:
+                state = await self._revise(session, state)
+        session.report(state.answer)
+        return state
+
+    async def _revise(self, session: Session, state: _State) -> _State:
+        """Algorithm 1, lines 4 to 12: refine, draw, roll out, compare, commit one token."""
+        position = state.position
+        token = await self._propose(session, state)
+        if token == int(state.current.tokens[position]):  # Algorithm 3 (b): nothing new, keep the rollout
+            session.meter.count("unchanged_proposals")
+            return self._commit(session, state, 1)
+        session.events.on_proposal(session.prompt, state.current, position, token)
+        (proposal,) = await session.branches(state.current, position, [token])
+        if self.acceptance.needs_reward:
+            (proposal,) = await session.score([proposal])
+        accepted = self.acceptance.accept(
+            state.current, proposal, session.generator("accept", state.rollouts)
+        )
+        revision = Revision(
+            position,
+            int(state.current.tokens[position]),
+            token,
+            state.current.reward,
+            proposal.reward,
+            accepted,
+            session.decode(state.current.tokens),
+            session.decode(proposal.tokens),
+        )
+        session.meter.count("accepted_proposals" if accepted else "rejected_proposals")
+        state = replace(state, rollouts=state.rollouts + 1, revisions=(*state.revisions, revision))
+        if accepted:
+            session.events.on_accept(session.prompt, state.current, proposal, position)
+            state = await self._adopt(session, state, proposal)
+        else:
+            session.events.on_reject(session.prompt, state.current, proposal, position)
+        return self._commit(session, state, 1)
+
+    async def _adopt(self, session: Session, state: _State, trajectory: Trajectory) -> _State:
+        """Makes a trajectory the current one: its reward and its selected positions are known."""
+        if self.acceptance.needs_reward:
+            (trajectory,) = await session.score([trajectory])
+        state = replace(state, current=trajectory, selected=(False,) * len(trajectory))
+        session.report(state.answer)
+        if state.spent:  # nothing will be refined any more
+            return state
+        norms = centred = None
+        if self.selector.needs_gradient and self.selection_objective is not None:
+            norms, centred = await session.gradient_norms(trajectory, self.selection_objective)
+        view = SelectionView(trajectory, norms, centred, session.generator("select", state.rollouts))
+        mask = tuple(bool(chosen) for chosen in self.selector.select(view))
+        session.events.on_select(session.prompt, trajectory, [i for i, chosen in enumerate(mask) if chosen])
+        return replace(state, selected=mask)
+
+    async def _propose(self, session: Session, state: _State) -> int:
+        row = await self.row(session, state.current, state.ahead)
+        view = ProposalView(
+            row.logits,
+            row.reference.logits[0],
+            row.reference.ids(0),
+            state.current,
+            state.position,
+            session.generator("propose", state.rollouts, state.position),
+        )
+        return self.proposal.propose(view)
+
+    def _commit(self, session: Session, state: _State, count: int) -> _State:
+        current = state.current.commit(count)
+        session.events.on_commit(session.prompt, current)
+        return replace(state, current=current)
+
+
+class RefiningSweep(Sweep):
+    """A sweep whose rows come from the inner loop.
+
+    Args:
+        dto: the inner loop.
+        selector, proposal, acceptance, sampling, max_rollouts, rounds: see :class:`Sweep`.
+    """
+
+    def __init__(
+        self,
+        dto: DTO | dict[str, Any] | None = None,
+        selector: Selector | str | dict[str, Any] = "entropy",
+        proposal: Proposal | str | dict[str, Any] = "sample",
+        acceptance: Acceptance | str | dict[str, Any] = "strict",
+        sampling: Sampling | dict[str, Any] | None = None,
+        max_rollouts: int | None = 8,
+        rounds: int = 1,
+    ) -> None:
+        super().__init__(selector, proposal, acceptance, sampling, max_rollouts, rounds)
+        self.dto = construct(DTO, dto)
+
+    @property
+    def selection_objective(self) -> Objective:
+        return self.dto.objective
+
+    def check(self, engine: Engine) -> None:
+        reward = engine.reward
+        if self.dto.needs_reward and (reward is None or not reward.differentiable):
+            raise ConfigError(
+                "The objective has a reward term, which needs a differentiable reward",
+                got=None if reward is None else type(reward).__name__,
+                fix="Pass a reward model (rm=...), or choose objective='likelihood'.",
+            )
+        super().check(engine)
+
+    async def row(self, session: Session, trajectory: Trajectory, ahead: Sequence[int]) -> Row:
+        refinement = await self.dto.refine(trajectory, session, ahead)
+        return Row(refinement.logits[0], refinement.reference)

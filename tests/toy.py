@@ -1,0 +1,60 @@
+"""A search problem small enough to enumerate: responses of at most three tokens, each a step of its own."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from nabla.budget import Budget
+from nabla.engine import Engine
+from nabla.random import derive_key
+from nabla.rewards.function import FunctionReward
+from nabla.testing.tiny import char_tokenizer, tiny_lm
+from nabla.types import Prompt, Sampling
+
+LM = tiny_lm(char_tokenizer("abc", special=("<|im_end|>", "<|im_start|>", "<|pad|>", "<|unk|>")))
+PROMPT = Prompt.of("ab")
+#: Nearly uniform, so that a few dozen draws hold every token.
+FLAT = Sampling(temperature=20.0, max_new_tokens=3)
+#: A step is one token.
+SINGLE = {"name": "length", "tokens": 1}
+
+
+def hashed(prompt: str, response: str) -> float:
+    """Some number in [-2, 2] for every text, of a partial response too."""
+    return derive_key(prompt, response) / 2**61 - 2
+
+
+class Counted:
+    """A reward that remembers what it was asked."""
+
+    def __init__(self, function: Callable[[str, str], float] = hashed) -> None:
+        self.function, self.seen = function, list[str]()
+
+    def __call__(self, prompt: str, response: str) -> float:
+        self.seen.append(response)
+        return self.function(prompt, response)
+
+
+def engine(function: Callable[[str, str], float] = hashed, **arguments: Any) -> Engine:
+    """The toy's engine."""
+    return Engine(LM, FunctionReward(function), **arguments)
+
+
+def calls(*values: float) -> dict[str, Any]:
+    """A budget of model calls, as an engine's argument."""
+    return {"budgets": [Budget("calls", values)]}
+
+
+def responses() -> Iterator[tuple[int, ...]]:
+    """All complete responses."""
+    others = [i for i in range(LM.head.usable) if i not in LM.eos_ids]
+    for length in range(1, FLAT.max_new_tokens + 1):
+        last = range(LM.head.usable) if length == FLAT.max_new_tokens else LM.eos_ids
+        yield from itertools.product(*[others] * (length - 1), last)
+
+
+def highest() -> float:
+    """The best reward of all complete responses."""
+    return max(hashed(PROMPT.text, LM.decode(list(tokens))) for tokens in responses())
