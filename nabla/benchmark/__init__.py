@@ -1,0 +1,1 @@
+"""``nabla bench``: what refinement costs, beside its floor, a dense reference and generate."""

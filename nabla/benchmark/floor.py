@@ -1,0 +1,123 @@
+"""The floor of one gradient: what no exact method can avoid.
+
+One forward and one input-backward pass of both bodies over the response behind cached prefixes, and two
+products with the language model's head (logits of the hard tokens' cross-entropy, and its backward)
+where the objective has a likelihood. Plain transformers modules and matrix products, nothing of nabla's
+batching, bookkeeping or arithmetic between them: not even the softmax.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from nabla.benchmark.models import Workbench
+from nabla.benchmark.timing import now, seconds
+from nabla.costs import CostMeter
+from nabla.models.runner import Account
+from nabla.rewards.base import Response
+from nabla.types import Prompt
+
+#: Numbers of logits held at once that are tried; the fastest is the floor's.
+CHUNKS = (1 << 22, 1 << 23, 1 << 24, 1 << 25)
+#: Rows of the response that they are tried on.
+CALIBRATION_ROWS = 256
+
+
+class Floor:
+    """Runs the floor's parts on one text.
+
+    Args:
+        bench: the models.
+        prompt, tokens: the text; prefixes are cached here, once.
+        likelihood: whether the objective has a likelihood (else no pass of the LM at all).
+    """
+
+    def __init__(self, bench: Workbench, prompt: Prompt, tokens: Tensor, *, likelihood: bool = True) -> None:
+        self.likelihood = likelihood
+        self.lm, self.rm = bench.lm.body.module, bench.reward.body.module
+        self.weight = bench.lm.head.weight.detach()
+        self.score = bench.reward.head.weight.detach()
+        layout = bench.reward.layout(Response(prompt, tokens, Account("floor", CostMeter(), "gradient")))
+        embed, judge = bench.lm.body.embed, bench.reward.body.embed
+        if likelihood:
+            # The last token predicts nothing; the first is predicted by the prefix.
+            self.lm_leaf = embed(tokens[:-1])[None].requires_grad_()
+            self.lm_prefix, last = _prefix(self.lm, embed(bench.lm.encode(prompt)))
+            self.first = last[0, -1:]
+            self.chunk = self._fastest_chunk(min(len(tokens), CALIBRATION_ROWS))
+        self.rm_leaf = judge(layout.answer)[None].requires_grad_()
+        self.after = judge(layout.after)[None]
+        self.rm_prefix, _ = _prefix(self.rm, judge(layout.before))
+
+    def parts(self) -> dict[str, float]:
+        """Seconds of each part; their sum is the floor."""
+        found: dict[str, float] = {}
+        if self.likelihood:
+            begin = now()
+            hidden = _run(self.lm, self.lm_leaf, self.lm_prefix)
+            found["LM forward"] = now() - begin
+            states = torch.cat([self.first, hidden[0].detach()])
+            products = self._products(states, self.chunk)
+            found |= {"head logits": products[0], "head backward": products[1]}
+            begin = now()
+            torch.autograd.grad(hidden, self.lm_leaf, torch.ones_like(hidden))
+            found["LM backward"] = now() - begin
+        begin = now()
+        hidden = _run(self.rm, torch.cat([self.rm_leaf, self.after], 1), self.rm_prefix)
+        reward = hidden[0, -1] @ self.score[0]
+        found["RM forward"] = now() - begin
+        begin = now()
+        torch.autograd.grad(reward, self.rm_leaf)
+        found["RM backward"] = now() - begin
+        return found
+
+    def _products(self, hidden: Tensor, chunk: int) -> tuple[float, float]:
+        rows = max(1, chunk // len(self.weight))
+        logits = hidden.new_empty(min(rows, len(hidden)), len(self.weight))
+        totals = [0.0, 0.0]
+        with torch.no_grad():
+            for i in range(0, len(hidden), rows):
+                part = hidden[i : i + rows]
+                out = logits[: len(part)]
+                begin = now()
+                torch.mm(part, self.weight.mT, out=out)
+                between = now()
+                torch.mm(out, self.weight)
+                totals[0] += between - begin
+                totals[1] += now() - between
+        return totals[0], totals[1]
+
+    def _fastest_chunk(self, length: int) -> int:
+        hidden = torch.randn(length, self.weight.shape[1]).to(self.weight)
+        times = {c: [sum(self._products(hidden, c)) for _ in range(2)] for c in CHUNKS}
+        return min(times, key=lambda c: min(times[c]))
+
+
+@torch.no_grad()
+def _prefix(module: Any, embedded: Tensor) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
+    """Keys and values of a prefix, layer by layer, and its hidden states."""
+    output = module(inputs_embeds=embedded[None], past_key_values=DynamicCache(), use_cache=True)
+    layers = [(layer.keys, layer.values) for layer in output.past_key_values.layers]
+    return layers, output.last_hidden_state
+
+
+def _run(module: Any, embedded: Tensor, prefix: list[tuple[Tensor, Tensor]]) -> Tensor:
+    cache = DynamicCache(ddp_cache_data=prefix)
+    with torch.enable_grad():
+        output = module(inputs_embeds=embedded, past_key_values=cache, use_cache=True)
+    hidden: Tensor = output.last_hidden_state
+    return hidden
+
+
+def gemm_peak(dtype: torch.dtype, device: str) -> float:
+    """FLOPs per second of a large square product: the machine's measured peak."""
+    size = 8192 if device == "cuda" else 2048
+    a = torch.randn(size, size, device=device).to(dtype)
+    b = torch.randn(size, size, device=device).to(dtype)
+    for _ in range(2):
+        a @ b
+    return float(2 * size**3 / min(seconds(lambda: a @ b) for _ in range(5)))

@@ -1,0 +1,70 @@
+"""Whole solves on the embedded tasks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from nabla.benchmark.timing import now
+from nabla.config.sandbox import SANDBOX_RUNS
+from nabla.costs import Cost
+from nabla.engine import Engine
+from nabla.errors import NablaError
+from nabla.models.causal_lm import CausalLM
+from nabla.rewards.base import Reward
+from nabla.sandbox import TASKS
+from nabla.types import Prompt, Solution
+
+FAMILIES = tuple(SANDBOX_RUNS)
+
+
+@dataclass(frozen=True)
+class Solves:
+    """Solutions of a family's problems, in their order, and the wall-clock they took, seconds."""
+
+    solutions: tuple[Solution, ...]
+    seconds: float
+
+    @property
+    def cost(self) -> Cost:
+        """Of all problems together."""
+        return Cost.sum(s.cost for s in self.solutions)
+
+    @property
+    def answers(self) -> list[tuple[int, ...]]:
+        """Response ids."""
+        return [s.tokens for s in self.solutions]
+
+
+class Sandbox:
+    """A family's embedded models and held-out problems.
+
+    Args:
+        family: ``latin`` or ``arithmetic``.
+        problems: how many.
+        device: of the models.
+    """
+
+    def __init__(self, family: str, problems: int, device: str = "cpu") -> None:
+        place = {"device": device}
+        self.family = family
+        self.config = replace(SANDBOX_RUNS[family], lm_arguments=place, rm_arguments=place)
+        self.lm: CausalLM
+        self.reward: Reward | None
+        self.lm, self.reward = self.config.load_models()
+        self.prompts = [Prompt.of(p.prompt, id=p.id) for p in TASKS[family].problems("test", problems, 0)]
+
+    def solve(self, dto: dict[str, Any] | None = None, **engine: Any) -> Solves:
+        """∇-Reasoner with N_max = 8 at the sandbox's settings; ``dto`` and ``engine`` are changed arguments.
+
+        Raises NablaError if a problem fails.
+        """
+        method = self.config.changed({"dto": dto} if dto else None).build_method()
+        runner = Engine(self.lm, self.reward, **engine)
+        begin = now()
+        found: dict[str, Solution] = {}
+        for prompt, outcome in runner.run(method.solve, self.prompts):
+            if isinstance(outcome, NablaError):
+                raise outcome
+            found[prompt.id] = outcome
+        return Solves(tuple(found[p.id] for p in self.prompts), now() - begin)
