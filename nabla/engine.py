@@ -654,7 +654,7 @@ class Engine:
         budgets: Sequence[Budget] = (),
         split_padding: float = 256.0,
         checkpoint_activations: bool = False,
-        rows_ahead: int = 16,
+        rows_ahead: int = 12,
         events: Events | None = None,
     ) -> None:
         counts = {"batch_size": batch_size, "live": live, "kept_prefixes": kept_prefixes}
@@ -803,14 +803,11 @@ class Engine:
             )
             hidden = output.hidden[-length - 1 : -1]
             account.meter.add(account.phase, Usage(flops=head.flops(length)))
-            parts = []
-            for rows in head.chunks(length):
-                log_pi = head.logits(hidden[rows]).log_softmax(-1)
-                probs = log_pi.exp()
-                entropy = -(probs * log_pi.masked_fill(log_pi.isinf(), 0.0)).sum(-1)
-                own = request.tokens[rows].to(log_pi.device).unsqueeze(-1)
-                parts.append(torch.stack([log_pi.gather(-1, own)[:, 0], entropy, probs.amax(-1)]))
-            log_probs, entropy, top1 = torch.cat(parts, -1).cpu()
+            rows = head.partition(hidden, moments=True)
+            own = head.logits(hidden, request.tokens.unsqueeze(-1))[:, 0]
+            log_probs = (own - rows.log_z).cpu()
+            entropy = (rows.log_z - rows.mean).clamp_min(0).cpu()
+            top1 = (rows.top - rows.log_z).exp().cpu()
             finished = int(request.tokens[-1]) in self.lm.eos_ids
             found.append(Continuation(request.tokens, finished, hidden, log_probs, entropy, top1))
         return found

@@ -166,13 +166,15 @@ def references(head: Head, wanted: Sequence[RowsWanted], rows_ahead: int = 1) ->
 def _from_blocks(head: Head, wanted: Sequence[RowsWanted], rows_ahead: int) -> list[Reference]:
     new = [w for w in wanted if w.cache.block_of(w.trajectory, w.positions.start) is None]
     if new:
-        # One row costs as much as many: the matrix has to be read. As many as a chunk of logits holds.
+        # One row costs nearly as much as many, the matrix has to be read: as many as a chunk of logits
+        # holds. Not at the first row of a text, whose proposal may be accepted and end the text's use.
         size = max(1, min(rows_ahead, heads.CHUNK_ELEMENTS // (head.usable * len(new))))
         places = []
         for wish in new:
-            here = wish.positions.start
+            here, block = wish.positions.start, wish.cache.block
             later = sorted({p for p in wish.ahead if here < p < len(wish.trajectory)})
-            places.append([here, *later[: size - 1]])
+            again = block is not None and block.hidden is wish.trajectory.hidden
+            places.append([here, *(later[: size - 1] if again else ())])
         hidden = torch.cat([w.trajectory.hidden[p] for w, p in zip(new, places, strict=True)])
         logits = head.logits(hidden)
         normalisers = logits.logsumexp(-1)

@@ -565,6 +565,7 @@ def test_no_tensor_of_length_times_vocabulary(wide: Any, rows: str, monkeypatch:
 
     engine, prompt, trajectory = wide
     monkeypatch.setattr(head_module, "CHUNK_ELEMENTS", 4 * 5000)
+    monkeypatch.setitem(head_module.TILE_ELEMENTS, "cpu", 4 * 5000)
     dto = DTO(rows=rows, steps=3, learning_rate=0.5)
 
     async def method(session: Any) -> Any:

@@ -21,10 +21,9 @@ from nabla.models.runner import Account
 from nabla.rewards.base import Response
 from nabla.types import Prompt
 
-#: Numbers of logits held at once that are tried; the fastest is the floor's.
-CHUNKS = (1 << 22, 1 << 23, 1 << 24, 1 << 25)
-#: Rows of the response that they are tried on.
-CALIBRATION_ROWS = 256
+#: Numbers of logits held at once that are tried, rows with the whole vocabulary or all rows with a tile of
+#: it; the fastest is the floor's.
+CHUNKS = (1 << 20, 1 << 22, 1 << 23, 1 << 24, 1 << 25)
 
 
 class Floor:
@@ -48,7 +47,7 @@ class Floor:
             self.lm_leaf = embed(tokens[:-1])[None].requires_grad_()
             self.lm_prefix, last = _prefix(self.lm, embed(bench.lm.encode(prompt)))
             self.first = last[0, -1:]
-            self.chunk = self._fastest_chunk(min(len(tokens), CALIBRATION_ROWS))
+            self.order, self.chunk = self._fastest(len(tokens))
         self.rm_leaf = judge(layout.answer)[None].requires_grad_()
         self.after = judge(layout.after)[None]
         self.rm_prefix, _ = _prefix(self.rm, judge(layout.before))
@@ -61,7 +60,7 @@ class Floor:
             hidden = _run(self.lm, self.lm_leaf, self.lm_prefix)
             found["LM forward"] = now() - begin
             states = torch.cat([self.first, hidden[0].detach()])
-            products = self._products(states, self.chunk)
+            products = self._products(states, self.order, self.chunk)
             found |= {"head logits": products[0], "head backward": products[1]}
             begin = now()
             torch.autograd.grad(hidden, self.lm_leaf, torch.ones_like(hidden))
@@ -75,26 +74,33 @@ class Floor:
         found["RM backward"] = now() - begin
         return found
 
-    def _products(self, hidden: Tensor, chunk: int) -> tuple[float, float]:
-        rows = max(1, chunk // len(self.weight))
-        logits = hidden.new_empty(min(rows, len(hidden)), len(self.weight))
+    @torch.no_grad()
+    def _products(self, hidden: Tensor, order: str, chunk: int) -> tuple[float, float]:
+        """Seconds of the logits and of the product back, by chunks of rows or tiles of the vocabulary."""
+        count, ids = len(hidden), len(self.weight)
+        rows = max(1, chunk // ids) if order == "rows" else count
+        width = ids if order == "rows" else max(1, chunk // count)
+        result = torch.zeros_like(hidden)
         totals = [0.0, 0.0]
-        with torch.no_grad():
-            for i in range(0, len(hidden), rows):
-                part = hidden[i : i + rows]
-                out = logits[: len(part)]
+        for i in range(0, count, rows):
+            for j in range(0, ids, width):
+                weight = self.weight[j : j + width]
                 begin = now()
-                torch.mm(part, self.weight.mT, out=out)
+                logits = hidden[i : i + rows] @ weight.mT
                 between = now()
-                torch.mm(out, self.weight)
+                result[i : i + rows].addmm_(logits, weight)
                 totals[0] += between - begin
                 totals[1] += now() - between
         return totals[0], totals[1]
 
-    def _fastest_chunk(self, length: int) -> int:
+    def _fastest(self, length: int) -> tuple[str, int]:
         hidden = torch.randn(length, self.weight.shape[1]).to(self.weight)
-        times = {c: [sum(self._products(hidden, c)) for _ in range(2)] for c in CHUNKS}
-        return min(times, key=lambda c: min(times[c]))
+        times = {
+            (order, chunk): min(sum(self._products(hidden, order, chunk)) for _ in range(2))
+            for order in ("rows", "tiles")
+            for chunk in CHUNKS
+        }
+        return min(times, key=lambda key: times[key])
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,14 +12,32 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 #: Largest number of logits held at once where a whole response's rows are needed.
-CHUNK_ELEMENTS = 1 << 23
-#: Tokens per row up to which their rows of the head are read one by one.
-HEAD_ROWS = 4
+CHUNK_ELEMENTS = 1 << 21
+#: The same for tiles of the vocabulary: a tile that stays in a CPU's cache is faster than a large one,
+#: a GPU wants large ones.
+TILE_ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 24}
 
 
 def work_dtype(dtype: torch.dtype) -> torch.dtype:
     """float64 for float64 models, else float32: logits, Adam and losses never run in half precision."""
     return torch.promote_types(dtype, torch.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class Partition:
+    """What is known of rows of logits without holding them; see :meth:`Head.partition`.
+
+    Args:
+        log_z: logarithm of the sum of exponentials ``[n]``.
+        top: largest logit ``[n]``.
+        mean: expected logit ``Σ p_v z_v``; 0 unless asked for ``[n]``.
+        slope: ``∂ log_z/∂h``; 0 unless asked for ``[n, H]``.
+    """
+
+    log_z: Float[Tensor, " n"]
+    top: Float[Tensor, " n"]
+    mean: Float[Tensor, " n"]
+    slope: Float[Tensor, "n hidden"]
 
 
 class Head:
@@ -119,23 +138,81 @@ class Head:
         size = max(1, CHUNK_ELEMENTS // self.usable)
         return [slice(i, min(i + size, rows)) for i in range(0, rows, size)]
 
-    def pull_back(
-        self,
-        probs: Float[Tensor, "n usable"],
-        tokens: Int[Tensor, "n k"],
-        weights: Float[Tensor, "n k"],
-        slope: Float[Tensor, "n usable"] | None,
+    @torch.no_grad()
+    def partition(
+        self, hidden: Float[Tensor, "n hidden"], *, slope: bool = False, moments: bool = False
+    ) -> Partition:
+        """Log-partition of each row, with no n×V numbers at any time.
+
+        The vocabulary goes through in tiles, each with a softmax of its own; results are put together by
+        the tiles' shares, as in online softmax (arXiv 1805.02867). All rows meet a tile at once, so that the
+        head is read once, not once per chunk of rows.
+
+        Args:
+            hidden: states.
+            slope: also ``∂ log Z/∂h``, by a second product.
+            moments: also the expected and the largest logit.
+        """
+        count = len(hidden)
+        dtype = work_dtype(hidden.dtype)
+        hidden = hidden.to(self.weight.device)
+        lowest = torch.full((count,), float("-inf"), dtype=dtype, device=hidden.device)
+        log_z, top, mean = lowest, lowest, torch.zeros_like(lowest)
+        pulled = torch.zeros(count, hidden.shape[-1], dtype=dtype, device=hidden.device)
+        for tile in self._tiles(count):
+            logits = self._tile(hidden, tile)
+            probs = logits.softmax(-1)
+            largest = logits.amax(-1)
+            own = largest - probs.amax(-1).log()  # the largest probability is 1/Σexp(z - max)
+            both = torch.logaddexp(log_z, own)
+            old, new = (log_z - both).exp(), (own - both).exp()
+            log_z, top = both, torch.maximum(top, largest)
+            if moments:
+                known = logits if self.blocked is None else logits.masked_fill(logits.isinf(), 0.0)
+                mean = mean * old + new * (probs * known).sum(-1)
+            if slope:
+                if self.softcap is not None:
+                    probs *= self._cap_slope(logits)
+                part = (probs.to(self.weight.dtype) @ self.weight[tile]).to(dtype)
+                pulled.mul_(old.unsqueeze(-1)).addcmul_(part, new.unsqueeze(-1), value=self.scale)
+        return Partition(log_z, top, mean, pulled)
+
+    def _tiles(self, rows: int) -> list[slice]:
+        """Slices of ids whose logits stay under TILE_ELEMENTS, without those that are blocked entirely."""
+        size = max(1, TILE_ELEMENTS.get(self.device.type, CHUNK_ELEMENTS) // max(rows, 1))
+        tiles = [slice(i, min(i + size, self.usable)) for i in range(0, self.usable, size)]
+        if self.blocked is None:
+            return tiles
+        return [tile for tile in tiles if not bool(self.blocked[tile].all())]
+
+    def _tile(self, hidden: Tensor, ids: slice) -> Tensor:
+        raw = hidden.to(self.weight.dtype) @ self.weight[ids].mT
+        if self.module.bias is not None:
+            raw = raw + self.module.bias[: self.usable][ids]
+        logits = self._finish(raw)
+        if self.blocked is not None:
+            logits = logits.masked_fill(self.blocked[ids], float("-inf"))
+        return logits
+
+    def _cap_slope(self, logits: Tensor) -> Tensor:
+        """Derivative of the soft cap, from its result."""
+        assert self.softcap is not None
+        return 1 - (logits.masked_fill(logits.isinf(), 0.0) / self.softcap) ** 2
+
+    def _chosen_slope(
+        self, logits: Float[Tensor, "n k"], tokens: Int[Tensor, "n k"], weights: Float[Tensor, "n k"]
     ) -> Float[Tensor, "n hidden"]:
-        """``∂/∂h Σ_k w_k (z[t_k] - logsumexp z)``; ``probs`` is overwritten, ``slope`` is the cap's."""
-        mass = weights.sum(-1, keepdim=True)
-        if slope is None and tokens.shape[-1] < HEAD_ROWS:
-            # W^T (w - m·p) = Σ w_k W[t_k] - m·W^T p: scaling H numbers per row instead of V.
-            own = einsum(weights.to(self.weight.dtype), self.weight[tokens], "n k, n k h -> n h")
-            return self.scale * (own - mass.to(own) * (probs.to(self.weight.dtype) @ self.weight))
-        out = probs.mul_(-mass).scatter_add_(-1, tokens, weights)
-        if slope is not None:
-            out *= slope
-        return self.scale * (out.to(self.weight.dtype) @ self.weight)
+        """``Σ_k w_k ∂z[t_k]/∂h``."""
+        if self.softcap is not None:
+            weights = weights * self._cap_slope(logits)
+        weights = weights.to(self.weight.dtype)
+        if tokens.shape[-1] * len(tokens) < self.usable:
+            return self.scale * einsum(weights, self.weight[tokens], "n k, n k h -> n h")
+        parts = []
+        for rows in self.chunks(len(tokens)):
+            dense = weights.new_zeros(len(tokens[rows]), self.usable)
+            parts.append(dense.scatter_add_(-1, tokens[rows], weights[rows]) @ self.weight)
+        return self.scale * torch.cat(parts)
 
     def log_likelihood(
         self,
@@ -146,9 +223,9 @@ class Head:
         """``Σ_k w_ik log softmax(logits_i)[t_ik]`` per row, differentiable in ``hidden`` only, and the
         log-normaliser of each row (no gradient).
 
-        Never holds n×V numbers: rows go through in chunks, and the gradient with respect to ``hidden``
-        is formed in the forward pass, since each row's value depends on its own hidden state alone.
-        Two products with the head in all.
+        Never holds n×V numbers (:meth:`partition`); the gradient with respect to ``hidden`` is formed in
+        the forward pass, since each row's value depends on its own hidden state alone. Two products with
+        the head in all.
         """
         values, normalisers = _LinearLogLikelihood.apply(  # type: ignore[no-untyped-call]
             hidden, tokens, weights, self
@@ -161,32 +238,24 @@ class _LinearLogLikelihood(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: Tensor, tokens: Tensor, weights: Tensor, head: Head
     ) -> tuple[Tensor, Tensor]:
-        source_device = hidden.device
-        need = ctx.needs_input_grad[0]
-        values = torch.empty(len(hidden), dtype=work_dtype(hidden.dtype), device=head.device)
-        normalisers = torch.empty_like(values)
-        grads = torch.empty_like(hidden, device=head.device) if need else None
-        tokens, weights = tokens.to(head.device), weights.to(head.device, values.dtype)
-        for part in head.chunks(len(hidden)):
-            logits = head.logits(hidden[part])
-            probs = logits.softmax(-1)
-            # The largest probability is 1/Σexp(z - max): the normaliser without another pass of exps.
-            normaliser = logits.amax(-1, keepdim=True) - probs.amax(-1, keepdim=True).log()
-            normalisers[part] = normaliser[:, 0]
-            picked = logits.gather(-1, tokens[part]) - normaliser
-            # A zero weight on a blocked token (-inf) counts nothing.
-            picked = torch.where(weights[part] == 0, torch.zeros_like(picked), picked)
-            values[part] = (weights[part] * picked).sum(-1)
-            if grads is not None:
-                slope = None
-                if head.softcap is not None:
-                    slope = 1 - (logits.masked_fill(logits.isinf(), 0.0) / head.softcap) ** 2
-                grads[part] = head.pull_back(probs, tokens[part], weights[part], slope).to(grads)
-        if grads is not None:
-            ctx.save_for_backward(grads.to(source_device))
-        normalisers = normalisers.to(source_device)
+        device, need = hidden.device, ctx.needs_input_grad[0]
+        own = hidden.to(head.device)
+        dtype = work_dtype(hidden.dtype)
+        tokens, weights = tokens.to(head.device), weights.to(head.device, dtype)
+        found = head.partition(own, slope=need)
+        every = tokens.shape[-1] == head.usable  # rows over the whole vocabulary, a few at most
+        chosen = head.logits(own).gather(-1, tokens) if every else head.logits(own, tokens)
+        picked = chosen - found.log_z.unsqueeze(-1)
+        # A zero weight on a blocked token (-inf) counts nothing.
+        picked = torch.where(weights == 0, torch.zeros_like(picked), picked)
+        values = (weights * picked).sum(-1)
+        if need:
+            mass = weights.sum(-1, keepdim=True)
+            grads = head._chosen_slope(chosen, tokens, weights).to(dtype) - mass * found.slope
+            ctx.save_for_backward(grads.to(device, hidden.dtype))
+        normalisers = found.log_z.to(device)
         ctx.mark_non_differentiable(normalisers)
-        return values.to(source_device), normalisers
+        return values.to(device), normalisers
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor, None, None, None]:

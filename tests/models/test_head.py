@@ -84,7 +84,7 @@ def test_logits(variant: str, bias: bool, blocked: bool) -> None:
 def test_log_likelihood(
     variant: str, bias: bool, blocked: bool, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(head_module, "CHUNK_ELEMENTS", chunk)
+    monkeypatch.setitem(head_module.TILE_ELEMENTS, "cpu", chunk)
     head = make(variant, bias=bias, blocked=blocked)
     draw = torch.Generator().manual_seed(3)
     hidden = torch.randn(7, H, generator=draw, dtype=torch.float64, requires_grad=True)
@@ -111,14 +111,46 @@ def test_log_likelihood_of_single_tokens_is_cross_entropy(seed: int, rows: int, 
     draw = torch.Generator().manual_seed(seed)
     hidden = 3 * torch.randn(rows, H, generator=draw, dtype=torch.float64)
     tokens = torch.randint(USABLE, (rows, 1), generator=draw)
-    old = head_module.CHUNK_ELEMENTS
+    old = head_module.TILE_ELEMENTS["cpu"]
     try:
-        head_module.CHUNK_ELEMENTS = chunk
+        head_module.TILE_ELEMENTS["cpu"] = chunk
         values, _ = head.log_likelihood(hidden, tokens, torch.ones(rows, 1, dtype=torch.float64))
     finally:
-        head_module.CHUNK_ELEMENTS = old
+        head_module.TILE_ELEMENTS["cpu"] = old
     logits = head.module(hidden)[:, :USABLE]
     close(values, -nn.functional.cross_entropy(logits, tokens[:, 0], reduction="none"), 1e-12)
+
+
+@pytest.mark.parametrize("chunk", [1, 40, 1 << 20])
+@pytest.mark.parametrize("blocked", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_partition_is_that_of_all_logits(
+    variant: str, bias: bool, blocked: bool, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(head_module.TILE_ELEMENTS, "cpu", chunk)
+    head = make(variant, bias=bias, blocked=blocked)
+    draw = torch.Generator().manual_seed(5)
+    hidden = 4 * torch.randn(6, H, generator=draw, dtype=torch.float64)
+    hidden.requires_grad_()
+    logits = plain(head, variant, hidden, blocked)
+    log_z = logits.logsumexp(-1)
+    (slope,) = torch.autograd.grad(log_z.sum(), hidden)
+    found = head.partition(hidden.detach(), slope=True, moments=True)
+    close(found.log_z, log_z.detach(), 1e-12)
+    close(found.slope, slope, 1e-12)
+    close(found.top, logits.amax(-1).detach(), 1e-12)
+    finite = logits.masked_fill(logits.isinf(), 0.0)
+    close(found.mean, (logits.softmax(-1) * finite).sum(-1).detach(), 1e-12)
+
+
+def test_a_tile_of_blocked_ids_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(head_module.TILE_ELEMENTS, "cpu", 4)
+    head = make("plain")
+    head.block(torch.arange(4, 8))
+    hidden = torch.randn(1, H, dtype=torch.float64)
+    found = head.partition(hidden, slope=True)
+    close(found.log_z, head.logits(hidden).logsumexp(-1), 1e-12)
 
 
 def test_chunks_cover_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,7 +79,7 @@ def _measure(bench: Bench, objective: str) -> list[Measurement]:
             f"refine {label} / floor",
             ratio(times, floors),
             "×",
-            FLOOR_GOAL,
+            FLOOR_GOAL if objective == "likelihood" else None,
             detail=f"refine {1e3 * whole.value:.1f} ms; floor {1e3 * median(floors).value:.1f} ms = {shown}",
             parts={"refine": whole.value, "floor": median(floors).value, **medians},
         ),
