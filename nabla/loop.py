@@ -84,11 +84,11 @@ class TestTimeLoop:
         )
         if self.fabric.world_size > 1:
             self.fabric.launch()  # starts the other processes; each runs its share of the problems
-            atexit.register(_leave)
+            atexit.register(leave_group)
         self.callbacks = tuple(registry.build(callback) for callback in callbacks)
         self.events = Events(self.callbacks)
         if place:
-            _place(lm, reward, self.fabric.device, precision)
+            place_models(lm, reward, self.fabric.device, precision)
         self.engine = Engine(lm, reward, seed=seed, events=self.events, **engine_arguments)
         self.method.check(self.engine)
 
@@ -140,13 +140,13 @@ class TestTimeLoop:
         return {key: value for part in parts for key, value in part.items()}
 
 
-def _leave() -> None:
+def leave_group() -> None:
     """Ends the process group before the interpreter ends: its threads would abort the process."""
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
 
-def _place(lm: CausalLM, reward: Reward | None, device: torch.device, precision: str | None) -> None:
+def place_models(lm: CausalLM, reward: Reward | None, device: torch.device, precision: str | None) -> None:
     """Moves what is not spread over devices already; precision as asked."""
     members = getattr(reward, "members", [reward])
     for adapter in (lm, *members):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,17 @@ from nabla.cli.parsing import load_config
 from nabla.config.run import RunConfig
 from nabla.config.sandbox import SANDBOX_RUNS
 from nabla.errors import ConfigError
+from nabla.evaluation.config import EvaluationConfig
+from nabla.evaluation.runner import Evaluation
+from nabla.methods.base import methods
 from nabla.sandbox import TASKS
 from nabla.types import Prompt
 
 FOLDER = Path(__file__).parents[1] / "experiments" / "configs"
-CONFIGS = sorted(FOLDER.glob("*.yaml"))
+FILES = sorted(FOLDER.glob("*.yaml"))
+#: Whole evaluations; the others are single runs.
+EVALUATIONS = [path for path in FILES if "methods" in yaml.safe_load(path.read_text(encoding="utf-8"))]
+CONFIGS = [path for path in FILES if path not in EVALUATIONS]
 SANDBOX = [path for path in CONFIGS if path.stem.startswith("sandbox")]
 
 
@@ -38,7 +45,8 @@ def test_the_announced_configurations_are_there():
         "sandbox_coupled",
         "sandbox_kl",
         "sandbox_process_reward",
-    } <= {path.stem for path in CONFIGS}
+        "sandbox",
+    } <= {path.stem for path in FILES}
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=name)
@@ -49,6 +57,27 @@ def test_it_resolves_to_itself_and_builds(path, tmp_path):
     again = tmp_path / "resolved.yaml"
     again.write_text(yaml.safe_dump(resolved, allow_unicode=True))
     assert load_config(again).resolved() == resolved
+
+
+@pytest.mark.parametrize("path", EVALUATIONS, ids=name)
+def test_an_evaluation_resolves_and_its_units_can_be_planned(path, tmp_path):
+    config = EvaluationConfig.load(path)
+    resolved = config.resolved()
+    assert list(resolved["methods"]) == list(config.methods)
+    json.dumps(resolved)
+    quick = config.quickened()
+    evaluation = Evaluation(quick, tmp_path / "nothing")
+    runs = sum(quick.runs(method, task) for method in quick.methods for task in quick.tasks)
+    assert len(evaluation.plan) >= runs * len(quick.seeds)
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_the_sandbox_evaluation_has_every_method_but_tpo():
+    config = EvaluationConfig.load(FOLDER / "sandbox.yaml")
+    names = {config.method(label, "latin")["name"] for label in config.methods}
+    assert names == set(methods) - {"tpo"}
+    assert (config.problems, config.seeds, set(config.tasks)) == (500, [0, 1, 2], set(TASKS))
+    assert set(config.budgets) == {"calls", "tokens", "flops", "seconds"}
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -68,7 +68,9 @@ SWITCHES: dict[str, Switch] = {
         scenarios=("refine",),
     ),
     "batches of like lengths": Switch(
-        "a batch is cut where that saves padding", engine={"split_padding": float("inf")}, scenarios=("solve",)
+        "a batch is cut where that saves padding",
+        engine={"split_padding": float("inf")},
+        scenarios=("solve",),
     ),
     "problems together": Switch(
         "requests of live problems share batches", engine={"live": 1}, scenarios=("solve",)

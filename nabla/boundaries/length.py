@@ -25,5 +25,5 @@ class Length(Boundary):
             raise ConfigError("A step has at least one token", got=tokens)
         self.tokens = tokens
 
-    def closed(self, tokens: Sequence[int], lm: CausalLM) -> bool:  # noqa: ARG002
+    def closed(self, tokens: Sequence[int], lm: CausalLM) -> bool:
         return len(tokens) >= self.tokens

@@ -108,16 +108,24 @@ class RunConfig:
 
     def load_models(self) -> tuple[CausalLM, Reward | None]:
         """(language model, reward). Raises ConfigError, ModelError or VocabularyError."""
+        return self.load_lm(), self.load_reward()
+
+    def load_lm(self) -> CausalLM:
+        """The language model. Raises ConfigError or ModelError."""
         if self.lm is None:
             raise ConfigError(
                 "There is no language model",
                 fix="Pass --lm PATH_OR_ID (and --rm), or a configuration that names one.",
             )
         from nabla.models.causal_lm import CausalLM
+
+        return CausalLM.from_pretrained(locate(self.lm), **self.lm_arguments)
+
+    def load_reward(self) -> Reward | None:
+        """The reward. Raises ConfigError or ModelError."""
         from nabla.rewards.loading import load_reward
 
-        lm = CausalLM.from_pretrained(locate(self.lm), **self.lm_arguments)
-        return lm, load_reward(_located(self.rm), **self.rm_arguments)
+        return load_reward(_located(self.rm), **self.rm_arguments)
 
     def loop(
         self,

@@ -7,10 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nabla.reference import Reference
 from nabla.parameterizations.base import parameterizations
 from nabla.parameterizations.latents import Latents
 from nabla.parameterizations.logits import Logits
+from nabla.reference import Reference
 from tests.strategies import INF, logits, seeded
 
 every = pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Ablations: one evaluation at many points of a design, on the same problems under the same seeds."""

@@ -1,0 +1,73 @@
+"""``nabla ablate``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jsonargparse import ArgumentParser
+
+from nabla.cli.parsing import Call
+from nabla.errors import ConfigError
+
+if TYPE_CHECKING:
+    from nabla.ablation.config import Point
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """The command's options."""
+    parser.add_argument("config", type=str | None, nargs="?", default=None, help="The ablation (YAML).")
+    parser.add_argument(
+        "--output",
+        type=str | None,
+        default=None,
+        help="Folder of the results (default runs/NAME-ablation); a run that was stopped goes on there.",
+    )
+    parser.add_argument("--quick", action="store_true", help="The small form in the configuration's base.")
+    parser.add_argument("--problems", type=int | None, default=None, help="Problems of each task.")
+    parser.add_argument("--workers", type=int, default=1, help="Processes; the results do not depend on it.")
+    parser.add_argument(
+        "--report", type=str | None, default=None, help="Only tables and plots of this results folder again."
+    )
+
+
+def run(call: Call) -> int:
+    """Runs, or goes on, and reports. Raises NablaError; finished units are kept."""
+    options = call.options
+    if options.report is not None:
+        return _report(Path(options.report))
+    if options.config is None:
+        raise ConfigError("There is nothing to ablate", fix="Pass a CONFIG, or --report FOLDER.")
+    from nabla.ablation.config import AblationConfig
+    from nabla.ablation.runner import Ablation
+
+    config = AblationConfig.load(options.config)
+    if options.quick:
+        config = config.quickened()
+    if options.problems is not None:
+        config = replace(config, base=replace(config.base, problems=options.problems))
+    suffix = "-quick" if options.quick else ""
+    folder = Path(options.output or Path("runs") / f"{Path(options.config).stem}-ablation{suffix}")
+    Ablation(config, folder, workers=options.workers, progress=_tell).run()
+    return _report(folder)
+
+
+def _tell(finished: int, points: int, point: Point, accuracy: Mapping[str, float], seconds: float) -> None:
+    found = ", ".join(f"{task} {100 * value:.1f} %" for task, value in accuracy.items())
+    print(f"{finished}/{points} {point.label}: {found}; {seconds:.1f} s", file=sys.stderr)
+
+
+def _report(folder: Path) -> int:
+    from nabla.ablation.report import write_report
+    from nabla.ablation.tables import console_tables
+    from nabla.console import make_console
+
+    summary = write_report(folder)
+    console = make_console()
+    for shown in console_tables(summary):
+        console.print(shown)
+    print(f"stored in {folder}", file=sys.stderr)
+    return 0

@@ -1,0 +1,144 @@
+"""``nabla evaluate``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jsonargparse import ArgumentParser
+
+from nabla.cli.parsing import Call
+from nabla.cli.quiet import main_process
+from nabla.errors import ConfigError
+
+if TYPE_CHECKING:
+    from nabla.evaluation.config import EvaluationConfig
+    from nabla.evaluation.plan import Unit
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """The command's options."""
+    parser.add_argument("--config", type=str | None, default=None, help="The evaluation (YAML).")
+    parser.add_argument(
+        "--output",
+        type=str | None,
+        default=None,
+        help="Folder of the results (default runs/NAME-evaluation); a run that was stopped goes on there.",
+    )
+    parser.add_argument("--quick", action="store_true", help="The small form in the configuration.")
+    parser.add_argument(
+        "--budget",
+        action="append",
+        default=None,
+        help="A unit and its values, in place of the configuration's: --budget flops=1e8,1e9. "
+        "Several units: several times.",
+    )
+    parser.add_argument(
+        "--methods",
+        type=str | list[str] | None,
+        default=None,
+        help="Labels of the configuration's methods, or registered names, with commas between them.",
+    )
+    parser.add_argument("--problems", type=int | None, default=None, help="Problems of each task.")
+    parser.add_argument(
+        "--seeds", type=str | int | list[int] | None, default=None, help="Seeds: --seeds 0,1,2."
+    )
+    parser.add_argument("--workers", type=int, default=1, help="Processes; the results do not depend on it.")
+    parser.add_argument(
+        "--report", type=str | None, default=None, help="Only tables and plots of this results folder again."
+    )
+
+
+def run(call: Call) -> int:
+    """Runs, or goes on, and reports. Raises NablaError; finished units are kept."""
+    from nabla.evaluation.config import EvaluationConfig
+    from nabla.evaluation.runner import Evaluation
+
+    options = call.options
+    if options.report is not None:
+        return _report(Path(options.report))
+    if options.config is None:
+        raise ConfigError("There is nothing to evaluate", fix="Pass --config FILE, or --report FOLDER.")
+    config = changed(EvaluationConfig.load(options.config), options)
+    suffix = "-quick" if options.quick else ""
+    folder = Path(options.output or Path("runs") / f"{Path(options.config).stem}-evaluation{suffix}")
+    evaluation = Evaluation(config, folder, workers=options.workers, progress=_tell)
+    evaluation.run()
+    return _report(folder) if main_process() else 0
+
+
+def changed(config: EvaluationConfig, options: Any) -> EvaluationConfig:
+    """The configuration with the command line's options laid over it. Raises ConfigError."""
+    if options.quick:
+        config = config.quickened()
+    if options.budget:
+        config = replace(config, budgets=parse_budgets(options.budget))
+    if options.problems is not None:
+        config = replace(config, problems=options.problems)
+    if options.seeds is not None:
+        config = replace(config, seeds=_seeds(options.seeds))
+    if options.methods is not None:
+        given = options.methods
+        labels = given.split(",") if isinstance(given, str) else given
+        config = config.only([label.strip() for label in labels])
+    return config
+
+
+def parse_budgets(texts: Sequence[str]) -> dict[str, list[float]]:
+    """``["flops=1e8,1e9"]`` → unit and values. Raises ConfigError."""
+    found: dict[str, list[float]] = {}
+    for text in texts:
+        unit, equals, values = text.partition("=")
+        if not equals or unit in found:
+            raise ConfigError("--budget takes a unit and its values, each unit once", got=text,
+                              fix="For example --budget flops=1e8,1e9 --budget calls=100,400.")  # fmt: skip
+        try:
+            found[unit] = [float(value) for value in values.split(",")]
+        except ValueError as error:
+            raise ConfigError("The values of --budget are numbers", got=text) from error
+    return found
+
+
+def _seeds(given: str | int | list[int]) -> list[int]:
+    if isinstance(given, int):
+        return [given]
+    if isinstance(given, list):
+        return given
+    try:
+        return [int(seed) for seed in given.split(",")]
+    except ValueError as error:
+        raise ConfigError("--seeds takes whole numbers with commas between them", got=given) from error
+
+
+def _tell(finished: int, units: int, unit: Unit, seconds: float) -> None:
+    if main_process():
+        rate = len(unit.problems) / seconds
+        print(
+            f"{finished}/{units} {unit.task} {unit.method} seed {unit.seed} shard {unit.shard}: "
+            f"{seconds:.1f} s, {rate:.1f} problems/s",
+            file=sys.stderr,
+        )
+
+
+def _report(folder: Path) -> int:
+    from nabla.console import make_console
+    from nabla.evaluation.report import write_report
+    from nabla.evaluation.summary import require_met
+    from nabla.evaluation.tables import comparison_table, console_tables
+
+    results, summary = write_report(folder)
+    console = make_console()
+    for shown in console_tables(summary):
+        console.print(shown)
+    if summary["comparisons"]:
+        console.print(comparison_table(summary))
+    for run in summary["runs"]:
+        if run["failed"]:
+            kinds = ", ".join(f"{count} {name}" for name, count in run["errors"].items())
+            console.print(f"{run['task']}, {run['method']}: {kinds}, counted as wrong", markup=False)
+    print(f"stored in {folder}", file=sys.stderr)
+    require_met(results)
+    return 0
