@@ -59,6 +59,11 @@ class Descent:
         """Whether the rows of several problems may be one parameter."""
         return self.optimizer in ELEMENTWISE
 
+    @property
+    def noisy(self) -> bool:
+        """Whether :meth:`shake` can do anything."""
+        return self.langevin.bounds[1] > 0
+
     def start(self, parameter: Float[Tensor, "*shape"]) -> torch.optim.Optimizer:
         """A fresh optimiser of ``parameter``: all state of a run.
 

@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 
 #: KL(p_z || p_ref) per token above which a refinement counts as collapsed, nats (SPEC section 2).
 COLLAPSE = 2.0
+#: Numbers of logits refined as one parameter, at most; several tensors of that size exist.
+JOINT_ELEMENTS = 1 << 23
 
 
 @dataclass(frozen=True)
@@ -182,7 +184,19 @@ class DTO:
 
     def refine_together(self, tasks: Sequence[Task]) -> list[Refinement | NablaError]:
         """Refines rows of several problems in step; each comes out as it would alone."""
-        return Descending(self, tasks).run()
+        usable = tasks[0].session.engine.lm.head.usable
+        width = usable if self.rows.support is None else min(self.rows.support, usable)
+        groups: list[list[Task]] = []
+        held = 0
+        for task in tasks:
+            positions = self.rows.positions(task.trajectory)
+            size = width * (positions.stop - positions.start)
+            if not groups or held + size > JOINT_ELEMENTS:
+                groups.append([])
+                held = 0
+            groups[-1].append(task)
+            held += size
+        return [found for group in groups for found in Descending(self, group).run()]
 
     def feedback(
         self,
@@ -261,8 +275,9 @@ class Descending:
                 self._report(step, logits, relaxed, moved, wants_steps)
             gradient = self._gradient(step, logits, relaxed)
             dto.descent.move(self.optimizer, self.parameter, gradient, step)
-            for task, span in zip(self.tasks, self.spans, strict=True):
-                dto.descent.shake(self.parameter[span], step, task.noise)
+            if dto.descent.noisy:
+                for task, span in zip(self.tasks, self.spans, strict=True):
+                    dto.descent.shake(self.parameter[span], step, task.noise)
         return self._finish()
 
     # -- Algorithm 4: when the models are asked ----------------------------------------------------

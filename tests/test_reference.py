@@ -237,3 +237,24 @@ def test_a_checkpointed_pass_keeps_less(monkeypatch: pytest.MonkeyPatch) -> None
             c.run(method)
         saved[checkpoint_activations] = sum(sizes)
     assert saved[True] < saved[False]
+
+
+def test_groups_of_bounded_size_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    from nabla import dto as module
+
+    prompts = [Prompt.of("1+2=" * (1 + i), id=name) for i, name in enumerate(TEXTS)]
+    found = []
+    for limit in (1 << 23, 60, 1):
+        monkeypatch.setattr(module, "JOINT_ELEMENTS", limit)
+        c = case("llama", RewardSpec("gpt-neox", permute=1))
+        dto = DTO(objective=c.objective(**BOTH), steps=5, learning_rate=0.5)
+
+        async def method(session: Any, c: Any = c, dto: DTO = dto) -> Any:
+            text, committed = TEXTS[session.prompt.id]
+            trajectory = tiny.trajectory(c.lm, session.prompt, text, committed=committed)
+            return (await dto.refine(trajectory, session)).logits
+
+        found.append(tiny.drive(c.engine, prompts, method))
+    for other in found[1:]:
+        for one, two in zip(found[0], other, strict=True):
+            close(two, one)

@@ -43,7 +43,8 @@ def measure(bench: Bench) -> list[Measurement]:
     drive(workbench.engine(), [prompt], work)
     # Rows are formed for a block of positions at once: a mean over a block holds its share.
     block = workbench.engine().rows_ahead
-    times = [sum(each[i : i + block]) / block for i in range(0, len(each) - block + 1, block)]
+    blocks = [each[i : i + block] for i in range(0, len(each), block)]
+    times = [sum(part) / len(part) for part in blocks]
     bench.keep("next position", each)
     bench.keep("floor beside the next positions", floors)
     found, base = median(times), median(floors)
