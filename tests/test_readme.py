@@ -40,6 +40,13 @@ def options(line: str) -> list[str]:
         return [*arguments, "--estimators", "straight-through", "--output", "none"]
     if arguments[0] == "theory":
         return [*arguments, "--list"]  # tests/theory runs the checks
+    if arguments[0] == "evaluate":  # tests/evaluation runs whole ones
+        few = ["--methods", "greedy,nabla", "--budget", "calls=100"]
+        return [*arguments, "--problems", "1", *few, "--output", "evaluation"]
+    if arguments[0] == "ablate":
+        return [*arguments, "--problems", "1", "--output", "ablation"]
+    if arguments[0] == "bench":
+        return [*arguments, "--targets", "1", "--repeats", "1", "--dense-repeats", "0", "--output", "bench"]
     if arguments[0] in ("solve", "compare"):
         if "--output" in arguments:
             at = arguments.index("--output")

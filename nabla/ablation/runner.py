@@ -25,8 +25,9 @@ from nabla.ablation.results import DESIGN
 from nabla.ablation.search import Search, Storage
 from nabla.cli.quiet import quiet
 from nabla.errors import ConfigError, NablaError
+from nabla.evaluation.claim import claim, write_whole
 from nabla.evaluation.config import EvaluationConfig
-from nabla.evaluation.fingerprint import difference, fingerprint
+from nabla.evaluation.fingerprint import fingerprint
 from nabla.evaluation.journal import Lock
 from nabla.evaluation.results import Results
 from nabla.evaluation.runner import Evaluation
@@ -124,40 +125,17 @@ class Ablation:
             **fingerprint(self.config.base, self.problems),
             "device": Fabric(accelerator=self.config.base.accelerator, devices=1).device.type,
         }
-        about = json.loads(json.dumps(about, default=str))  # as it reads from disk
-        path = self.folder / ABOUT
-        if path.exists():
-            _require_same(path, about)
-        elif self.folder.exists() and not _is_free(self.folder):
-            raise ConfigError(
-                "The results folder holds something else",
-                got=str(self.folder),
-                fix="Choose another --output.",
-            )
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock = Lock(self.folder / LOCK)
-            if not path.exists():
-                _write_whole(path, about)
-        except OSError as error:
-            raise ConfigError(
-                f"The results folder cannot be written: {error}",
-                got=str(self.folder),
-                fix="Choose another --output.",
-            ) from error
-        return lock
+        return claim(self.folder, ABOUT, about, "ablation")
 
     def _describe(self, done: list[dict[str, Any]]) -> None:
         """What the report goes by."""
-        _write_whole(
-            self.folder / DESIGN,
-            {
-                "factors": [factor.to_dict() for factor in self.config.factors],
-                "sampler": self.config.sampler,
-                "size": self.config.size,
-                "points": done,
-            },
-        )
+        design = {
+            "factors": [factor.to_dict() for factor in self.config.factors],
+            "sampler": self.config.sampler,
+            "size": self.config.size,
+            "points": done,
+        }
+        write_whole(self.folder / DESIGN, json.dumps(design, indent=1, ensure_ascii=False) + "\n")
 
 
 def _solve(config: EvaluationConfig, folder: Path) -> None:
@@ -197,29 +175,3 @@ def _follow(parent: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def _is_free(folder: Path) -> bool:
-    """An empty folder, but for what a kill may leave before the configuration is written."""
-    return folder.is_dir() and {p.name for p in folder.iterdir()} <= {LOCK, ABOUT + ".partial"}
-
-
-def _require_same(path: Path, about: Mapping[str, Any]) -> None:
-    try:
-        there = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ConfigError(f"{ABOUT} of the results folder is damaged: {error}", got=str(path)) from error
-    found = difference(there, about)
-    if found is not None:
-        raise ConfigError(
-            f"The results folder is of another ablation; {found}",
-            got=str(path.parent),
-            fix="Choose another --output, or remove the folder.",
-        )
-
-
-def _write_whole(path: Path, value: Any) -> None:
-    """The file as a whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(partial, path)

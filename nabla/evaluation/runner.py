@@ -6,7 +6,7 @@ import atexit
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ from lightning.fabric import Fabric
 from nabla.cli.quiet import main_process
 from nabla.config.folder import git_commit, versions
 from nabla.errors import ConfigError
+from nabla.evaluation.claim import claim
 from nabla.evaluation.config import EvaluationConfig
-from nabla.evaluation.fingerprint import difference, fingerprint
+from nabla.evaluation.fingerprint import fingerprint
 from nabla.evaluation.journal import RECORDS, Journal, Lock, discard, merge, recover
 from nabla.evaluation.lines import responses, rows
 from nabla.evaluation.plan import Unit, plan
@@ -30,7 +31,6 @@ from nabla.types import Prompt
 ABOUT = "evaluation.json"
 #: When and where it ran; nothing that results depend on.
 LOG = "runs.jsonl"
-LOCK = ".lock"
 
 
 class Evaluation:
@@ -85,21 +85,8 @@ class Evaluation:
         """The folder, ours, known to hold this evaluation or nothing."""
         device = Fabric(accelerator=self.config.accelerator, devices=1).device.type
         about = {**fingerprint(self.config, self.problems), "device": device}
-        about = json.loads(json.dumps(about, default=str))  # as it reads from disk
-        path = self.folder / ABOUT
+        lock = claim(self.folder, ABOUT, about, "configuration")
         try:
-            if path.exists():
-                _require_same(path, about)
-            elif self.folder.exists() and not _is_ours(self.folder):
-                raise ConfigError(
-                    "The results folder holds something else",
-                    got=str(self.folder),
-                    fix="Choose another --output.",
-                )
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock = Lock(self.folder / LOCK)
-            if not path.exists():
-                _write_whole(path, json.dumps(about, indent=1, ensure_ascii=False) + "\n")
             entry = {
                 "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
                 "workers": self.workers,
@@ -188,29 +175,3 @@ def _fabric(accelerator: str, workers: int) -> Fabric:
         fabric.launch()  # starts the other processes with this command line
         atexit.register(leave_group)
     return fabric
-
-
-def _is_ours(folder: Path) -> bool:
-    """An empty folder, but for what a kill may leave before the configuration is written."""
-    return folder.is_dir() and {p.name for p in folder.iterdir()} <= {LOCK, ABOUT + ".partial"}
-
-
-def _require_same(path: Path, about: Mapping[str, Any]) -> None:
-    try:
-        there = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ConfigError(f"{ABOUT} of the results folder is damaged: {error}", got=str(path)) from error
-    found = difference(there, about)
-    if found is not None:
-        raise ConfigError(
-            f"The results folder is of another configuration; {found}",
-            got=str(path.parent),
-            fix="Choose another --output, or remove the folder.",
-        )
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """The file as a whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
