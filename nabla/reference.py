@@ -17,7 +17,7 @@ from torch import Tensor
 
 from nabla.costs import Usage
 from nabla.models import head as heads
-from nabla.models.head import Head
+from nabla.models.head import Head, work_dtype
 from nabla.models.runner import Account
 from nabla.types import Trajectory
 
@@ -218,14 +218,12 @@ def _supported(head: Head, wanted: Sequence[RowsWanted], support: int) -> list[R
     if new:
         hidden = torch.cat([w.trajectory.hidden[w.positions] for w in new])
         own = torch.cat([w.trajectory.tokens[w.positions] for w in new]).to(head.device)
-        pieces = []
+        # Into tensors made beforehand: small results between the chunks would fragment a CPU's heap.
+        candidates = torch.empty(len(hidden), support, dtype=torch.long, device=head.device)
+        logits = torch.empty(len(hidden), support, dtype=work_dtype(hidden.dtype), device=head.device)
+        normalisers = logits.new_empty(len(hidden))
         for rows in head.chunks(len(hidden)):
-            full = head.logits(hidden[rows])
-            top = full.topk(support, dim=-1).indices
-            missing = ~(top == own[rows].unsqueeze(-1)).any(-1)
-            top[missing, -1] = own[rows][missing]
-            pieces.append((top, full.gather(-1, top), full.logsumexp(-1)))
-        candidates, logits, normalisers = (torch.cat(p) for p in zip(*pieces, strict=True))
+            _top(head.logits(hidden[rows]), own[rows], candidates[rows], logits[rows], normalisers[rows])
         dropped = (-torch.expm1(logits.logsumexp(-1) - normalisers)).clamp_min(0)
         first = 0
         for wish in new:
@@ -263,6 +261,15 @@ def _supported(head: Head, wanted: Sequence[RowsWanted], support: int) -> list[R
             )
         )
     return found
+
+
+def _top(full: Tensor, own: Tensor, candidates: Tensor, logits: Tensor, normalisers: Tensor) -> None:
+    """Writes a chunk's most likely candidates, the own token among them, their logits and the partition."""
+    candidates.copy_(full.topk(candidates.shape[-1], dim=-1).indices)
+    missing = ~(candidates == own.unsqueeze(-1)).any(-1)
+    candidates[missing, -1] = own[missing]
+    torch.gather(full, -1, candidates, out=logits)
+    normalisers.copy_(full.logsumexp(-1))
 
 
 def projection(

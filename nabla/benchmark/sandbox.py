@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
+
+import torch
 
 from nabla.benchmark.timing import now
 from nabla.config.sandbox import SANDBOX_RUNS
@@ -34,6 +38,53 @@ class Solves:
     def answers(self) -> list[tuple[int, ...]]:
         """Response ids."""
         return [s.tokens for s in self.solutions]
+
+
+class Spread:
+    """The same problems over processes of one thread each, all of them loaded and warm.
+
+    Small models gain nothing from a second thread: its share of a product is over before it has started.
+
+    Args:
+        family, problems: as for :class:`Sandbox`.
+        workers: processes; problem i goes to process i modulo their number.
+    """
+
+    def __init__(self, family: str, problems: int, workers: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pools = [
+            ProcessPoolExecutor(1, context, _load, (family, problems, rank, workers))
+            for rank in range(workers)
+        ]
+        for pool in self.pools:
+            pool.submit(_solve).result()
+
+    def solve(self) -> tuple[list[tuple[int, ...]], float]:
+        """Answers in the problems' order, and the wall-clock, seconds."""
+        begin = now()
+        parts = [future.result() for future in [pool.submit(_solve) for pool in self.pools]]
+        spent = now() - begin
+        count = sum(map(len, parts))
+        return [parts[i % len(parts)][i // len(parts)] for i in range(count)], spent
+
+    def close(self) -> None:
+        """Ends the processes."""
+        for pool in self.pools:
+            pool.shutdown()
+
+
+_LOADED: list[Sandbox] = []
+
+
+def _load(family: str, problems: int, rank: int, workers: int) -> None:
+    torch.set_num_threads(1)
+    sandbox = Sandbox(family, problems)
+    sandbox.prompts = sandbox.prompts[rank::workers]
+    _LOADED.append(sandbox)
+
+
+def _solve() -> list[tuple[int, ...]]:
+    return _LOADED[0].solve(live=len(_LOADED[0].prompts)).answers
 
 
 class Sandbox:

@@ -116,7 +116,7 @@ def test_whole_solves_and_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     dropped = found["mass outside the support of 64"]
     assert dropped.value is not None
     assert 0 < dropped.value.value < 1
-    assert len([name for name in found if "together / in turn" in name]) == 2
+    assert len([name for name in found if "together / in turn" in name]) == 4
 
 
 def test_floor_without_likelihood_leaves_the_language_model_alone() -> None:
