@@ -34,7 +34,6 @@ from nabla.evaluation.runner import Evaluation
 
 #: What a results folder is a result of.
 ABOUT = "ablation.json"
-LOCK = ".lock"
 POINTS = "points"
 
 

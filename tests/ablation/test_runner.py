@@ -16,9 +16,10 @@ import yaml
 
 from nabla.ablation.report import write_report
 from nabla.ablation.results import DESIGN, Study
-from nabla.ablation.runner import ABOUT, LOCK, POINTS, Ablation
+from nabla.ablation.runner import ABOUT, POINTS, Ablation
 from nabla.ablation.search import STUDY
 from nabla.errors import ConfigError
+from nabla.evaluation.claim import LOCK
 from nabla.evaluation.journal import Lock, read
 from nabla.evaluation.lines import reproducible
 from nabla.evaluation.runner import Evaluation

@@ -12,9 +12,10 @@ import pytest
 import yaml
 
 from nabla.errors import ConfigError, NumericalError
+from nabla.evaluation.claim import LOCK
 from nabla.evaluation.journal import RECORDS, Lock, journals, read
 from nabla.evaluation.lines import reproducible
-from nabla.evaluation.runner import ABOUT, LOCK, Evaluation
+from nabla.evaluation.runner import ABOUT, Evaluation
 from tests.evaluation.small import VALUES, small
 
 ROOT = Path(__file__).parents[2]
