@@ -499,8 +499,7 @@ class GradientComputer:
             normalisers = logits.logsumexp(-1)
         elif normalisers is None:
             assert entry.hidden is not None
-            chunks = head.chunks(len(logits))
-            normalisers = torch.cat([head.logits(entry.hidden[c]).logsumexp(-1) for c in chunks])
+            normalisers = head.partition(entry.hidden).log_z
             account.meter.add(account.phase, Usage(flops=head.flops(len(logits))))
         log_pi = logits - normalisers.to(logits).unsqueeze(-1)
         if head.blocked is not None:
@@ -581,8 +580,7 @@ class GradientComputer:
             log_z = gradient.normalisers.to(h)
             flops = 0.0
         else:
-            own = torch.cat([head.logits(hidden[c]).logsumexp(-1) for c in head.chunks(len(h))])
-            log_z, flops = own.to(h), head.flops(len(h))
+            log_z, flops = head.partition(hidden).log_z.to(h), head.flops(len(h))
         shift = h @ mean - log_z  # mean of log π over the vocabulary
         square = ((h @ gram) * h).sum(-1) + head.usable * shift**2
         total = head.usable * shift
