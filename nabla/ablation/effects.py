@@ -39,7 +39,9 @@ class Effect:
         accuracy: at the level.
         difference: level minus reference; low, high: its paired bootstrap interval.
         level_only, reference_only: problems that one of them alone solves in more than half of its runs.
-        p: McNemar's exact test of these two numbers; p_holm: corrected over all effects on the task.
+        p: of the difference: McNemar's exact test if each side ran once, else a paired t-test over problems,
+            since a majority of runs can go against their mean; p_holm: corrected over all effects on the
+            task.
         detectable: smallest true difference that this many problems find with a power of 80 %.
         calls, tokens, flops, seconds: cost of a run as a multiple of the reference level's.
     """
@@ -156,6 +158,8 @@ def _effect(
     one, two = first.mean(0), second.mean(0)
     low, high = bootstrap_difference(one, two, level=LEVEL)
     only_first, only_second, p = mcnemar(solved(first), solved(second))
+    if len(first) > 1 or len(second) > 1:
+        p = _t_test(one - two)
     calls, tokens, flops, seconds = (
         _ratio(_cost(own, task, unit), _cost(other, task, unit)) for unit in UNITS
     )

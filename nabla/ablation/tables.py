@@ -20,7 +20,7 @@ EFFECTS = tuple(f.name for f in fields(Effect))
 INTERACTIONS = tuple(f.name for f in fields(Interaction))
 LEGEND = (
     "Points of accuracy with paired bootstrap 95 % intervals over problems; *: p < 0.05 after Holm's "
-    "correction over all lines of a task (McNemar; interactions: paired t).\n"
+    "correction over all lines of a task (McNemar where each side ran once per problem, else paired t).\n"
     "wins / losses: problems that the level alone, or the reference alone, solves in most of its runs.\n"
     "MDE: smallest difference found with a power of 80 %. Costs are multiples of the reference's."
 )

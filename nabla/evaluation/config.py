@@ -59,7 +59,8 @@ class EvaluationConfig:
             value of every counted unit is spent and is read off at all others. Seconds steer a run only
             where no other unit does: what the clock decides cannot be reproduced.
         seeds: of the runs.
-        problems: of each task, the first ones; null takes all.
+        problems: of each task, so many behind the first ``offset``; null takes all that are left.
+        offset: skips those on which settings were chosen.
         reference: label of the method that the others are compared with; null: the last one.
         shared: arguments for every method that has one of that name; a task's own come before these.
         shard: problems solved together. Batches, and with them the last bits of every number, depend on
@@ -76,6 +77,7 @@ class EvaluationConfig:
     budgets: dict[str, list[float]]
     seeds: list[int] = field(default_factory=lambda: [0])
     problems: int | None = None
+    offset: int = 0
     reference: str | None = None
     shared: dict[str, Any] = field(default_factory=dict)
     shard: int = 64
@@ -93,6 +95,8 @@ class EvaluationConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} must be at least 1", got=value)
+        if self.offset < 0:
+            raise ConfigError("offset must be at least 0", got=self.offset)
         if len(set(self.seeds)) < len(self.seeds):
             raise ConfigError("A seed is given twice", got=self.seeds)
         if self.reference is not None and self.reference not in self.methods:
@@ -114,6 +118,8 @@ class EvaluationConfig:
         for name in ("shard", "threads", "problems"):
             if type(made.get(name)) not in (int, type(None)):
                 raise ConfigError(f"{name} is a whole number", got=made[name])
+        if type(made.get("offset", 0)) is not int:
+            raise ConfigError("offset is a whole number", got=made["offset"])
         seeds = made.get("seeds", [0])
         if not isinstance(seeds, list) or not all(type(seed) is int for seed in seeds):
             raise ConfigError("seeds is a list of whole numbers", got=seeds)

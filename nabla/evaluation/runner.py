@@ -61,7 +61,7 @@ class Evaluation:
         self.progress = progress
         config.resolved()
         self.tasks = {label: tasks.build(setup.task) for label, setup in config.tasks.items()}
-        self.problems = {label: _chosen(label, task, config.problems) for label, task in self.tasks.items()}
+        self.problems = {label: _chosen(label, task, config) for label, task in self.tasks.items()}
         self.plan = plan(config, self.problems)
 
     def run(self) -> None:
@@ -158,8 +158,8 @@ class Evaluation:
         return found
 
 
-def _chosen(label: str, task: Task, count: int | None) -> tuple[Problem, ...]:
-    found = task.problems(count)
+def _chosen(label: str, task: Task, config: EvaluationConfig) -> tuple[Problem, ...]:
+    found = task.problems(config.problems, offset=config.offset)
     ids = [problem.id for problem in found]
     if not ids:
         raise ConfigError("A task has no problems", got=label)

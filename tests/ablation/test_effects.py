@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from nabla.ablation.effects import effects, interactions, summarise
 from tests.ablation.small import study
@@ -23,6 +24,21 @@ def test_a_planted_effect_is_found_and_a_null_is_not():
         assert null.p_holm > 0.05
         assert null.calls == 1.0
     assert all(e.p_holm >= e.p for e in found.values())
+
+
+def test_several_runs_are_judged_by_their_mean_and_not_by_their_majority():
+    made = study({(a, c): 0.5 for a in ("a", "b") for c in ("c", "d", "e")}, problems=180)
+    # b loses the majority of 60 problems by one run each, and wins one run of 120 others that both have.
+    runs = {"a": ([True, True, False], [True, True, False]), "b": ([True, False, False], [True, True, True])}
+    for point in made.points:
+        few, many = (side["cde".index(point.levels["f1"])] for side in runs[point.levels["f0"]])
+        point.outcomes["t"].correct[None][:] = np.repeat([few, many], [60, 120])
+    (found,) = (e for e in effects(made, "t", None) if e.factor == "f0")
+    assert found.difference == pytest.approx((120 - 60) / (3 * 180))
+    assert (found.level_only, found.reference_only) == (0, 60)
+    gains = np.repeat([-1 / 3, 1 / 3], [60, 120])
+    t = gains.mean() / (gains.std(ddof=1) / 180**0.5)
+    assert found.p == pytest.approx(2 * scipy.stats.t.sf(t, 179))
 
 
 def test_nulls_are_flagged_as_rarely_as_promised():

@@ -76,6 +76,8 @@ def test_resolved_data_resolves_and_has_every_default():
         ({"threads": 0}, "threads must be at least 1"),
         ({"threads": "many"}, "threads is a whole number"),
         ({"problems": True}, "problems is a whole number"),
+        ({"offset": -1}, "offset must be at least 0"),
+        ({"offset": 1.5}, "offset is a whole number"),
         ({"reference": "nobody"}, "reference is no method"),
         ({"foo": 1}, "no key 'foo'"),
         ({"engine": {"batchsize": 3}}, "batch_size"),

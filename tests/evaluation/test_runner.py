@@ -97,6 +97,19 @@ def test_another_configuration_touches_nothing(unbroken):
     assert {path.name: path.read_bytes() for path in unbroken.iterdir()} == before
 
 
+def test_an_offset_skips_the_first_problems(tmp_path):
+    first = Evaluation(small(problems=5), tmp_path).problems["squares"]
+    assert Evaluation(small(problems=2, offset=3), tmp_path).problems["squares"] == first[3:]
+
+
+def test_an_offset_behind_the_last_problem_is_refused(tmp_path):
+    path = tmp_path / "own.jsonl"
+    path.write_text(json.dumps({"prompt": "1+1", "answer": "2"}) + "\n")
+    task = {**VALUES["tasks"]["squares"], "task": {"name": "jsonl", "path": str(path)}}
+    with pytest.raises(ConfigError, match="after the first 5"):
+        Evaluation(small(tasks={"squares": task}, problems=None, offset=5), tmp_path)
+
+
 def test_a_folder_of_something_else_is_refused(tmp_path):
     (tmp_path / "thesis.tex").write_text("x")
     with pytest.raises(ConfigError, match="something else"):
