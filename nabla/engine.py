@@ -635,6 +635,8 @@ class Engine:
         split_padding: tokens of padding at which a batch of passes is cut in two (infinity: never).
         checkpoint_activations: in passes with a gradient, keep the layers' inputs only and run them again
             on the way back: one more forward pass, a fraction of the memory.
+        compile_layers: run the feed-forward parts and norms of all layers through ``torch.compile``: tens of
+            seconds once per process, then less of Python's overhead (see experiments/benchmarks/README.md).
         rows_ahead: rows of logits and gradient formed at once for positions that come next (1: none).
         events: callbacks that hear of everything.
     """
@@ -654,6 +656,7 @@ class Engine:
         budgets: Sequence[Budget] = (),
         split_padding: float = 256.0,
         checkpoint_activations: bool = False,
+        compile_layers: bool = False,
         rows_ahead: int = 12,
         events: Events | None = None,
     ) -> None:
@@ -667,6 +670,7 @@ class Engine:
             reward.bind(lm)
         for body in (lm.body, *(reward.bodies() if reward is not None else ())):
             body.checkpoint = checkpoint_activations
+            body.compile(compile_layers)
         self.rollout = rollouts.build(rollout)
         self.seed, self.live, self.kept_gradients = seed, live, kept_gradients
         self.events = events or Events()

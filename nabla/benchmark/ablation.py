@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Switch:
-    """How one speed-up is turned off.
+    """How one speed-up is turned off, or on if it is off by itself.
 
     Args:
         what: it does, in a few words.
@@ -27,12 +27,14 @@ class Switch:
         dto: arguments of :class:`~nabla.dto.DTO`.
         scenarios: where it matters: ``refine`` (one position of a new text), ``next`` (the next position of
             the same text), ``solve`` (the sandbox's problems).
+        default: whether the speed-up is on by itself; if not, ``engine`` and ``dto`` turn it on.
     """
 
     what: str
     engine: dict[str, Any] = field(default_factory=dict)
     dto: dict[str, Any] = field(default_factory=dict)
     scenarios: tuple[str, ...] = ("refine",)
+    default: bool = True
 
 
 #: Name → switch. A new speed-up needs one entry here.
@@ -80,6 +82,12 @@ SWITCHES: dict[str, Switch] = {
         engine={"batch_size": 1},
         scenarios=("solve",),
     ),
+    "compiled layers": Switch(
+        "feed-forward parts and norms through torch.compile, off by default",
+        engine={"compile_layers": True},
+        scenarios=("refine", "solve"),
+        default=False,
+    ),
 }
 
 
@@ -116,10 +124,11 @@ def _ablate(bench: Bench, name: str, switch: Switch, scenario: str) -> Ablation:
     bench.tell(f"without {name} ({scenario})")
     on: list[float] = []
     off: list[float] = []
-    setting = bench.setting
+    setting, plain = bench.setting, Switch("")
+    faster, slower = (plain, switch) if switch.default else (switch, plain)
     sandbox = Sandbox(FAMILIES[0], setting.problems, setting.device) if scenario == "solve" else None
     for turn in range(bench.repeats + 1):
-        for times, changed in ((on, Switch("")), (off, switch)):
+        for times, changed in ((on, faster), (off, slower)):
             if sandbox is not None:
                 spent = sandbox.solve(changed.dto, **changed.engine).seconds
             else:
@@ -129,10 +138,10 @@ def _ablate(bench: Bench, name: str, switch: Switch, scenario: str) -> Ablation:
     factor = ratio(off, on)
     memory: dict[str, float] = {}
     if scenario == "refine":
-        memory["bytes_on"] = memory_over_models(bench.setting, "first row", threads=bench.threads)["peak"]
-        memory["bytes_off"] = memory_over_models(
-            bench.setting, "first row", threads=bench.threads, engine=switch.engine, dto=switch.dto
-        )["peak"]
+        for key, changed in (("bytes_on", faster), ("bytes_off", slower)):
+            memory[key] = memory_over_models(
+                setting, "first row", threads=bench.threads, engine=changed.engine, dto=changed.dto
+            )["peak"]
     return Ablation(
         name,
         scenario,

@@ -72,6 +72,10 @@ class BodyOutput:
     keys: KeyValues | None
 
 
+#: In the names of the classes of such parts.
+_TOKENWISE = ("MLP", "Norm")
+
+
 class _Given(DynamicLayer):  # type: ignore[misc]
     """Keys and values of a prefix that new ones are read with and not added to: nothing is kept that
     nobody will ask for, and a layer may be run twice."""
@@ -96,7 +100,7 @@ class Body:
         reuse_prefix: whether keys and values may be cached; otherwise prefixes are run in full.
 
     Attribute ``checkpoint`` (off) trades a second forward pass of each layer for the memory of its
-    activations, in passes with a gradient.
+    activations, in passes with a gradient. :meth:`compile` compiles what pays.
     """
 
     def __init__(self, module: nn.Module, config: Any, *, reuse_prefix: bool = True) -> None:
@@ -104,6 +108,7 @@ class Body:
         self.config = config.get_text_config()
         self.reuse_prefix = reuse_prefix
         self.checkpoint = False
+        self._compiled: dict[nn.Module, Any] = {}
         self.embedding: nn.Module = module.get_input_embeddings()  # type: ignore[operator]
         self.hidden_size = int(self.config.hidden_size)
         self.layers = int(self.config.num_hidden_layers)
@@ -127,6 +132,32 @@ class Body:
     def dtype(self) -> torch.dtype:
         """Of embeddings and hidden states."""
         return next(self.embedding.parameters()).dtype
+
+    def compile(self, on: bool = True) -> None:
+        """Compiles the parts of each layer that see one token at a time (feed-forward, norms), or goes back.
+
+        Their inputs differ in size only, so that one graph with symbolic sizes serves every layer and every
+        length. Attention is left as it is: caches and masks change their structure from one call to the next,
+        and each change would compile again. Sums may run in another order: results differ in the last bits.
+
+        Raises ConfigError for a model without such parts.
+        """
+        if on and not self._compiled:
+            self._compiled = {
+                part: torch.compile(part._call_impl, dynamic=True)
+                for layer in self.module.modules()
+                if isinstance(layer, GradientCheckpointingLayer)
+                for part in layer.modules()
+                if any(name in type(part).__name__ for name in _TOKENWISE)
+            }
+            if not self._compiled:
+                raise ConfigError(
+                    "This model's layers have no part that can be compiled by itself",
+                    got=type(self.module).__name__,
+                    fix="Run without compile_layers.",
+                )
+        for part, compiled in self._compiled.items():
+            part._compiled_call_impl = compiled if on else None  # what nn.Module.compile() sets
 
     def embed(self, tokens: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch hidden"]:
         """Input embeddings of token ids, with whatever scaling the model's embedding applies."""

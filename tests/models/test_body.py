@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from nabla.errors import ConfigError
 from nabla.models.body import EMPTY, Body, Chunk, KeyValues, Prefix, left_padded
 from tests import tiny
 from tests.cases import close
@@ -252,3 +253,61 @@ def test_keys_are_not_kept_where_they_cannot_be_reused() -> None:
     with torch.no_grad():
         (output,) = part.run([Chunk(EMPTY, part.embed(tokens(5)))], keep=True)
     assert output.keys is None
+
+
+def _passes(part: Body) -> list[Tensor]:
+    """Hidden states and input gradients of batches of several sizes, and without gradients."""
+    found: list[Tensor] = []
+    for rows in (ROWS, ROWS[:2], ROWS[1:2]):  # one row is a case of its own to the compiler
+        texts = [tokens(a + b, seed) for seed, (a, b) in enumerate(rows)]
+        before = [prefix(part, t[:a]) for t, (a, _) in zip(texts, rows, strict=True)]
+        leaves = [part.embed(t[a:]).requires_grad_() for t, (a, _) in zip(texts, rows, strict=True)]
+        chunks = [Chunk(p, leaf) for p, leaf in zip(before, leaves, strict=True)]
+        outputs = part.run(chunks)
+        found += [o.hidden.detach() for o in outputs]
+        total = sum(o.hidden.sin().sum() for o in outputs)  # a norm's sum of squares would be constant
+        found += torch.autograd.grad(total, leaves)
+        with torch.no_grad():
+            found += [o.hidden for o in part.run(chunks)]
+    return found
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch's compiler asks for it
+def test_compiled_layers_change_nothing_and_compile_once() -> None:
+    from torch._dynamo.utils import counters
+
+    part = body("qwen3")
+    plain = _passes(part)
+    part.compile()
+    for one, other in zip(_passes(part), plain, strict=True):
+        close(one, other, 1e-10)
+    graphs = counters["stats"]["unique_graphs"]
+    assert graphs > 0
+    for one, other in zip(_passes(part), plain, strict=True):  # every size again
+        close(one, other, 1e-10)
+    texts = [tokens(n, n) for n in (4, 9, 31)]  # and others
+    for text in texts:
+        with torch.no_grad():
+            (output,) = part.run([Chunk(EMPTY, part.embed(text))])
+        close(output.hidden, alone(part, text), 1e-10)
+    assert counters["stats"]["unique_graphs"] == graphs
+    part.compile(False)
+    assert all(torch.equal(one, other) for one, other in zip(_passes(part), plain, strict=True))
+
+
+@pytest.mark.parametrize("arch", ALL)
+def test_only_parts_that_see_one_token_at_a_time_are_compiled(arch: str) -> None:
+    part = body(arch)
+    part.compile()
+    names = {type(m).__name__ for m in part.module.modules() if m._compiled_call_impl is not None}
+    assert names
+    assert not any("Attention" in name for name in names)
+    part.compile(False)
+    assert all(m._compiled_call_impl is None for m in part.module.modules())
+
+
+def test_a_model_without_such_parts_is_refused() -> None:
+    part = body("qwen3")
+    part.module.layers = torch.nn.ModuleList()
+    with pytest.raises(ConfigError, match="compile_layers"):
+        part.compile()
