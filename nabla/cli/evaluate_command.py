@@ -50,6 +50,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--report", type=str | None, default=None, help="Only tables and plots of this results folder again."
     )
+    parser.add_argument(
+        "--reference",
+        type=str | None,
+        default=None,
+        help="Label of the method that the others are compared with, in place of the configuration's.",
+    )
 
 
 def run(call: Call) -> int:
@@ -59,15 +65,17 @@ def run(call: Call) -> int:
 
     options = call.options
     if options.report is not None:
-        return _report(Path(options.report))
+        return _report(Path(options.report), options.reference)
     if options.config is None:
         raise ConfigError("There is nothing to evaluate", fix="Pass --config FILE, or --report FOLDER.")
     config = changed(EvaluationConfig.load(options.config), options)
+    if options.reference is not None:
+        replace(config, reference=options.reference)  # refuses an unknown one now, not after the run
     suffix = "-quick" if options.quick else ""
     folder = Path(options.output or Path("runs") / f"{Path(options.config).stem}-evaluation{suffix}")
     evaluation = Evaluation(config, folder, workers=options.workers, progress=_tell)
     evaluation.run()
-    return _report(folder) if main_process() else 0
+    return _report(folder, options.reference) if main_process() else 0
 
 
 def changed(config: EvaluationConfig, options: Any) -> EvaluationConfig:
@@ -123,13 +131,13 @@ def _tell(finished: int, units: int, unit: Unit, seconds: float) -> None:
         )
 
 
-def _report(folder: Path) -> int:
+def _report(folder: Path, reference: str | None) -> int:
     from nabla.console import make_console
     from nabla.evaluation.report import write_report
     from nabla.evaluation.summary import require_met
     from nabla.evaluation.tables import comparison_table, console_tables
 
-    results, summary = write_report(folder)
+    results, summary = write_report(folder, reference)
     console = make_console()
     for shown in console_tables(summary):
         console.print(shown)

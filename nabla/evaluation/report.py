@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from nabla.errors import ConfigError
 from nabla.evaluation.plots import write_plots
 from nabla.evaluation.results import Results
 from nabla.evaluation.summary import summarise
 from nabla.evaluation.tables import COMPARISONS, ROWS, to_csv, to_latex, to_markdown
 
 
-def write_report(folder: Path) -> tuple[Results, dict[str, Any]]:
+def write_report(folder: Path, reference: str | None = None) -> tuple[Results, dict[str, Any]]:
     """Writes ``summary.json``, ``results.csv``, ``comparisons.csv``, ``tables.md``, ``tables.tex`` and the
-    plots; returns what was read and the summary. Raises ConfigError for a folder without finished results."""
+    plots; returns what was read and the summary.
+
+    Args:
+        folder: of the results.
+        reference: method that the others are compared with; None for the configuration's.
+
+    Raises ConfigError for a folder without finished results, and for a reference that has none.
+    """
     results = Results.load(folder)
+    if reference is not None:
+        known = list(dict.fromkeys(method for _, method in results.runs))
+        if reference not in known:
+            raise ConfigError(
+                "The reference is no finished method", got=reference, fix=f"Use {', '.join(known)}."
+            )
+        results = replace(results, reference=reference)
     summary = summarise(results)
     texts = {
         "summary.json": json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n",

@@ -101,7 +101,7 @@ def test_whole_solves_and_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(all_rows, "memory_over_models", lambda *_, **__: next(peaks))
     bench = Bench(replace(SMALL, problems=2, new_tokens=4), repeats=1, dense_repeats=0, threads=1)
     found = {m.name: m for m in run_targets(bench, [3, 5, 6])}
-    share = found["share of latin solves outside rollouts and rewards"]
+    share = found["share of latin solves outside rollouts and rewards, 2 at a time"]
     phases = {name: value for name, value in share.parts.items() if name != "wall"}
     assert sum(phases.values()) == pytest.approx(1, abs=1e-6)
     assert share.value is not None

@@ -109,6 +109,7 @@ def test_a_budget_nobody_can_meet_fails_with_the_records_kept(config, capsys, tm
         (("--config", "CONFIG", "--budget", "calls=2,1"), "ascend"),
         (("--config", "CONFIG", "--seeds", "a"), "whole numbers"),
         (("--config", "CONFIG", "--problems", "0"), "problems must be at least 1"),
+        (("--config", "CONFIG", "--reference", "nobody"), "reference is no method"),
         (("--config", "CONFIG", "--workers", "0"), "workers must be at least 1"),
     ],
 )

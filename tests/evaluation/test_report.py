@@ -107,6 +107,16 @@ def test_comparisons_are_with_the_reference(summary):
     assert row["low"] <= 25 / 40 <= row["high"]
 
 
+def test_another_reference_can_be_asked_for(summary, tmp_path):
+    folder = write(tmp_path / "r")
+    _, found = write_report(folder, "weak_1")
+    turned = next(r for r in found["comparisons"] if r["method"] == "∇ strong" and r["value"] == 30.0)
+    row = next(r for r in summary["comparisons"] if r["method"] == "weak_1" and r["value"] == 30.0)
+    assert (turned["reference"], turned["difference"]) == ("weak_1", -row["difference"])
+    with pytest.raises(ConfigError, match=r"no finished method.*weak_1, "):
+        write_report(folder, "nobody")
+
+
 def test_proposals_are_counted_by_reward_and_checker(summary):
     run = next(r for r in summary["runs"] if r["method"] == "∇ strong")
     assert (run["proposals"], run["accepted"]) == (160, 80)

@@ -19,6 +19,8 @@ from nabla.types import Prompt, Sampling
 
 SHARE_GOAL = 0.10
 GENERATE_GOAL = 1.1
+#: Samples of solves one after another, which take long and are sums over many problems already.
+REPEATS = 3
 #: Rows of the sandbox model decoded together.
 SANDBOX_ROWS = 64
 
@@ -27,8 +29,10 @@ def measure(bench: Bench) -> list[Measurement]:
     """Shares of both families; rollouts of a sandbox model and of the setting's."""
     results = []
     for family in FAMILIES:
-        bench.tell(f"solve {family}")
-        results.append(_shares(bench, Sandbox(family, bench.setting.problems, bench.setting.device)))
+        sandbox = Sandbox(family, bench.setting.problems, bench.setting.device)
+        for live in (1, bench.setting.problems):
+            bench.tell(f"solve {family}, {live} at a time")
+            results.append(_shares(bench, sandbox, live))
     rows = min(SANDBOX_ROWS, bench.setting.problems)
     sandbox = Sandbox(FAMILIES[0], rows, bench.setting.device)
     bench.tell("rollouts beside generate (sandbox)")
@@ -40,13 +44,13 @@ def measure(bench: Bench) -> list[Measurement]:
     return results
 
 
-def _shares(bench: Bench, sandbox: Sandbox) -> Measurement:
-    sandbox.solve()  # warm up
+def _shares(bench: Bench, sandbox: Sandbox, live: int) -> Measurement:
+    sandbox.solve(live=live)  # warm up
     others: list[float] = []
     walls: list[float] = []
     shares: dict[str, list[float]] = {phase: [] for phase in (*PHASES, "unaccounted")}
-    for _ in range(bench.repeats):
-        solves = sandbox.solve()
+    for _ in range(min(bench.repeats, REPEATS) if live == 1 else bench.repeats):
+        solves = sandbox.solve(live=live)
         phases = {phase: usage.seconds for phase, usage in solves.cost.phases.items()}
         phases["unaccounted"] = max(solves.seconds - sum(phases.values()), 0.0)
         for phase, values in shares.items():
@@ -54,11 +58,11 @@ def _shares(bench: Bench, sandbox: Sandbox) -> Measurement:
         # Whatever neither writes nor scores a response is the method's own.
         others.append(solves.seconds - phases.get("rollout", 0.0) - phases.get("reward", 0.0))
         walls.append(solves.seconds)
-    bench.keep(f"solve {sandbox.family}", walls)
+    bench.keep(f"solve {sandbox.family}, {live} at a time", walls)
     parts = {phase: median(values).value for phase, values in shares.items()}
     return Measurement(
         5,
-        f"share of {sandbox.family} solves outside rollouts and rewards",
+        f"share of {sandbox.family} solves outside rollouts and rewards, {live} at a time",
         ratio(others, walls),
         "",
         SHARE_GOAL,
