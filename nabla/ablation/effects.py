@@ -21,6 +21,8 @@ from nabla.evaluation.statistics import (
     detectable,
     holm,
     mcnemar,
+    paired_p,
+    paired_t,
     solved,
     wilson,
 )
@@ -39,9 +41,8 @@ class Effect:
         accuracy: at the level.
         difference: level minus reference; low, high: its paired bootstrap interval.
         level_only, reference_only: problems that one of them alone solves in more than half of its runs.
-        p: of the difference: McNemar's exact test if each side ran once, else a paired t-test over problems,
-            since a majority of runs can go against their mean; p_holm: corrected over all effects on the
-            task.
+        p: of the difference, see :func:`nabla.evaluation.statistics.paired_p`; p_holm: corrected over all
+            effects on the task.
         detectable: smallest true difference that this many problems find with a power of 80 %.
         calls, tokens, flops, seconds: cost of a run as a multiple of the reference level's.
     """
@@ -139,7 +140,7 @@ def interactions(study: Study, task: str, measure: Measure) -> list[Interaction]
                 gains = there - here
                 interval = bootstrap_difference(there, here, level=LEVEL)
                 labels = (task, *_budget(measure), one, level, two, other)
-                tests = _t_test(gains), detectable(gains, level=LEVEL)
+                tests = paired_t(gains), detectable(gains, level=LEVEL)
                 found.append(Interaction(*labels, float(gains.mean()), *interval, *tests))
     adjusted = holm([i.p for i in found])
     return [Interaction(**{**asdict(i), "p_holm": p}) for i, p in zip(found, adjusted, strict=True)]
@@ -157,9 +158,8 @@ def _effect(
     first, second = _runs(own, task, measure), _runs(other, task, measure)
     one, two = first.mean(0), second.mean(0)
     low, high = bootstrap_difference(one, two, level=LEVEL)
-    only_first, only_second, p = mcnemar(solved(first), solved(second))
-    if len(first) > 1 or len(second) > 1:
-        p = _t_test(one - two)
+    only_first, only_second, _ = mcnemar(solved(first), solved(second))
+    p = paired_p(first, second)
     calls, tokens, flops, seconds = (
         _ratio(_cost(own, task, unit), _cost(other, task, unit)) for unit in UNITS
     )
@@ -217,14 +217,6 @@ def _cost(points: Sequence[PointResult], task: str, unit: str) -> float | None:
 
 def _ratio(one: float | None, two: float | None) -> float | None:
     return one / two if one is not None and two else None
-
-
-def _t_test(gains: Array) -> float:
-    if len(gains) < 2 or np.all(gains == gains[0]):
-        return 1.0 if not gains.any() else 0.0
-    from scipy.stats import ttest_1samp
-
-    return float(ttest_1samp(gains, 0.0).pvalue)
 
 
 def _budget(measure: Measure) -> tuple[str | None, float | None]:

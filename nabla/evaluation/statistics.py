@@ -42,17 +42,19 @@ class Comparison:
     Args:
         difference: of accuracies, first minus second.
         low, high: its paired bootstrap interval.
+        p: of the difference, see :func:`paired_p`.
         first_only, second_only: problems that one of them alone solves, see :func:`solved`.
-        p: McNemar's exact test of these two numbers.
+        p_mcnemar: McNemar's exact test of these two numbers.
         detectable: smallest true difference that this many problems find with the given power.
     """
 
     difference: float
     low: float
     high: float
+    p: float
     first_only: int
     second_only: int
-    p: float
+    p_mcnemar: float
     detectable: float | None
 
 
@@ -125,6 +127,30 @@ def mcnemar(first: Bool[Array, " problems"], second: Bool[Array, " as_many"]) ->
     return only_first, only_second, min(1.0, float(test(table, exact=True).pvalue))
 
 
+def paired_t(gains: Float[Array, " problems"]) -> float:
+    """Two-sided p of a mean of 0, by Student's t (Biometrika 6, 1908); 1 if all gains are 0, 0 if they are
+    another constant."""
+    if len(gains) < 2 or np.all(gains == gains[0]):
+        return 0.0 if len(gains) > 1 and gains.any() else 1.0
+    from scipy.stats import ttest_1samp
+
+    return float(ttest_1samp(gains, 0.0).pvalue)
+
+
+def paired_p(first: Bool[Array, "runs problems"], second: Bool[Array, "as_many problems"]) -> float:
+    """Two-sided p of no difference between mean accuracies on the same problems: McNemar's exact test if each
+    side ran once, else a paired t-test of the problems' means. The runs' majorities are not tested: they can
+    differ in the other direction than the means.
+
+    Raises ConfigError for samples that are not paired.
+    """
+    if len(first) == 1 and len(second) == 1:
+        return mcnemar(first[0], second[0])[2]
+    one, two = np.asarray(first, dtype=float).mean(0), np.asarray(second, dtype=float).mean(0)
+    _require_paired(one, two)
+    return paired_t(one - two)
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Adjusted p-values (Holm, Scandinavian Journal of Statistics 6, 1979)."""
     if not p_values:
@@ -155,9 +181,10 @@ def compare(
     """Two methods on the same problems and seeds."""
     one, two = np.asarray(first, dtype=float).mean(0), np.asarray(second, dtype=float).mean(0)
     low, high = bootstrap_difference(one, two, level=level)
-    only_first, only_second, p = mcnemar(solved(first), solved(second))
     difference = float(one.mean() - two.mean())
-    return Comparison(difference, low, high, only_first, only_second, p, detectable(one - two, level=level))
+    majority = mcnemar(solved(first), solved(second))
+    spread = detectable(one - two, level=level)
+    return Comparison(difference, low, high, paired_p(first, second), *majority, spread)
 
 
 def pass_at_k(samples: int, right: int, k: int) -> float:
@@ -174,20 +201,19 @@ def pass_at_k(samples: int, right: int, k: int) -> float:
 
 
 def unbeaten(correct: Sequence[Bool[Array, "seeds problems"]], *, level: float = 0.95) -> int | None:
-    """Index of the method that is more accurate than every other one by McNemar's test, Holm-corrected over
+    """Index of the method that is more accurate than every other one by :func:`paired_p`, Holm-corrected over
     all pairs; None where no method is."""
     if len(correct) < 2:
         return None
-    flags = [solved(rows) for rows in correct]
-    pairs = [(i, j) for i in range(len(flags)) for j in range(i + 1, len(flags))]
-    tests = [mcnemar(flags[i], flags[j]) for i, j in pairs]
-    adjusted = holm([p for _, _, p in tests])
-    beaten: dict[int, set[int]] = {i: set() for i in range(len(flags))}
-    for (i, j), (only_i, only_j, _), p in zip(pairs, tests, adjusted, strict=True):
+    means = [float(np.asarray(rows, dtype=float).mean()) for rows in correct]
+    pairs = [(i, j) for i in range(len(correct)) for j in range(i + 1, len(correct))]
+    adjusted = holm([paired_p(correct[i], correct[j]) for i, j in pairs])
+    beaten: dict[int, set[int]] = {i: set() for i in range(len(correct))}
+    for (i, j), p in zip(pairs, adjusted, strict=True):
         if p < 1 - level:
-            winner, loser = (i, j) if only_i > only_j else (j, i)
+            winner, loser = (i, j) if means[i] > means[j] else (j, i)
             beaten[winner].add(loser)
-    return next((i for i, losers in beaten.items() if len(losers) == len(flags) - 1), None)
+    return next((i for i, losers in beaten.items() if len(losers) == len(correct) - 1), None)
 
 
 def _require_level(level: float) -> None:

@@ -18,7 +18,7 @@ LEVEL = 0.95
 def summarise(results: Results) -> dict[str, Any]:
     """Everything that tables and plots show, JSON-ready.
 
-    ``best`` marks a method that McNemar's test, Holm-corrected over all pairs of methods under that budget,
+    ``best`` marks a method that a paired test, Holm-corrected over all pairs of methods under that budget,
     finds more accurate than every other one. Comparisons are Holm-corrected over the methods that are
     compared with the reference under one budget of one task.
     """

@@ -21,11 +21,11 @@ ROWS = (
 )
 COMPARISONS = (
     *("task", "unit", "value", "reference", "method", "difference", "low", "high"),
-    *("first_only", "second_only", "p", "p_holm", "detectable"),
+    *("p", "p_holm", "first_only", "second_only", "p_mcnemar", "detectable"),
 )
 #: What stands in cells beside accuracies.
 LEGEND = (
-    "In brackets Wilson's 95 % interval. *: more accurate than every other (McNemar, Holm over all pairs).\n"
+    "In brackets Wilson's 95 % interval. *: more accurate than every other (paired, Holm over all pairs).\n"
     "-: no answer within the budget. <: most runs ended before they had spent it."
 )
 _UNIT = {"calls": "calls", "tokens": "tokens", "flops": "FLOPs", "seconds": "seconds"}
@@ -67,8 +67,8 @@ def comparison_table(summary: Mapping[str, Any]) -> Table:
     """The reference against every other method at each unit's largest budget."""
     table = Table(
         title=f"{summary['reference']} minus the others, at the largest budgets",
-        caption="Points of accuracy with paired bootstrap 95 % intervals; p: McNemar, Holm-corrected within "
-        "a column's budget.\nMDE: smallest difference found with a power of 80 %.",
+        caption="Points of accuracy with paired bootstrap 95 % intervals; p: McNemar for one seed, else "
+        "paired t, Holm-corrected within a budget.\nMDE: smallest difference found with a power of 80 %.",
         title_justify="left",
         title_style="bold",
         caption_justify="left",

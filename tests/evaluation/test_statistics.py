@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
+from scipy.stats import t as student
 
 from nabla.errors import ConfigError
 from nabla.evaluation.statistics import (
@@ -20,6 +21,8 @@ from nabla.evaluation.statistics import (
     detectable,
     holm,
     mcnemar,
+    paired_p,
+    paired_t,
     pass_at_k,
     solved,
     unbeaten,
@@ -122,13 +125,32 @@ def test_a_detectable_difference_is_detected_four_times_in_five():
     assert np.mean(p < 0.05) == pytest.approx(0.8, abs=0.02)
 
 
+def test_one_run_each_is_mcnemars_and_several_are_judged_by_their_mean():
+    first, second = np.zeros((1, 9), dtype=bool), np.zeros((1, 9), dtype=bool)
+    first[0, :6] = True
+    assert paired_p(first, second) == pytest.approx(2 / 64)
+    # The first loses the majority of 60 problems by one run each, and wins one run of 60 that both have.
+    first = np.repeat([[1, 1], [0, 1], [0, 1]], 60, axis=1).astype(bool)
+    second = np.repeat([[1, 1], [1, 1], [0, 0]], 60, axis=1).astype(bool)
+    assert mcnemar(solved(first), solved(second)) == (0, 60, pytest.approx(2 / 2**60))
+    assert paired_p(first, second) == pytest.approx(1.0)
+
+
+def test_constant_gains():
+    assert paired_t(np.zeros(5)) == 1.0
+    assert paired_t(np.ones(5)) == 0.0
+    assert paired_t(np.ones(1)) == 1.0  # one problem shows nothing
+
+
 def test_a_comparison_averages_seeds_within_problems():
     first = np.array([[1, 1, 0, 1], [1, 0, 0, 1], [1, 1, 0, 1]], dtype=bool)
     second = np.array([[0, 1, 0, 0], [0, 1, 0, 0], [1, 1, 0, 0]], dtype=bool)
     found = compare(first, second)
     assert found.difference == pytest.approx(8 / 12 - 4 / 12)
     assert (found.first_only, found.second_only) == (2, 0)
-    assert found.p == pytest.approx(0.5)
+    assert found.p_mcnemar == pytest.approx(0.5)
+    gains = np.array([2 / 3, -1 / 3, 0, 1])
+    assert found.p == pytest.approx(2 * student.sf(gains.mean() / (gains.std(ddof=1) / 2), 3))
     assert found.low <= found.difference <= found.high
     assert solved(first).tolist() == [True, True, False, True]
 
