@@ -3,7 +3,7 @@
     python experiments/strata.py runs/sandbox-evaluation --methods "nabla long steps" --against revision
 
 Problems are put in thirds by the policy's mean entropy along its greedy response, and by that response's
-length. Accuracies are those under the largest budget in FLOPs; intervals are paired bootstraps over problems.
+length. Accuracies are those under the largest budget of a unit; intervals are paired bootstraps over problems.
 """
 
 from __future__ import annotations
@@ -60,10 +60,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--methods", required=True, help="Labels, with commas between them.")
     parser.add_argument("--against", required=True)
+    parser.add_argument("--unit", default="flops", help="Of the budget: calls, tokens, flops or seconds.")
     given = parser.parse_args(arguments)
     results = Results.load(given.folder)
     config = json.loads((given.folder / ABOUT).read_text())["config"]
-    unit, value = max((pair for pair in results.ladder if pair[0] == "flops"), default=results.ladder[-1])
+    budgets = [pair for pair in results.ladder if pair[0] == given.unit]
+    if not budgets:
+        units = ", ".join(dict.fromkeys(unit for unit, _ in results.ladder))
+        raise ConfigError("The results have no budget in this unit", got=given.unit, fix=f"Use {units}.")
+    unit, value = max(budgets)
     for task, ids in results.tasks.items():
         print(f"\n{task}, within {value:.3g} {unit}, against {given.against}\n")
         print("| by | third | problems | method | accuracy, % | against, % | difference | 95 % |")

@@ -54,3 +54,8 @@ def test_equal_values_stay_together(strata):
 def test_an_unknown_method_is_refused(strata, folder):
     with pytest.raises(ConfigError, match="There are greedy, best"):
         strata.main([str(folder), "--methods", "best", "--against", "nobody"])
+
+
+def test_an_unknown_unit_is_refused(strata, folder):
+    with pytest.raises(ConfigError, match="Use flops"):
+        strata.main([str(folder), "--methods", "best", "--against", "greedy", "--unit", "calls"])
