@@ -3,7 +3,7 @@
     python experiments/strata.py runs/sandbox-evaluation --methods "nabla long steps" --against revision
 
 Problems are put in thirds by the policy's mean entropy along its greedy response, and by that response's
-length. Accuracies are those under the largest budget of a unit; intervals are paired bootstraps over problems.
+length. Accuracies are those under the largest budget of a unit; intervals are paired bootstraps.
 """
 
 from __future__ import annotations
