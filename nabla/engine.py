@@ -636,7 +636,7 @@ class Engine:
         checkpoint_activations: in passes with a gradient, keep the layers' inputs only and run them again
             on the way back: one more forward pass, a fraction of the memory.
         compile_layers: run the feed-forward parts and norms of all layers through ``torch.compile``: tens of
-            seconds once per process, then faster or slower by the batch (see experiments/benchmarks/README.md).
+            seconds once per process, then faster or slower by the batch (experiments/benchmarks/README.md).
         rows_ahead: rows of logits and gradient formed at once for positions that come next (1: none).
         events: callbacks that hear of everything.
     """
