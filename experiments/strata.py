@@ -69,22 +69,21 @@ def main(arguments: list[str] | None = None) -> int:
         units = ", ".join(dict.fromkeys(unit for unit, _ in results.ladder))
         raise ConfigError("The results have no budget in this unit", got=given.unit, fix=f"Use {units}.")
     unit, value = max(budgets)
+    methods = given.methods.split(",")
+    for task in results.tasks:  # before any model is loaded
+        for label in (*methods, given.against):
+            if (task, label, unit, value) not in results.cells:
+                known = ", ".join(results.methods_of(task))
+                raise ConfigError("No such method in the results", got=label, fix=f"There are {known}.")
     for task, ids in results.tasks.items():
         print(f"\n{task}, within {value:.3g} {unit}, against {given.against}\n")
         print("| by | third | problems | method | accuracy, % | against, % | difference | 95 % |")
         print("|---|---|---|---|---|---|---|---|")
+        means = {m: results.cells[task, m, unit, value].correct.mean(0) for m in (*methods, given.against)}
         for name, values in properties(config, task, ids).items():
             for span, mask in thirds(values):
-                for method in given.methods.split(","):
-                    for label in (method, given.against):
-                        if (task, label, unit, value) not in results.cells:
-                            raise ConfigError(
-                                "No such method in the results",
-                                got=label,
-                                fix=f"There are {', '.join(results.methods_of(task))}.",
-                            )
-                    one = results.cells[task, method, unit, value].correct.mean(0)[mask]
-                    two = results.cells[task, given.against, unit, value].correct.mean(0)[mask]
+                for method in methods:
+                    one, two = means[method][mask], means[given.against][mask]
                     low, high = bootstrap_difference(one, two)
                     print(
                         f"| {name} | {span} | {mask.sum()} | {method} | {100 * one.mean():.1f} "

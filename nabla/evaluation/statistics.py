@@ -183,8 +183,8 @@ def compare(
     low, high = bootstrap_difference(one, two, level=level)
     difference = float(one.mean() - two.mean())
     majority = mcnemar(solved(first), solved(second))
-    spread = detectable(one - two, level=level)
-    return Comparison(difference, low, high, paired_p(first, second), *majority, spread)
+    smallest = detectable(one - two, level=level)
+    return Comparison(difference, low, high, paired_p(first, second), *majority, smallest)
 
 
 def pass_at_k(samples: int, right: int, k: int) -> float:

@@ -72,7 +72,7 @@ class BodyOutput:
     keys: KeyValues | None
 
 
-#: In the names of the classes of such parts.
+#: In the names of the classes of a layer's parts that see one token at a time.
 _TOKENWISE = ("MLP", "Norm")
 
 
@@ -100,7 +100,7 @@ class Body:
         reuse_prefix: whether keys and values may be cached; otherwise prefixes are run in full.
 
     Attribute ``checkpoint`` (off) trades a second forward pass of each layer for the memory of its
-    activations, in passes with a gradient. :meth:`compile` compiles what pays.
+    activations, in passes with a gradient. :meth:`compile` is off too.
     """
 
     def __init__(self, module: nn.Module, config: Any, *, reuse_prefix: bool = True) -> None:
