@@ -1,8 +1,8 @@
 """The engine: the one place that touches models, counts cost, keeps caches and seeds requests.
 
 A method is sequential code for one problem that awaits a :class:`Session`. The engine advances all live
-problems until each is done or waits, then runs everything that was asked for in padded batches, in the
-order of the problems. There is no event loop and no thread: the same requests always meet in the same
+problems until each is done or waits, then runs what most of them wait for in padded batches, in the order
+of the problems. There is no event loop and no thread: the same requests always meet in the same
 batches, and a row's randomness depends on (run seed, problem, request number) alone.
 """
 
@@ -714,7 +714,7 @@ class Engine:
                         active.append(problem)
                 if not active:
                     return
-                self._flush([p for p in active if p.requests is not None])
+                self._flush(_fullest([p for p in active if p.requests is not None]))
                 for problem in active:
                     if problem.result is not None:
                         self.store.release(problem.prompt.id)
@@ -861,6 +861,20 @@ class Engine:
             part = requests[i : i + size]
             found += compute(part[0].terms, [request.task for request in part])
         return found
+
+
+def _fullest(problems: Sequence[_Problem]) -> Sequence[_Problem]:
+    """The most problems that wait for the same kinds of request, the longest alive first among equals.
+
+    The others go on waiting: whoever has been served comes round to what they wait for and runs in one
+    batch with them. Serving all at once would leave problems that started at different times in batches
+    of a few rows for good.
+    """
+    waiting: dict[frozenset[str], list[_Problem]] = {}
+    for problem in problems:
+        kinds = frozenset(request.kind for request in problem.requests or ())
+        waiting.setdefault(kinds, []).append(problem)
+    return max(waiting.values(), key=len, default=[])
 
 
 class _Problem:

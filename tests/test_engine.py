@@ -89,6 +89,33 @@ def test_requests_of_live_problems_share_batches(latin_lm, latin_rm, latin_promp
     assert sizes == [len(latin_prompts)]
 
 
+def test_problems_out_of_step_fall_back_into_it(latin_lm, latin_prompts, monkeypatch):
+    """Every second problem has one rollout more at the start: the others' scores wait or go ahead until
+    all roll out together again."""
+    prompts = latin_prompts[:4]
+    engine = Engine(latin_lm, FunctionReward(lambda prompt, response: 0.0))
+    sizes = []
+    original = engine.rollout.generate
+
+    def spy(lm, openings, runner):
+        sizes.append(len(openings))
+        return original(lm, openings, runner)
+
+    class OutOfStep(Method):
+        async def solve(self, session):
+            late = session.prompt.id in (prompts[1].id, prompts[3].id)
+            for _ in range(2 if late else 1):
+                (trajectory,) = await session.rollout(SAMPLING)
+            for _ in range(3):
+                await session.score([trajectory])
+                (trajectory,) = await session.rollout(SAMPLING)
+            return self.solution(session, trajectory)
+
+    monkeypatch.setattr(engine.rollout, "generate", spy)
+    run(engine, OutOfStep(), prompts)
+    assert sizes == [4, 4, 4, 4, 2]
+
+
 def test_live_limits_how_many_problems_are_in_flight(latin_lm, latin_prompts):
     engine = Engine(latin_lm, live=2)
     in_flight, most = 0, 0
