@@ -638,6 +638,8 @@ class Engine:
         compile_layers: run the feed-forward parts and norms of all layers through ``torch.compile``: tens of
             seconds once per process, then faster or slower by the batch (experiments/benchmarks/README.md).
         rows_ahead: rows of logits and gradient formed at once for positions that come next (1: none).
+        fullest_first: serve the kind of request that most problems wait for, so that problems that are
+            out of step meet again; otherwise all that wait, kind by kind.
         events: callbacks that hear of everything.
     """
 
@@ -658,6 +660,7 @@ class Engine:
         checkpoint_activations: bool = False,
         compile_layers: bool = False,
         rows_ahead: int = 12,
+        fullest_first: bool = True,
         events: Events | None = None,
     ) -> None:
         counts = {"batch_size": batch_size, "live": live, "kept_prefixes": kept_prefixes}
@@ -675,6 +678,7 @@ class Engine:
         self.seed, self.live, self.kept_gradients = seed, live, kept_gradients
         self.events = events or Events()
         self.budgets, self.rows_ahead = tuple(budgets), rows_ahead
+        self.fullest_first = fullest_first
         self.store = PrefixStore(entries=kept_prefixes if reuse_prefixes else 0)
         self.runner = Runner(batch_size, self.store, split_padding)
         self.gradients = GradientComputer(lm, reward, self.runner)
@@ -714,7 +718,8 @@ class Engine:
                         active.append(problem)
                 if not active:
                     return
-                self._flush(_fullest([p for p in active if p.requests is not None]))
+                pending = [p for p in active if p.requests is not None]
+                self._flush(_fullest(pending) if self.fullest_first else pending)
                 for problem in active:
                     if problem.result is not None:
                         self.store.release(problem.prompt.id)
@@ -802,9 +807,7 @@ class Engine:
         found = []
         for request, output in zip(requests, outputs, strict=True):
             account, length = request.account, len(request.tokens)
-            self.store.put(
-                account.problem, body, torch.cat([request.prompt, request.tokens]), output.keys
-            )
+            self.store.put(account.problem, body, torch.cat([request.prompt, request.tokens]), output.keys)
             hidden = output.hidden[-length - 1 : -1]
             account.meter.add(account.phase, Usage(flops=head.flops(length)))
             rows = head.partition(hidden, moments=True)

@@ -89,17 +89,17 @@ def test_requests_of_live_problems_share_batches(latin_lm, latin_rm, latin_promp
     assert sizes == [len(latin_prompts)]
 
 
-def test_problems_out_of_step_fall_back_into_it(latin_lm, latin_prompts, monkeypatch):
+@pytest.mark.parametrize(
+    ("fullest_first", "expected"), [(True, [4, 4, 4, 4, 2]), (False, [4, 2, 2, 2, 2, 2, 2, 2])]
+)
+def test_problems_out_of_step_fall_back_into_it(
+    latin_lm, latin_prompts, monkeypatch, fullest_first, expected
+):
     """Every second problem has one rollout more at the start: the others' scores wait or go ahead until
-    all roll out together again."""
+    all roll out together again. The draws are the same as alone."""
     prompts = latin_prompts[:4]
-    engine = Engine(latin_lm, FunctionReward(lambda prompt, response: 0.0))
+    reward = FunctionReward(lambda prompt, response: 0.0)
     sizes = []
-    original = engine.rollout.generate
-
-    def spy(lm, openings, runner):
-        sizes.append(len(openings))
-        return original(lm, openings, runner)
 
     class OutOfStep(Method):
         async def solve(self, session):
@@ -111,9 +111,18 @@ def test_problems_out_of_step_fall_back_into_it(latin_lm, latin_prompts, monkeyp
                 (trajectory,) = await session.rollout(SAMPLING)
             return self.solution(session, trajectory)
 
+    engine = Engine(latin_lm, reward, fullest_first=fullest_first)
+    original = engine.rollout.generate
+
+    def spy(lm, openings, runner):
+        sizes.append(len(openings))
+        return original(lm, openings, runner)
+
     monkeypatch.setattr(engine.rollout, "generate", spy)
-    run(engine, OutOfStep(), prompts)
-    assert sizes == [4, 4, 4, 4, 2]
+    found = run(engine, OutOfStep(), prompts)
+    assert sizes == expected
+    alone = run(Engine(latin_lm, reward, live=1), OutOfStep(), prompts)
+    assert {i: s.tokens for i, s in found.items()} == {i: s.tokens for i, s in alone.items()}
 
 
 def test_live_limits_how_many_problems_are_in_flight(latin_lm, latin_prompts):

@@ -28,6 +28,7 @@ class Switch:
         scenarios: where it matters: ``refine`` (one position of a new text), ``next`` (the next position of
             the same text), ``solve`` (the sandbox's problems).
         default: whether the speed-up is on by itself; if not, ``engine`` and ``dto`` turn it on.
+        common: arguments of the engine with and without it.
     """
 
     what: str
@@ -35,6 +36,7 @@ class Switch:
     dto: dict[str, Any] = field(default_factory=dict)
     scenarios: tuple[str, ...] = ("refine",)
     default: bool = True
+    common: dict[str, Any] = field(default_factory=dict)
 
 
 #: Name → switch. A new speed-up needs one entry here.
@@ -76,6 +78,12 @@ SWITCHES: dict[str, Switch] = {
     ),
     "problems together": Switch(
         "requests of live problems share batches", engine={"live": 1}, scenarios=("solve",)
+    ),
+    "fullest first": Switch(
+        "what most problems wait for runs first; 16 at a time, so that they start at different times",
+        engine={"fullest_first": False},
+        scenarios=("solve",),
+        common={"live": 16},
     ),
     "padded batches": Switch(
         "rewards and gradients of several texts run together",
@@ -130,7 +138,7 @@ def _ablate(bench: Bench, name: str, switch: Switch, scenario: str) -> Ablation:
     for turn in range(bench.repeats + 1):
         for times, changed in ((on, faster), (off, slower)):
             if sandbox is not None:
-                spent = sandbox.solve(changed.dto, **changed.engine).seconds
+                spent = sandbox.solve(changed.dto, **{**switch.common, **changed.engine}).seconds
             else:
                 spent = _refine(bench, changed, after_another=scenario == "next", seed=turn)
             if turn:

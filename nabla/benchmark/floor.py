@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from nabla.benchmark.models import Workbench
 from nabla.benchmark.timing import now, seconds
 from nabla.costs import CostMeter
+from nabla.models.causal_lm import CausalLM
 from nabla.models.runner import Account
 from nabla.rewards.base import Response
+from nabla.rewards.outcome import OutcomeReward
 from nabla.types import Prompt
 
 #: Numbers of logits held at once that are tried, rows with the whole vocabulary or all rows with a tile of
@@ -30,27 +31,38 @@ class Floor:
     """Runs the floor's parts on one text.
 
     Args:
-        bench: the models.
+        lm, reward: the models; token i of a response is token i of the reward's answer.
         prompt, tokens: the text; prefixes are cached here, once.
+        start: first free position; what is before it belongs to the prefix.
         likelihood: whether the objective has a likelihood (else no pass of the LM at all).
     """
 
-    def __init__(self, bench: Workbench, prompt: Prompt, tokens: Tensor, *, likelihood: bool = True) -> None:
-        self.likelihood = likelihood
-        self.lm, self.rm = bench.lm.body.module, bench.reward.body.module
-        self.weight = bench.lm.head.weight.detach()
-        self.score = bench.reward.head.weight.detach()
-        layout = bench.reward.layout(Response(prompt, tokens, Account("floor", CostMeter(), "gradient")))
-        embed, judge = bench.lm.body.embed, bench.reward.body.embed
-        if likelihood:
-            # The last token predicts nothing; the first is predicted by the prefix.
-            self.lm_leaf = embed(tokens[:-1])[None].requires_grad_()
-            self.lm_prefix, last = _prefix(self.lm, embed(bench.lm.encode(prompt)))
+    def __init__(
+        self,
+        lm: CausalLM,
+        reward: OutcomeReward,
+        prompt: Prompt,
+        tokens: Tensor,
+        *,
+        start: int = 0,
+        likelihood: bool = True,
+    ) -> None:
+        # The last token predicts nothing; the first free one is predicted by the prefix.
+        self.likelihood = likelihood and len(tokens) > start + 1
+        self.lm, self.rm = lm.body.module, reward.body.module
+        self.weight = lm.head.weight.detach()
+        self.score = reward.head.weight.detach()
+        layout = reward.layout(Response(prompt, tokens, Account("floor", CostMeter(), "gradient")))
+        embed, judge = lm.body.embed, reward.body.embed
+        if self.likelihood:
+            self.lm_leaf = embed(tokens[start:-1])[None].requires_grad_()
+            before = torch.cat([lm.encode(prompt), tokens[:start]])
+            self.lm_prefix, last = _prefix(self.lm, embed(before))
             self.first = last[0, -1:]
-            self.order, self.chunk = self._fastest(len(tokens))
-        self.rm_leaf = judge(layout.answer)[None].requires_grad_()
+            self.order, self.chunk = self._fastest(len(tokens) - start)
+        self.rm_leaf = judge(layout.answer[start:])[None].requires_grad_()
         self.after = judge(layout.after)[None]
-        self.rm_prefix, _ = _prefix(self.rm, judge(layout.before))
+        self.rm_prefix, _ = _prefix(self.rm, judge(torch.cat([layout.before, layout.answer[:start]])))
 
     def parts(self) -> dict[str, float]:
         """Seconds of each part; their sum is the floor."""

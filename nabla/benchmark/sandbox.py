@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,7 +15,9 @@ from nabla.config.sandbox import SANDBOX_RUNS
 from nabla.costs import Cost
 from nabla.engine import Engine
 from nabla.errors import NablaError
+from nabla.gradient import GradientTask
 from nabla.models.causal_lm import CausalLM
+from nabla.objectives.base import Term
 from nabla.rewards.base import Reward
 from nabla.sandbox import TASKS
 from nabla.types import Prompt, Solution
@@ -48,21 +51,23 @@ class Spread:
     Args:
         family, problems: as for :class:`Sandbox`.
         workers: processes; problem i goes to process i modulo their number.
+        live: problems at a time, of all processes together.
     """
 
-    def __init__(self, family: str, problems: int, workers: int) -> None:
+    def __init__(self, family: str, problems: int, workers: int, live: int) -> None:
         context = multiprocessing.get_context("spawn")
+        self.live = max(1, live // workers)
         self.pools = [
             ProcessPoolExecutor(1, context, _load, (family, problems, rank, workers))
             for rank in range(workers)
         ]
         for pool in self.pools:
-            pool.submit(_solve).result()
+            pool.submit(_solve, self.live).result()
 
     def solve(self) -> tuple[list[tuple[int, ...]], float]:
         """Answers in the problems' order, and the wall-clock, seconds."""
         begin = now()
-        parts = [future.result() for future in [pool.submit(_solve) for pool in self.pools]]
+        parts = [future.result() for future in [pool.submit(_solve, self.live) for pool in self.pools]]
         spent = now() - begin
         count = sum(map(len, parts))
         return [parts[i % len(parts)][i // len(parts)] for i in range(count)], spent
@@ -83,8 +88,8 @@ def _load(family: str, problems: int, rank: int, workers: int) -> None:
     _LOADED.append(sandbox)
 
 
-def _solve() -> list[tuple[int, ...]]:
-    return _LOADED[0].solve(live=len(_LOADED[0].prompts)).answers
+def _solve(live: int) -> list[tuple[int, ...]]:
+    return _LOADED[0].solve(live=live).answers
 
 
 class Sandbox:
@@ -110,12 +115,35 @@ class Sandbox:
 
         Raises NablaError if a problem fails.
         """
+        return self._solve(Engine(self.lm, self.reward, **engine), self.prompts, dto)
+
+    def in_turn(self, block: int) -> list[Solves]:
+        """One problem at a time, and the wall-clock of each ``block`` of them."""
+        return [
+            self._solve(Engine(self.lm, self.reward, live=1), self.prompts[i : i + block])
+            for i in range(0, len(self.prompts), block)
+        ]
+
+    def differentiated(self) -> list[GradientTask]:
+        """The texts at which the models are differentiated."""
+        engine = Engine(self.lm, self.reward)
+        found: list[GradientTask] = []
+        compute = engine.gradients.compute
+
+        def noted(terms: Sequence[Term], tasks: Sequence[GradientTask]) -> Any:
+            found.extend(tasks)
+            return compute(terms, tasks)
+
+        engine.gradients.compute = noted  # type: ignore[method-assign]
+        self._solve(engine, self.prompts)
+        return found
+
+    def _solve(self, engine: Engine, prompts: Sequence[Prompt], dto: dict[str, Any] | None = None) -> Solves:
         method = self.config.changed({"dto": dto} if dto else None).build_method()
-        runner = Engine(self.lm, self.reward, **engine)
         begin = now()
         found: dict[str, Solution] = {}
-        for prompt, outcome in runner.run(method.solve, self.prompts):
+        for prompt, outcome in engine.run(method.solve, prompts):
             if isinstance(outcome, NablaError):
                 raise outcome
             found[prompt.id] = outcome
-        return Solves(tuple(found[p.id] for p in self.prompts), now() - begin)
+        return Solves(tuple(found[p.id] for p in prompts), now() - begin)

@@ -116,15 +116,34 @@ def test_whole_solves_and_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     dropped = found["mass outside the support of 64"]
     assert dropped.value is not None
     assert 0 < dropped.value.value < 1
-    assert len([name for name in found if "together / in turn" in name]) == 4
+    floor = found["the same of latin, 1 at a time, gradients at their floor and no bookkeeping"]
+    assert floor.parts["gradients"] >= 2
+    assert 0 < floor.parts["floor"] < floor.parts["wall"]
+    throughput = [name for name in found if "together / in turn" in name]
+    assert len(throughput) == 8  # families, with and without refilling, one process and several
 
 
 def test_floor_without_likelihood_leaves_the_language_model_alone() -> None:
     workbench = Workbench(SMALL)
     prompt, text = workbench.prompt(), workbench.text(0)
-    whole = Floor(workbench, prompt, text).parts()
+    whole = Floor(workbench.lm, workbench.reward, prompt, text).parts()
     assert set(whole) > {"LM forward", "head logits", "head backward", "LM backward"}
-    assert set(Floor(workbench, prompt, text, likelihood=False).parts()) == {"RM forward", "RM backward"}
+    assert set(Floor(workbench.lm, workbench.reward, prompt, text, likelihood=False).parts()) == {
+        "RM forward",
+        "RM backward",
+    }
+
+
+def test_floor_runs_only_what_is_free() -> None:
+    workbench = Workbench(SMALL)
+    prompt, text = workbench.prompt(), workbench.text(0)
+    begin = len(text) - 3
+    floor = Floor(workbench.lm, workbench.reward, prompt, text, start=begin)
+    assert floor.lm_leaf.shape[1] == 2  # the last token predicts nothing
+    assert floor.rm_leaf.shape[1] == 3
+    assert floor.lm_prefix[0][0].shape[-2] == len(workbench.lm.encode(prompt)) + begin
+    last = Floor(workbench.lm, workbench.reward, prompt, text, start=len(text) - 1)
+    assert set(last.parts()) == {"RM forward", "RM backward"}
 
 
 def test_prompts_have_the_setting_s_length_and_a_safe_first_row() -> None:

@@ -22,7 +22,7 @@ def measure(bench: Bench) -> list[Measurement]:
     """Seconds per recomputed gradient; dropped mass; memory at two vocabularies."""
     workbench = bench.workbench
     dto, prompt = workbench.dto(rows={"name": "all", "support": SUPPORT}), workbench.prompt()
-    floor = Floor(workbench, prompt, workbench.text(0))
+    floor = Floor(workbench.lm, workbench.reward, prompt, workbench.text(0))
     per_gradient: list[float] = []
     floors: list[float] = []
     gradients: list[float] = []

@@ -38,7 +38,9 @@ def _measure(bench: Bench, objective: str) -> list[Measurement]:
     workbench, repeats = bench.workbench, bench.repeats
     dto, engine = workbench.dto(objective), workbench.engine()
     prompt = workbench.prompt()
-    floor = Floor(workbench, prompt, workbench.text(0), likelihood=objective == "likelihood")
+    floor = Floor(
+        workbench.lm, workbench.reward, prompt, workbench.text(0), likelihood=objective == "likelihood"
+    )
     times: list[float] = []
     parts: dict[str, list[float]] = {}
     kept: dict[int, Tensor] = {}

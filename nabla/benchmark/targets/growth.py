@@ -51,9 +51,7 @@ def _point(bench: Bench, base: Setting, axis: str, value: int) -> dict[str, floa
     if axis == "length":
         setting = replace(base, response=value)
     elif axis == "vocabulary":
-        setting = replace(
-            base, lm=replace(base.lm, vocab=value), rm=replace(base.rm, vocab=value)
-        )
+        setting = replace(base, lm=replace(base.lm, vocab=value), rm=replace(base.rm, vocab=value))
     elif axis == "steps":
         setting = replace(base, steps=value)
     else:
@@ -68,13 +66,13 @@ def _point(bench: Bench, base: Setting, axis: str, value: int) -> dict[str, floa
     return found
 
 
-def _times(
-    workbench: Workbench, objective: str, batch: int, repeats: int
-) -> tuple[list[float], list[float]]:
+def _times(workbench: Workbench, objective: str, batch: int, repeats: int) -> tuple[list[float], list[float]]:
     engine, dto = workbench.engine(), workbench.dto(objective)
     prompt = workbench.prompt()
     prompts = [replace(prompt, id=f"{prompt.id}-{i}") for i in range(batch)]
-    floor = Floor(workbench, prompt, workbench.text(0), likelihood=objective == "likelihood")
+    floor = Floor(
+        workbench.lm, workbench.reward, prompt, workbench.text(0), likelihood=objective == "likelihood"
+    )
     begin = [0.0]
     done: list[int] = []
     times: list[float] = []

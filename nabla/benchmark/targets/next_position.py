@@ -19,7 +19,7 @@ def measure(bench: Bench) -> list[Measurement]:
     """Over the positions whose argmax no refinement can flip."""
     workbench = bench.workbench
     dto, prompt = workbench.dto(), workbench.prompt()
-    floor = Floor(workbench, prompt, workbench.text(0))
+    floor = Floor(workbench.lm, workbench.reward, prompt, workbench.text(0))
     each: list[float] = []
     floors: list[float] = []
 

@@ -11,6 +11,8 @@ from nabla.errors import NumericalError
 GOAL = 8.0
 #: Samples: one after another takes long, and sums over many problems already.
 REPEATS = 3
+#: Times as many problems as are solved together, where new ones come in for those that are done.
+REFILLED = 4
 
 
 def measure(bench: Bench) -> list[Measurement]:
@@ -19,36 +21,50 @@ def measure(bench: Bench) -> list[Measurement]:
 
 
 def _measure(bench: Bench, family: str) -> list[Measurement]:
+    """From the first problem to the end of the last, with ever fewer at the end; and with new problems in
+    the places of those that are done."""
     count = bench.setting.problems
-    sandbox = Sandbox(family, count, bench.setting.device)
-    sandbox.solve()  # warm up
-    spread = Spread(family, count, bench.threads) if bench.setting.device == "cpu" else None
-    together: list[float] = []
-    apart: list[float] = []
-    processes: list[float] = []
+    several = bench.setting.device == "cpu"
+    first = Sandbox(family, count, bench.setting.device)
+    many = Sandbox(family, REFILLED * count, bench.setting.device)
+    first.solve()  # warm up
+    spreads: dict[str, Spread] = {}
+    times: dict[str, list[float]] = {}
     try:
+        if several:
+            for name, problems in (("first", count), ("many", REFILLED * count)):
+                spreads[name] = Spread(family, problems, bench.threads, count)
         for _ in range(min(bench.repeats, REPEATS)):
-            bench.tell(f"{family} together")
-            all_at_once = sandbox.solve(live=count)
-            together.append(all_at_once.seconds)
-            if spread is not None:
-                bench.tell(f"{family} together in {bench.threads} processes")
-                answers, seconds = spread.solve()
-                processes.append(seconds)
-                _require_same(family, answers, all_at_once.answers)
             bench.tell(f"{family} one after another")
-            in_turn = sandbox.solve(live=1)
-            apart.append(in_turn.seconds)
-            _require_same(family, in_turn.answers, all_at_once.answers)
+            blocks = many.in_turn(count)
+            expected = [answer for block in blocks for answer in block.answers]
+            times.setdefault("first in turn", []).append(blocks[0].seconds)
+            times.setdefault("many in turn", []).append(sum(block.seconds for block in blocks))
+            for name, sandbox in (("first", first), ("many", many)):
+                bench.tell(f"{len(sandbox.prompts)} {family} problems, {count} at a time")
+                together = sandbox.solve(live=count)
+                times.setdefault(name, []).append(together.seconds)
+                _require_same(family, together.answers, expected)
+                if name in spreads:
+                    bench.tell(f"the same in {bench.threads} processes")
+                    answers, seconds = spreads[name].solve()
+                    times.setdefault(f"{name} spread", []).append(seconds)
+                    _require_same(family, answers, expected)
     finally:
-        if spread is not None:
+        for spread in spreads.values():
             spread.close()
-    bench.keep(f"{family} one after another", apart)
-    what = f"{count} {family} problems"
-    found = [_row(bench, f"{what}, one process", together, apart, None if processes else GOAL)]
-    if processes:
-        label = f"{what}, {bench.threads} processes of one thread"
-        found.append(_row(bench, label, processes, apart, GOAL))
+    found = []
+    for name, what in (
+        ("first", f"{count} {family} problems"),
+        ("many", f"{REFILLED * count} {family} problems, {count} at a time"),
+    ):
+        apart = times[f"{name} in turn"]
+        bench.keep(f"{what}, one after another", apart)
+        goal = None if several else GOAL
+        found.append(_row(bench, f"{what}, one process", times[name], apart, goal))
+        if several:
+            label = f"{what}, {bench.threads} processes of one thread"
+            found.append(_row(bench, label, times[f"{name} spread"], apart, GOAL))
     return found
 
 
@@ -70,9 +86,9 @@ def _row(
 
 
 def _require_same(family: str, answers: list[tuple[int, ...]], expected: list[tuple[int, ...]]) -> None:
-    differing = sum(a != b for a, b in zip(answers, expected, strict=True))
+    differing = sum(a != b for a, b in zip(answers, expected[: len(answers)], strict=True))
     if differing:
         raise NumericalError(
-            f"{differing} of {len(expected)} {family} answers depend on what else runs",
+            f"{differing} of {len(answers)} {family} answers depend on what else runs",
             fix="A batch's rounding has moved a draw; this is a defect of the engine.",
         )

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from nabla.benchmark.floor import Floor
 from nabla.benchmark.measurement import Measurement
 from nabla.benchmark.run import Bench, drive
 from nabla.benchmark.sandbox import FAMILIES, Sandbox
@@ -15,6 +16,7 @@ from nabla.benchmark.timing import interleave, median, ratio
 from nabla.costs import PHASES
 from nabla.engine import Engine, Session
 from nabla.models.causal_lm import CausalLM
+from nabla.rewards.outcome import OutcomeReward
 from nabla.types import Prompt, Sampling
 
 SHARE_GOAL = 0.10
@@ -33,6 +35,8 @@ def measure(bench: Bench) -> list[Measurement]:
         for live in (1, bench.setting.problems):
             bench.tell(f"solve {family}, {live} at a time")
             results.append(_shares(bench, sandbox, live))
+        bench.tell(f"gradients of {family} at their floor")
+        results.append(_floor(bench, sandbox))
     rows = min(SANDBOX_ROWS, bench.setting.problems)
     sandbox = Sandbox(FAMILIES[0], rows, bench.setting.device)
     bench.tell("rollouts beside generate (sandbox)")
@@ -69,6 +73,37 @@ def _shares(bench: Bench, sandbox: Sandbox, live: int) -> Measurement:
         detail=f"{len(sandbox.prompts)} problems in {median(walls).value:.2f} s: "
         + ", ".join(f"{phase} {100 * share:.1f} %" for phase, share in parts.items()),
         parts={"wall": median(walls).value, **parts},
+    )
+
+
+def _floor(bench: Bench, sandbox: Sandbox) -> Measurement:
+    """What the share could be at the least, one problem at a time: each gradient at its floor, and nothing
+    for choosing positions, refining rows and keeping accounts."""
+    assert isinstance(sandbox.reward, OutcomeReward)
+    tasks = sandbox.differentiated()
+    floors = [
+        Floor(sandbox.lm, sandbox.reward, task.trajectory.prompt, task.tokens, start=task.start)
+        for task in tasks
+        if len(task.tokens) > task.start + 1  # a last token alone costs next to nothing
+    ]
+    for floor in floors:  # warm up
+        floor.parts()
+    least: list[float] = []
+    walls: list[float] = []
+    for _ in range(min(bench.repeats, REPEATS)):
+        spent = sum(sum(floor.parts().values()) for floor in floors)
+        phases = sandbox.solve(live=1).cost.phases
+        least.append(spent)
+        walls.append(spent + phases["rollout"].seconds + phases["reward"].seconds)
+    bench.keep(f"gradients of {sandbox.family} at their floor", least)
+    return Measurement(
+        5,
+        f"the same of {sandbox.family}, 1 at a time, gradients at their floor and no bookkeeping",
+        ratio(least, walls),
+        "",
+        detail=f"{len(tasks)} gradients of {len(sandbox.prompts)} problems: {median(least).value:.2f} s; "
+        f"with rollouts and rewards {median(walls).value:.2f} s",
+        parts={"gradients": float(len(tasks)), "floor": median(least).value, "wall": median(walls).value},
     )
 
 
