@@ -23,7 +23,7 @@ from nabla.evaluation.results import ABOUT, Results
 from nabla.evaluation.statistics import Array, bootstrap_difference
 from nabla.methods.greedy import Greedy
 from nabla.tasks.base import tasks
-from nabla.types import Prompt, Solution
+from nabla.types import Prompt, Sampling, Solution
 
 
 def properties(config: dict[str, Any], task: str, ids: list[str]) -> dict[str, Array]:
@@ -40,7 +40,9 @@ def properties(config: dict[str, Any], task: str, ids: list[str]) -> dict[str, A
             return self.solution(session, trajectory.commit(len(trajectory)))
 
     lm = RunConfig(setup["lm"], None, setup["lm_arguments"]).load_lm()
-    for _, outcome in Engine(lm).run(Noting(max_new_tokens=96).solve, [prompts[i] for i in ids]):
+    shared = {**config["shared"], **setup["shared"]}
+    method = Noting(Sampling(**shared.get("sampling", {})).max_new_tokens)
+    for _, outcome in Engine(lm).run(method.solve, [prompts[i] for i in ids]):
         if isinstance(outcome, NablaError):
             raise outcome
     entropy, length = zip(*(found[i] for i in ids), strict=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from nabla.errors import ConfigError
-from nabla.evaluation.results import Results
+from nabla.evaluation.results import ABOUT, Results
 from nabla.evaluation.runner import Evaluation
 from tests.evaluation.small import small
 
@@ -59,3 +60,10 @@ def test_an_unknown_method_is_refused(strata, folder):
 def test_an_unknown_unit_is_refused(strata, folder):
     with pytest.raises(ConfigError, match="Use flops"):
         strata.main([str(folder), "--methods", "best", "--against", "greedy", "--unit", "calls"])
+
+
+def test_greedy_responses_have_the_configuration_s_limit(strata, folder):
+    config = json.loads((folder / ABOUT).read_text())["config"]
+    config["shared"]["sampling"] = {"max_new_tokens": 10}
+    (ids,) = Results.load(folder).tasks.values()
+    assert strata.properties(config, "squares", ids)["length"].tolist() == [10] * len(ids)
