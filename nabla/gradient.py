@@ -252,7 +252,13 @@ class GradientComputer:
                     fix="Pass a reward (rm=...), or choose an objective without a reward term, "
                     "e.g. objective='likelihood'.",
                 )
-            rewards = list(self.reward.score([task.relaxed().response for task in tasks], self.runner))
+            # A trajectory that has been judged is not judged again (SPEC 7.6).
+            rewards = [task.trajectory.reward if task.known else None for task in tasks]
+            todo = [i for i, reward in enumerate(rewards) if reward is None]
+            if todo:
+                judged = self.reward.score([tasks[i].relaxed().response for i in todo], self.runner)
+                for i, reward in zip(todo, judged, strict=True):
+                    rewards[i] = reward
         passes: list[_LanguagePass | None] = [None] * len(tasks)
         if any(t.objective.needs_likelihood for t in terms):
             unknown = [i for i, task in enumerate(tasks) if not task.known]

@@ -54,6 +54,20 @@ def distinct(trajectories: Iterable[Trajectory]) -> list[Trajectory]:
     return list(found.values())
 
 
+def width(session: Session, begun: int, full: int) -> int:
+    """Size of the next search of a problem.
+
+    Without a budget the configured one. With one 2, 4, ... up to it: a search has its first answer when it is
+    done, and a small budget would have none.
+
+    Args:
+        session: tells whether there is a budget.
+        begun: searches before this one.
+        full: the configured size.
+    """
+    return min(full, 2 << begun) if session.engine.budgets else full
+
+
 class Scores:
     """Scores responses, finished or not, each text once per problem; remembers the best complete one.
 
@@ -134,7 +148,7 @@ class Search(ABC):
 async def search(
     session: Session,
     scores: Scores,
-    start: Callable[[], Search],
+    start: Callable[[int], Search],
     *,
     limit: int | None = None,
     choose: Callable[[], Trajectory | None] | None = None,
@@ -144,15 +158,15 @@ async def search(
     Args:
         session: of the problem.
         scores: what the searches score with.
-        start: begins a search.
+        start: begins a search, given the number of those before it.
         limit: pieces of work after which a search without a budget ends; None: when it is done.
         choose: the answer so far; the best complete response by default.
     """
     choose = choose or (lambda: scores.best)
-    current, pieces = start(), 0
+    current, begun, pieces = start(0), 1, 0
     while session.proceed(not current.done and (limit is None or pieces < limit)):
         if current.done:
-            current = start()
+            current, begun = start(begun), begun + 1
         await current.advance()
         pieces += 1
         answer = choose()

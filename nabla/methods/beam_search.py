@@ -14,6 +14,7 @@ from nabla.methods._search import (
     require_reward,
     search,
     value,
+    width,
 )
 from nabla.methods.base import Method, methods
 from nabla.registry import construct
@@ -30,7 +31,7 @@ class BeamSearch(Method):
     N = beams * expansions first steps are drawn and scored as they stand, the ``beams`` best open ones are
     kept, and N next steps are drawn behind them. Complete responses leave the beam; the search ends with N
     of them, or with nothing open. Equal prefixes are kept once and their share of the N goes to the others.
-    With a budget further searches with fresh draws follow until it is spent.
+    With a budget searches with fresh draws follow each other until it is spent, the first with N = 2, 4, ...
 
     Args:
         beams: prefixes kept (N/M in the paper).
@@ -59,32 +60,36 @@ class BeamSearch(Method):
     async def solve(self, session: Session) -> Solution:
         scores = Scores(session)
         steps = Steps(self.sampling, self.boundary, self.max_steps)
-        chosen = await search(session, scores, lambda: _Beams(self, scores, steps))
+        full = self.beams * self.expansions
+
+        def start(begun: int) -> Search:
+            total = width(session, begun, full)
+            return _Beams(max(1, self.beams * total // full), total, scores, steps)
+
+        chosen = await search(session, scores, start)
         return self.solution(session, chosen, candidates=scores.complete)
 
 
 class _Beams(Search):
-    def __init__(self, method: BeamSearch, scores: Scores, steps: Steps) -> None:
-        self.method, self.scores, self.steps = method, scores, steps
+    def __init__(self, beams: int, total: int, scores: Scores, steps: Steps) -> None:
+        self.beams, self.total, self.scores, self.steps = beams, total, scores, steps
         self.open: list[Trajectory] = []
         self.depth = self.complete = 0
 
     @property
     def done(self) -> bool:
-        return self.depth > 0 and (
-            not self.open or self.complete >= self.method.beams * self.method.expansions
-        )
+        return self.depth > 0 and (not self.open or self.complete >= self.total)
 
     async def advance(self) -> None:
-        session, total = self.scores.session, self.method.beams * self.method.expansions
+        session = self.scores.session
         if self.depth == 0:
-            grown = await self.steps.first(session, total)
+            grown = await self.steps.first(session, self.total)
         else:
-            grown = await self.steps.next(session, spread(self.open, total), self.depth)
+            grown = await self.steps.next(session, spread(self.open, self.total), self.depth)
         scored = await self.scores.score(grown)
         going = [t for t in scored if not session.ended(t)]
         self.complete += len(scored) - len(going)
-        self.open = sorted(distinct(going), key=value, reverse=True)[: self.method.beams]
+        self.open = sorted(distinct(going), key=value, reverse=True)[: self.beams]
         self.depth += 1
 
 

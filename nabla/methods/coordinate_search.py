@@ -14,6 +14,7 @@ from nabla.errors import ConfigError
 from nabla.methods.base import Method, methods
 from nabla.methods.restarts import better
 from nabla.objectives.base import LogitObjective, Objective, objectives
+from nabla.objectives.reward import RewardObjective
 from nabla.registry import construct
 from nabla.schedulers.base import Step
 from nabla.types import Sampling, Solution, Trajectory
@@ -111,9 +112,11 @@ class CoordinateSearch(Method):
         self, session: Session, current: Trajectory, texts: Sequence[Int[Tensor, " length"]]
     ) -> list[float]:
         """The objective at texts, by forward passes alone."""
-        found = await session.values(current, self.objective, texts)
+        return self._total(await session.values(current, self.objective, texts), len(texts))
+
+    def _total(self, found: dict[str, list[float]], count: int) -> list[float]:
         weights = {term.name: term.weight(Step()) for term in self.terms}
-        return [sum(weights[n] * found[n][i] for n in found) for i in range(len(texts))]
+        return [sum(weights[n] * found[n][i] for n in found) for i in range(count)]
 
     async def swap(
         self, session: Session, current: Trajectory, value: float, noise: torch.Generator
@@ -137,13 +140,17 @@ class CoordinateSearch(Method):
             return current, value
         texts = current.tokens.repeat(len(where), 1)
         texts[torch.arange(len(where)), where] = tokens.to(texts)
-        values = await self.evaluate(session, current, list(texts))
+        found = await session.values(current, self.objective, list(texts))
+        values = self._total(found, len(texts))
         best = min(range(len(values)), key=values.__getitem__)
         session.meter.count("swaps_evaluated", len(values))
         if values[best] >= value:
             return current, value
         session.meter.count("swaps_taken")
         (taken,) = await session.read([texts[best]], self.sampling)
+        for term in self.terms:
+            if type(term.objective) is RewardObjective:  # the reward is known; no second pass
+                taken = taken.with_reward(-found[term.name][best])
         return taken, values[best]
 
     @staticmethod

@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 from nabla.boundaries.base import Boundary, boundaries
 from nabla.methods._pool import next_round
-from nabla.methods._search import Scores, Search, Steps, best, require_positive, require_reward, search
+from nabla.methods._search import (
+    Scores,
+    Search,
+    Steps,
+    best,
+    require_positive,
+    require_reward,
+    search,
+    width,
+)
 from nabla.methods.base import Method, methods
 from nabla.registry import construct
 from nabla.types import Sampling, Solution, Trajectory
@@ -20,7 +29,8 @@ class DVTS(Method):
     """Independent trees, each greedy by reward: of every step's continuations the best one is kept.
 
     The trees do not compete, which keeps them diverse where beam search collapses onto one. The best complete
-    response of all, kept or not, is the answer. With a budget further trees follow until it is spent.
+    response of all, kept or not, is the answer. With a budget further trees follow until it is spent; the
+    first ones have 2, 4, ... continuations.
 
     Args:
         trees: independent searches (N/M).
@@ -51,11 +61,11 @@ class DVTS(Method):
         steps = Steps(self.sampling, self.boundary, self.max_steps)
         planted = 0
 
-        def start() -> Search:
+        def start(begun: int) -> Search:
             nonlocal planted
             count = next_round(session, planted, self.trees)
             planted += count
-            return _Trees(count, self.expansions, scores, steps)
+            return _Trees(count, width(session, begun, self.expansions), scores, steps)
 
         chosen = await search(session, scores, start)
         return self.solution(session, chosen, candidates=scores.complete)

@@ -20,6 +20,7 @@ from nabla.methods._search import (
     require_reward,
     search,
     value,
+    width,
 )
 from nabla.methods._vote import heaviest
 from nabla.methods.base import Method, methods
@@ -43,7 +44,8 @@ class RAP(Method):
 
     Differences from the paper: a branch whose responses are all complete is not visited again, since
     nothing new can come of it; a tree with nothing left is replaced by one of fresh draws where a budget
-    is left. The answer is the complete response with the highest reward, or by ``aggregate``.
+    is left. With a budget the first trees have 2, 4, ... steps at a node and one path. The answer is the
+    complete response with the highest reward, or by ``aggregate``.
 
     Args:
         iterations: paths from the root to an end; with a budget, until it is spent.
@@ -96,8 +98,8 @@ class RAP(Method):
         steps = Steps(self.sampling, self.boundary, self.max_steps)
         trees: list[Tree] = []
 
-        def start() -> Search:
-            trees.append(Tree(self, scores, steps))
+        def start(begun: int) -> Search:
+            trees.append(Tree(self, width(session, begun, self.expansions), scores, steps))
             return trees[-1]
 
         chosen = await search(
@@ -148,15 +150,16 @@ class Node:
 class Tree(Search):
     """One search tree; ``advance`` is one iteration."""
 
-    def __init__(self, method: RAP, scores: Scores, steps: Steps) -> None:
-        self.method, self.scores, self.steps = method, scores, steps
+    def __init__(self, method: RAP, expansions: int, scores: Scores, steps: Steps) -> None:
+        self.method, self.expansions, self.scores, self.steps = method, expansions, scores, steps
         self.root = Node()
         #: Complete responses, in the order in which they were written.
         self.ends: list[Node] = []
 
     @property
     def done(self) -> bool:
-        return self.root.exhausted
+        narrow = self.expansions < self.method.expansions
+        return self.root.exhausted or (narrow and self.root.visits > 0)
 
     async def advance(self) -> None:
         node = self._select()
@@ -184,7 +187,7 @@ class Tree(Search):
         return self.q(node) + self.method.exploration * bonus
 
     async def _expand(self, node: Node) -> None:
-        session, count = self.scores.session, self.method.expansions
+        session, count = self.scores.session, self.expansions
         if node.state is None:
             grown = await self.steps.first(session, count)
         else:

@@ -15,6 +15,7 @@ from nabla.methods._search import (
     require_reward,
     search,
     value,
+    width,
 )
 from nabla.methods.base import Method, methods
 from nabla.registry import construct
@@ -31,7 +32,7 @@ class TreeOfThoughts(Method):
     Breadth-first keeps the ``breadth`` best states, complete ones among them, and ends when all it keeps
     are complete. Depth-first expands the best child first and goes back at the end of a branch. The best
     complete response seen is the answer. With a budget depth-first goes on past ``max_expansions``, and
-    further searches with fresh draws follow until it is spent.
+    searches with fresh draws follow each other until it is spent, the first ones with 2, 4, ... thoughts.
 
     Args:
         order: ``bfs`` or ``dfs``.
@@ -73,7 +74,11 @@ class TreeOfThoughts(Method):
         scores = Scores(session)
         steps = Steps(self.sampling, self.boundary, self.max_steps)
         kind, limit = (_Breadth, None) if self.order == "bfs" else (_Depth, self.max_expansions)
-        chosen = await search(session, scores, lambda: kind(self, scores, steps), limit=limit)
+
+        def start(begun: int) -> Search:
+            return kind(self, width(session, begun, self.thoughts), scores, steps)
+
+        chosen = await search(session, scores, start, limit=limit)
         return self.solution(session, chosen, candidates=scores.complete)
 
     def promising(self, state: Trajectory) -> bool:
@@ -82,8 +87,9 @@ class TreeOfThoughts(Method):
 
 
 class _Breadth(Search):
-    def __init__(self, method: TreeOfThoughts, scores: Scores, steps: Steps) -> None:
-        self.method, self.scores, self.steps = method, scores, steps
+    def __init__(self, method: TreeOfThoughts, thoughts: int, scores: Scores, steps: Steps) -> None:
+        self.method, self.thoughts, self.scores, self.steps = method, thoughts, scores, steps
+        self.breadth = max(1, method.breadth * thoughts // method.thoughts)
         self.open: list[Trajectory] = []
         self.complete: list[Trajectory] = []
         self.depth = 0
@@ -95,21 +101,21 @@ class _Breadth(Search):
     async def advance(self) -> None:
         method, session = self.method, self.scores.session
         if self.depth == 0:
-            grown = await self.steps.first(session, method.thoughts)
+            grown = await self.steps.first(session, self.thoughts)
         else:
-            rows = [state for state in self.open for _ in range(method.thoughts)]
+            rows = [state for state in self.open for _ in range(self.thoughts)]
             grown = await self.steps.next(session, rows, self.depth)
         states = distinct([*self.complete, *await self.scores.score(grown)])
         states = [s for s in states if session.ended(s) or method.promising(s)]
-        kept = sorted(states, key=value, reverse=True)[: method.breadth]
+        kept = sorted(states, key=value, reverse=True)[: self.breadth]
         self.complete = [s for s in kept if session.ended(s)]
         self.open = [s for s in kept if not session.ended(s)]
         self.depth += 1
 
 
 class _Depth(Search):
-    def __init__(self, method: TreeOfThoughts, scores: Scores, steps: Steps) -> None:
-        self.method, self.scores, self.steps = method, scores, steps
+    def __init__(self, method: TreeOfThoughts, thoughts: int, scores: Scores, steps: Steps) -> None:
+        self.method, self.thoughts, self.scores, self.steps = method, thoughts, scores, steps
         self.stack: list[tuple[Trajectory, int]] = []
         self.begun = False
 
@@ -120,11 +126,11 @@ class _Depth(Search):
     async def advance(self) -> None:
         method, session, depth = self.method, self.scores.session, 0
         if not self.begun:
-            grown = await self.steps.first(session, method.thoughts)
+            grown = await self.steps.first(session, self.thoughts)
             self.begun = True
         else:
             state, depth = self.stack.pop()
-            grown = await self.steps.next(session, [state] * method.thoughts, depth)
+            grown = await self.steps.next(session, [state] * self.thoughts, depth)
         scored = distinct(await self.scores.score(grown))
         going = [s for s in scored if not session.ended(s) and method.promising(s)]
         going.sort(key=value, reverse=True)

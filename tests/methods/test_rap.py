@@ -19,7 +19,8 @@ def grow(iterations, **arguments):
     method = methods.build("rap", **{**STEPS, **arguments})
 
     async def run(session):
-        tree = Tree(method, Scores(session), Steps(method.sampling, method.boundary, method.max_steps))
+        steps = Steps(method.sampling, method.boundary, method.max_steps)
+        tree = Tree(method, method.expansions, Scores(session), steps)
         paths = []
         for _ in range(iterations):
             if tree.done:

@@ -74,6 +74,19 @@ def test_a_method_runs_until_its_budget_is_spent_and_answers_on_the_way(spec):
             assert solution.reward == rewards[-1]
 
 
+@pytest.mark.parametrize("spec", SEARCHES, ids=label)
+def test_a_search_starts_narrow_under_a_budget(spec):
+    """The first answer costs clearly less than a whole search, and more searches follow."""
+    wide = {k: 4 for k in ("expansions", "thoughts") if k in spec}
+    method = methods.build({**spec, **wide})
+    plain = running.run(running.tiny_engine(), method)
+    found = running.run(running.tiny_engine(**toy.calls(2000.0)), method)
+    for whole, solution in zip(plain, found, strict=True):
+        calls = [c.usage.calls for c in solution.checkpoints]
+        assert calls[0] < 0.6 * whole.cost.total.calls
+        assert solution.candidates > whole.candidates
+
+
 @pytest.mark.parametrize("spec", RANKED, ids=label)
 def test_a_larger_budget_never_lowers_the_reward(spec):
     method = methods.build(spec)
