@@ -574,13 +574,18 @@ class Session:
         Args:
             wanted: the method has not done yet what its settings ask for.
         """
-        budgets = self.engine.budgets
-        if not budgets:
+        if not self.engine.budgets:
             return wanted
+        calls = self.cost.total.calls
+        idle = calls == self._calls_before
+        self._calls_before = calls
+        return not idle and not self.spent
+
+    @property
+    def spent(self) -> bool:
+        """There are budgets, and the largest value of every one is reached."""
         usage = self.cost.total
-        idle = usage.calls == self._calls_before
-        self._calls_before = usage.calls
-        return not idle and not all(budget.spent(usage) for budget in budgets)
+        return bool(self.engine.budgets) and all(budget.spent(usage) for budget in self.engine.budgets)
 
     def report(self, trajectory: Trajectory) -> None:
         """Hands in the answer so far: what counts if the budget ends here."""

@@ -95,6 +95,8 @@ class CoordinateSearch(Method):
             session.report(best)
             (value,) = await self.evaluate(session, current, [current.tokens])
             for step in range(self.steps):
+                if session.spent:  # a step is many passes
+                    break
                 noise = session.generator("swap", rounds, step)
                 swapped, value = await self.swap(session, current, value, noise)
                 if swapped is not current:

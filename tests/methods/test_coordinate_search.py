@@ -154,3 +154,10 @@ def test_a_missing_reward():
         method().check(engine)
     with pytest.raises(ConfigError, match="differentiable reward"):
         method().check(type(engine)(engine.lm, FunctionReward(lambda prompt, response: 0.0)))
+
+
+def test_a_spent_budget_ends_a_round_between_two_steps():
+    engine = tiny_engine(budgets=[Budget("calls", (1.0,))])
+    for solution in run(engine, method(steps=50)):
+        assert "swaps_evaluated" not in solution.cost.counts
+        assert solution.candidates == 1
