@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nabla.ablation.effects import Effect, Interaction
-from nabla.evaluation.tables import latex, markdown
+from nabla.evaluation.tables import MDE, latex, markdown
 
 Row = Mapping[str, Any]
 
@@ -22,7 +22,7 @@ LEGEND = (
     "Points of accuracy with paired bootstrap 95 % intervals over problems; *: p < 0.05 after Holm's "
     "correction over all lines of a task (McNemar where each side ran once per problem, else paired t).\n"
     "wins / losses: problems that the level alone, or the reference alone, solves in most of its runs.\n"
-    "MDE: smallest difference found with a power of 80 %. Costs are multiples of the reference's."
+    f"{MDE} Costs are multiples of the reference's."
 )
 
 _SYMBOLS = {"×": "times", "δ": "delta", "η": "eta", "λ": "lambda", "τ": "tau"}

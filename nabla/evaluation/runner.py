@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from lightning.fabric import Fabric
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from nabla.cli.quiet import main_process
 from nabla.config.folder import git_commit, versions
@@ -83,7 +84,7 @@ class Evaluation:
 
     def _open(self) -> Lock:
         """The folder, ours, known to hold this evaluation or nothing."""
-        device = Fabric(accelerator=self.config.accelerator, devices=1).device.type
+        device = _fabric(self.config.accelerator, self.workers).device.type
         about = {**fingerprint(self.config, self.problems), "device": device}
         lock = claim(self.folder, ABOUT, about, "configuration")
         try:
@@ -115,6 +116,9 @@ class Evaluation:
 
     def _work(self, missing: list[int]) -> None:
         fabric = _fabric(self.config.accelerator, self.workers)
+        if self.workers > 1:
+            fabric.launch()  # starts the other processes with this command line
+            atexit.register(leave_group)
         missing = fabric.broadcast(missing) if self.workers > 1 else missing
         threads = torch.get_num_threads()
         torch.set_num_threads(self.config.threads)  # their number decides the last bits
@@ -170,8 +174,11 @@ def _chosen(label: str, task: Task, config: EvaluationConfig) -> tuple[Problem, 
 
 
 def _fabric(accelerator: str, workers: int) -> Fabric:
-    fabric = Fabric(accelerator=accelerator, devices=workers)
-    if workers > 1:
-        fabric.launch()  # starts the other processes with this command line
-        atexit.register(leave_group)
-    return fabric
+    try:
+        return Fabric(accelerator=accelerator, devices=workers)
+    except (MisconfigurationException, RuntimeError) as error:  # too few devices, or none
+        raise ConfigError(
+            f"{workers} workers cannot run here: {error}",
+            got=f"accelerator={accelerator!r}",
+            fix="Take as many workers as there are devices, or accelerator: cpu.",
+        ) from error

@@ -128,12 +128,14 @@ def mcnemar(first: Bool[Array, " problems"], second: Bool[Array, " as_many"]) ->
 
 
 def paired_t(gains: Float[Array, " problems"]) -> float:
-    """Two-sided p of a mean of 0, by Student's t (Biometrika 6, 1908); 1 if all gains are 0, 0 if they are
-    another constant."""
-    if len(gains) < 2 or np.all(gains == gains[0]):
-        return 0.0 if len(gains) > 1 and gains.any() else 1.0
-    from scipy.stats import ttest_1samp
+    """Two-sided p of a mean of 0, by Student's t (Biometrika 6, 1908). Gains without spread, which a t-test
+    takes for certain however few they are, go through the sign test; no gains show nothing."""
+    if not np.any(gains):
+        return 1.0
+    from scipy.stats import binomtest, ttest_1samp
 
+    if np.all(gains == gains[0]):
+        return float(binomtest(len(gains), len(gains)).pvalue)
     return float(ttest_1samp(gains, 0.0).pvalue)
 
 

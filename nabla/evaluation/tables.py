@@ -26,8 +26,11 @@ COMPARISONS = (
 #: What stands in cells beside accuracies.
 LEGEND = (
     "In brackets Wilson's 95 % interval. *: more accurate than every other (paired, Holm over all pairs).\n"
-    "-: no answer within the budget. <: most runs ended before they had spent it."
+    "-: no answer within the budget, ~: in less than half of the runs. "
+    "<: most runs ended before they had spent it."
 )
+#: Of the smallest detectable difference.
+MDE = "MDE: smallest difference that one test at 5 % finds with a power of 80 %, before Holm's correction."
 _UNIT = {"calls": "calls", "tokens": "tokens", "flops": "FLOPs", "seconds": "seconds"}
 
 
@@ -68,7 +71,7 @@ def comparison_table(summary: Mapping[str, Any]) -> Table:
     table = Table(
         title=f"{summary['reference']} minus the others, at the largest budgets",
         caption="Points of accuracy with paired bootstrap 95 % intervals; p: McNemar for one seed, else "
-        "paired t, Holm-corrected within a budget.\nMDE: smallest difference found with a power of 80 %.",
+        f"paired t, Holm-corrected within a budget.\n{MDE}",
         title_justify="left",
         title_style="bold",
         caption_justify="left",
@@ -178,7 +181,7 @@ def _title(summary: Mapping[str, Any], task: str, unit: str) -> str:
 def _plain(row: Row) -> str:
     if not row["answered"]:
         return "-"
-    early = "<" if row["exhausted"] < 0.5 else ""
+    early = "<" if row["exhausted"] < 0.5 else "~" if row["answered"] < 0.5 else ""
     star = "*" if row["best"] else ""
     return f"{early}{100 * row['accuracy']:.1f}{star} [{100 * row['low']:.0f}, {100 * row['high']:.0f}]"
 
@@ -188,7 +191,7 @@ def _latex_cell(row: Row) -> str:
         return "--"
     text = f"{100 * row['accuracy']:.1f}"
     text = rf"\textbf{{{text}}}" if row["best"] else text
-    early = "$<$" if row["exhausted"] < 0.5 else ""
+    early = "$<$" if row["exhausted"] < 0.5 else r"$\sim$" if row["answered"] < 0.5 else ""
     return rf"{early}{text} {{\scriptsize [{100 * row['low']:.0f}, {100 * row['high']:.0f}]}}"
 
 

@@ -37,7 +37,8 @@ class Row:
         value = self.get(names)
         if isinstance(value, float) and math.isfinite(value) and value == int(value):
             value = int(value)
-        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        whole = isinstance(value, int) and not isinstance(value, bool)  # of any size
+        number = whole or (isinstance(value, float) and math.isfinite(value))
         if not number and not (isinstance(value, str) and value.strip()):
             raise ConfigError(
                 f"{self.place} has no {what}", got=value, fix=f"The {what} must be a text or a number."

@@ -216,3 +216,16 @@ def test_folders_without_results(tmp_path):
     (folder / "evaluation.json").write_text("{}")
     with pytest.raises(ConfigError, match="damaged"):
         Results.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("answered", "exhausted", "expected"),
+    [(0.0, 1.0, "-"), (0.4, 1.0, "~10.0 [5, 20]"), (0.6, 1.0, "10.0 [5, 20]"), (0.4, 0.2, "<10.0 [5, 20]")],
+)
+def test_cells_say_where_few_runs_had_an_answer(summary, answered, exhausted, expected):
+    changes = {"answered": answered, "exhausted": exhausted, "best": False}
+    changes |= {"accuracy": 0.1, "low": 0.05, "high": 0.2}
+    rows = [{**row, **changes} for row in summary["rows"]]
+    cells = [c.strip() for c in to_markdown({**summary, "rows": rows}).split("|")]
+    assert expected in cells
+    assert ("$\\sim$10.0" in to_latex({**summary, "rows": rows})) == expected.startswith("~")

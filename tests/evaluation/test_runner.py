@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from nabla.errors import ConfigError, NumericalError
@@ -195,3 +196,10 @@ def test_threads_are_set_and_put_back(tmp_path, monkeypatch):
     Evaluation(config, tmp_path / "r").run()
     assert seen == [2]
     assert torch.get_num_threads() == before
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_is_not_there_is_an_error_and_leaves_no_folder(tmp_path):
+    with pytest.raises(ConfigError, match="workers cannot run here"):
+        Evaluation(small(accelerator="cuda"), tmp_path / "r").run()
+    assert not (tmp_path / "r").exists()

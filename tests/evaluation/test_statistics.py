@@ -138,7 +138,8 @@ def test_one_run_each_is_mcnemars_and_several_are_judged_by_their_mean():
 
 def test_constant_gains():
     assert paired_t(np.zeros(5)) == 1.0
-    assert paired_t(np.ones(5)) == 0.0
+    assert paired_t(np.ones(5)) == pytest.approx(2 * 0.5**5)  # five of five signs
+    assert paired_t(np.full(2, 0.5)) == 0.5  # two problems are not significant, however equal
     assert paired_t(np.ones(1)) == 1.0  # one problem shows nothing
 
 

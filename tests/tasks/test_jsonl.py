@@ -78,6 +78,12 @@ def test_a_bad_line_is_named(tmp_path, line, message):
     assert "mine.jsonl" in str(caught.value)
 
 
+def test_a_large_integer_is_an_answer_as_it_stands(tmp_path):
+    """Beyond the range of floats."""
+    (problem,) = task(tmp_path, '{"prompt": "x", "answer": 1' + 400 * "0" + "}").problems()
+    assert problem.gold == "1" + 400 * "0"
+
+
 def test_two_problems_of_one_id_are_refused(tmp_path):
     content = '{"prompt": "x", "answer": 1, "id": 7}\n{"prompt": "y", "answer": 1, "id": 7}'
     with pytest.raises(ConfigError, match=r"mine.jsonl, line 1 and mine.jsonl, line 2"):
