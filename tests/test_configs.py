@@ -78,6 +78,7 @@ def test_the_sandbox_evaluation_has_every_method_but_tpo():
     assert names == set(methods) - {"tpo"}
     assert (config.problems, config.seeds, set(config.tasks)) == (500, [0, 1, 2], set(TASKS))
     assert set(config.budgets) == {"calls", "tokens", "flops", "seconds"}
+    assert config.method("cold", "latin")["proposal"]["name"] == "coupled"  # its own, not the shared one
 
 
 @pytest.mark.parametrize("task", TASKS)

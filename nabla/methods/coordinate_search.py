@@ -33,8 +33,9 @@ class CoordinateSearch(Method):
     nor are other special tokens. The answer is the response of the highest reward among the rollout
     and the texts that a step took (without a reward, the last taken).
 
-    The paper has 512 swaps of 256 tokens and 500 steps; the defaults here cost about as much as a dozen
-    rollouts, and under a budget there are more rounds.
+    The paper takes a batch's best swap even where the text was better without it. It has 512 swaps of 256
+    tokens and 500 steps; the defaults here cost about as much as a dozen rollouts, and under a budget there
+    are more rounds.
 
     Args:
         objective: what swaps lower: trajectory terms (reward, likelihood) at their first weights.
