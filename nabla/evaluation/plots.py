@@ -10,7 +10,7 @@ import numpy as np
 
 from nabla.budget import UNITS
 from nabla.evaluation.results import Results
-from nabla.evaluation.statistics import Proportion
+from nabla.evaluation.statistics import bootstrap_share
 
 MARKERS = "osD^v<>pPX*hd8H"
 _UNIT = {"calls": "model calls", "tokens": "tokens", "flops": "FLOPs", "seconds": "seconds"}
@@ -125,11 +125,16 @@ def _hacking(results: Results, summary: Mapping[str, Any], task: str, axis: Any)
         taken.sort(key=lambda p: p[2])
         parts = [[taken[i] for i in chosen] for chosen in np.array_split(np.arange(len(taken)), 5)]
         xs = [float(np.mean([p[2] for p in part])) for part in parts]
-        shares = [Proportion(sum(p[5] for p in part), len(part)) for part in parts]
-        ys = np.array([[s.value, *s.interval()] for s in shares]) * 100
+        ys = np.array([_right(part) for part in parts]) * 100
         errors = np.maximum([ys[:, 0] - ys[:, 1], ys[:, 2] - ys[:, 0]], 0)
         axis.errorbar(xs, ys[:, 0], yerr=errors, label=method, linewidth=1, **_style(results, method))
     axis.set(xlabel="reward of the accepted proposal", ylabel="right by the checker, %")
+
+
+def _right(proposals: list[list[Any]]) -> tuple[float, float, float]:
+    """Share of proposals that are right, with its interval over problems."""
+    right = np.array([bool(p[5]) for p in proposals])
+    return (float(right.mean()), *bootstrap_share(right, np.array([p[6] for p in proposals]), resamples=999))
 
 
 def _positions(results: Results, summary: Mapping[str, Any], task: str, axis: Any) -> None:

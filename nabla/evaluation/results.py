@@ -43,7 +43,7 @@ class Runs:
     length: Array
     #: phase → unit → cost, summed over all runs.
     phases: dict[str, dict[str, float]] = field(default_factory=dict)
-    #: [relative position, old reward, new reward, accepted, old right, new right] of every proposal.
+    #: [relative position, old reward, new reward, accepted, old right, new right, problem] of every proposal.
     proposals: list[list[Any]] = field(default_factory=list)
     errors: dict[str, int] = field(default_factory=dict)
     peak_bytes: int = 0
@@ -166,7 +166,7 @@ def _put_run(run: Runs, where: tuple[int, int], row: dict[str, Any]) -> None:
         total = run.phases.setdefault(phase, dict.fromkeys(UNITS, 0.0))
         for unit in UNITS:
             total[unit] += usage.get(unit, 0)
-    run.proposals += [[r[0] / max(row["length"], 1), *r[1:]] for r in row["revisions"]]
+    run.proposals += [[r[0] / max(row["length"], 1), *r[1:], where[1]] for r in row["revisions"]]
     run.peak_bytes = max(run.peak_bytes, timing["peak_bytes"])
     if row["error"] is not None:
         name = row["error"]["class"]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from nabla.errors import ConfigError
 
@@ -98,6 +98,43 @@ def bootstrap_difference(
         (gains,),
         np.mean,
         n_resamples=resamples,
+        confidence_level=level,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return float(found.low), float(found.high)
+
+
+def bootstrap_share(
+    chosen: Bool[Array, " items"],
+    problems: Int[Array, " items"],
+    *,
+    level: float = 0.95,
+    resamples: int = 4999,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Percentile interval of a share of items that belong to problems, several to one: whole problems are
+    resampled (Efron, 1979), since their items are not independent.
+
+    Args:
+        chosen: whether an item counts.
+        problems: the problem of each item.
+    """
+    _require_level(level)
+    from scipy.stats import bootstrap
+
+    place = np.unique(problems, return_inverse=True)[1]
+    top, bottom = np.bincount(place, weights=chosen), np.bincount(place)
+    share = float(np.mean(chosen))
+    if len(bottom) < 2 or np.all(top == share * bottom):  # nothing to resample
+        return share, share
+    found = bootstrap(
+        (top, bottom),
+        lambda a, b, axis: a.sum(axis) / b.sum(axis),
+        paired=True,
+        vectorized=True,
+        n_resamples=resamples,
+        batch=500,
         confidence_level=level,
         method="percentile",
         rng=np.random.default_rng(seed),

@@ -10,7 +10,15 @@ import numpy as np
 from nabla.budget import UNITS
 from nabla.errors import ConfigError
 from nabla.evaluation.results import Cell, Results, Runs
-from nabla.evaluation.statistics import Array, Proportion, compare, holm, pass_at_k, unbeaten
+from nabla.evaluation.statistics import (
+    Array,
+    Proportion,
+    bootstrap_share,
+    compare,
+    holm,
+    pass_at_k,
+    unbeaten,
+)
 
 LEVEL = 0.95
 
@@ -90,7 +98,7 @@ def _run(run: Runs) -> dict[str, Any]:
     count = run.correct.size
     proposals = run.proposals
     accepted = [p for p in proposals if p[3]]
-    turned = Proportion(len(proposals) - len(accepted), len(proposals))
+    rejected = np.array([not p[3] for p in proposals])
     return {
         "accuracy": value,
         "low": low,
@@ -106,7 +114,12 @@ def _run(run: Runs) -> dict[str, Any]:
         },
         "proposals": len(proposals),
         "accepted": len(accepted),
-        "rejection": None if not proposals else [turned.value, *turned.interval(LEVEL)],
+        "rejection": None
+        if not proposals
+        else [
+            float(rejected.mean()),
+            *bootstrap_share(rejected, np.array([p[6] for p in proposals]), level=LEVEL),
+        ],
         "effects": {
             "wrong_to_right": sum(not p[4] and p[5] for p in accepted),
             "right_to_wrong": sum(p[4] and not p[5] for p in accepted),

@@ -12,11 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 from scipy.stats import t as student
+from statsmodels.stats.proportion import proportion_confint
 
 from nabla.errors import ConfigError
 from nabla.evaluation.statistics import (
     Proportion,
     bootstrap_difference,
+    bootstrap_share,
     compare,
     detectable,
     holm,
@@ -190,3 +192,23 @@ def test_pass_at_k_is_the_share_of_all_subsets_with_a_right_sample(n, data):
 def test_impossible_samples(arguments):
     with pytest.raises(ConfigError):
         pass_at_k(*arguments)
+
+
+def test_a_share_of_items_is_resampled_by_problems():
+    """Items that repeat their problem's first one tell no more than that one does."""
+    rng = np.random.default_rng(3)
+    once = rng.random(200) < 0.3
+    ids = np.arange(200)
+    narrow = bootstrap_share(once, ids)
+    assert narrow[0] < once.mean() < narrow[1]
+    assert bootstrap_share(np.repeat(once, 9), np.repeat(ids, 9)) == pytest.approx(narrow)
+    assert narrow == pytest.approx(proportion_confint(once.sum(), 200), abs=0.02)
+    assert bootstrap_share(np.ones(4, bool), np.zeros(4, int)) == (1.0, 1.0)  # one problem
+
+
+def test_shares_of_unequal_problems_are_of_items():
+    chosen, ids = np.array([True, True, True, False, False]), np.array([7, 7, 7, 9, 3])
+    low, high = bootstrap_share(chosen, ids)
+    assert (low, high) == (0.0, 1.0)
+    even = np.array([True, False] * 3)
+    assert bootstrap_share(even, np.array([1, 1, 2, 2, 3, 3])) == (0.5, 0.5)
