@@ -876,7 +876,7 @@ def _fullest(problems: Sequence[_Problem]) -> Sequence[_Problem]:
 
     The others go on waiting: whoever has been served comes round to what they wait for and runs in one
     batch with them. Serving all at once would leave problems that started at different times in batches
-    of a few rows for good.
+    of a few rows for good. A kind that few ask for may wait until no new problems come in.
     """
     waiting: dict[frozenset[str], list[_Problem]] = {}
     for problem in problems:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from lightning.fabric import Fabric
 from lightning.fabric.loggers import Logger
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from nabla.callbacks.base import Callback, Events
 from nabla.callbacks.base import callbacks as registry
@@ -75,7 +76,7 @@ class TestTimeLoop:
                 fix=f"Use {', '.join(_PRECISIONS)}; mixed precisions do not apply to frozen models.",
             )
         self.method = methods.build(method)
-        self.fabric = Fabric(
+        self.fabric = make_fabric(
             accelerator=accelerator,
             devices=devices,
             strategy=strategy,
@@ -138,6 +139,18 @@ class TestTimeLoop:
         parts: list[Any] = [None] * self.fabric.world_size
         torch.distributed.all_gather_object(parts, own)
         return {key: value for part in parts for key, value in part.items()}
+
+
+def make_fabric(**arguments: Any) -> Fabric:
+    """``Fabric(**arguments)``. Raises ConfigError where its devices are not there."""
+    try:
+        return Fabric(**arguments)
+    except (MisconfigurationException, RuntimeError) as error:
+        raise ConfigError(
+            f"The processes cannot run on these devices: {error}",
+            got=f"accelerator={arguments.get('accelerator')!r}, devices={arguments.get('devices')!r}",
+            fix="Take as many processes as there are devices, or accelerator='cpu'.",
+        ) from error
 
 
 def leave_group() -> None:

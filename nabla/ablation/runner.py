@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lightning.fabric import Fabric
 
 from nabla.ablation.config import AblationConfig, Point
 from nabla.ablation.results import DESIGN
@@ -31,6 +30,7 @@ from nabla.evaluation.fingerprint import fingerprint
 from nabla.evaluation.journal import Lock
 from nabla.evaluation.results import Results
 from nabla.evaluation.runner import Evaluation
+from nabla.loop import make_fabric
 
 #: What a results folder is a result of.
 ABOUT = "ablation.json"
@@ -122,7 +122,7 @@ class Ablation:
         about = {
             "ablation": self.config.resolved(),
             **fingerprint(self.config.base, self.problems),
-            "device": Fabric(accelerator=self.config.base.accelerator, devices=1).device.type,
+            "device": make_fabric(accelerator=self.config.base.accelerator, devices=1).device.type,
         }
         return claim(self.folder, ABOUT, about, "ablation")
 

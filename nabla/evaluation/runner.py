@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric import Fabric
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from nabla.cli.quiet import main_process
 from nabla.config.folder import git_commit, versions
@@ -24,7 +22,7 @@ from nabla.evaluation.journal import RECORDS, Journal, Lock, discard, merge, rec
 from nabla.evaluation.lines import responses, rows
 from nabla.evaluation.plan import Unit, plan
 from nabla.evaluation.workshop import Workshop
-from nabla.loop import leave_group
+from nabla.loop import leave_group, make_fabric
 from nabla.tasks.base import Problem, Task, tasks
 from nabla.types import Prompt
 
@@ -84,7 +82,7 @@ class Evaluation:
 
     def _open(self) -> Lock:
         """The folder, ours, known to hold this evaluation or nothing."""
-        device = _fabric(self.config.accelerator, self.workers).device.type
+        device = make_fabric(accelerator=self.config.accelerator, devices=self.workers).device.type
         about = {**fingerprint(self.config, self.problems), "device": device}
         lock = claim(self.folder, ABOUT, about, "configuration")
         try:
@@ -115,7 +113,7 @@ class Evaluation:
     # -- the work ------------------------------------------------------------------------------------
 
     def _work(self, missing: list[int]) -> None:
-        fabric = _fabric(self.config.accelerator, self.workers)
+        fabric = make_fabric(accelerator=self.config.accelerator, devices=self.workers)
         if self.workers > 1:
             fabric.launch()  # starts the other processes with this command line
             atexit.register(leave_group)
@@ -171,14 +169,3 @@ def _chosen(label: str, task: Task, config: EvaluationConfig) -> tuple[Problem, 
         twice = next(i for i in ids if ids.count(i) > 1)
         raise ConfigError(f"Two problems of task {label!r} have the same id", got=twice)
     return tuple(found)
-
-
-def _fabric(accelerator: str, workers: int) -> Fabric:
-    try:
-        return Fabric(accelerator=accelerator, devices=workers)
-    except (MisconfigurationException, RuntimeError) as error:  # too few devices, or none
-        raise ConfigError(
-            f"{workers} workers cannot run here: {error}",
-            got=f"accelerator={accelerator!r}",
-            fix="Take as many workers as there are devices, or accelerator: cpu.",
-        ) from error

@@ -17,6 +17,9 @@ from nabla.errors import ConfigError
 
 Array = np.ndarray
 
+#: Gains of accuracy that differ by less are equal but for rounding.
+EQUAL = 1e-9
+
 
 @dataclass(frozen=True)
 class Proportion:
@@ -114,7 +117,8 @@ def bootstrap_share(
     seed: int = 0,
 ) -> tuple[float, float]:
     """Percentile interval of a share of items that belong to problems, several to one: whole problems are
-    resampled (Efron, 1979), since their items are not independent.
+    resampled (Efron, 1979), since their items are not independent. Where all items agree, or belong to one
+    problem, there is nothing to resample: Wilson's interval for as many trials as there are problems.
 
     Args:
         chosen: whether an item counts.
@@ -126,8 +130,8 @@ def bootstrap_share(
     place = np.unique(problems, return_inverse=True)[1]
     top, bottom = np.bincount(place, weights=chosen), np.bincount(place)
     share = float(np.mean(chosen))
-    if len(bottom) < 2 or np.all(top == share * bottom):  # nothing to resample
-        return share, share
+    if len(bottom) < 2 or share in (0.0, 1.0):
+        return wilson(share * len(bottom), len(bottom), level)
     found = bootstrap(
         (top, bottom),
         lambda a, b, axis: a.sum(axis) / b.sum(axis),
@@ -171,7 +175,7 @@ def paired_t(gains: Float[Array, " problems"]) -> float:
         return 1.0
     from scipy.stats import binomtest, ttest_1samp
 
-    if np.all(gains == gains[0]):
+    if np.ptp(gains) < EQUAL:
         return float(binomtest(len(gains), len(gains)).pvalue)
     return float(ttest_1samp(gains, 0.0).pvalue)
 
@@ -206,7 +210,7 @@ def detectable(
     with the given power. None where there is no spread to go by."""
     gains = np.asarray(gains, dtype=float)
     spread = float(gains.std(ddof=1)) if len(gains) > 1 else 0.0
-    if spread == 0.0:
+    if spread < EQUAL:
         return None
     from statsmodels.stats.power import TTestPower
 

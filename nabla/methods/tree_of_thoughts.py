@@ -32,7 +32,8 @@ class TreeOfThoughts(Method):
     Breadth-first keeps the ``breadth`` best states, complete ones among them, and ends when all it keeps
     are complete. Depth-first expands the best child first and goes back at the end of a branch. The best
     complete response seen is the answer. With a budget depth-first goes on past ``max_expansions``, and
-    searches with fresh draws follow each other until it is spent, the first ones with 2, 4, ... thoughts.
+    searches with fresh draws follow each other until it is spent, the first ones with 2, 4, ... thoughts (and
+    depth-first then only down to the first complete response).
 
     Args:
         order: ``bfs`` or ``dfs``.
@@ -117,11 +118,12 @@ class _Depth(Search):
     def __init__(self, method: TreeOfThoughts, thoughts: int, scores: Scores, steps: Steps) -> None:
         self.method, self.thoughts, self.scores, self.steps = method, thoughts, scores, steps
         self.stack: list[tuple[Trajectory, int]] = []
-        self.begun = False
+        self.begun = self.answered = False
 
     @property
     def done(self) -> bool:
-        return self.begun and not self.stack
+        narrow = self.thoughts < self.method.thoughts
+        return self.begun and (not self.stack or (narrow and self.answered))
 
     async def advance(self) -> None:
         method, session, depth = self.method, self.scores.session, 0
@@ -132,6 +134,7 @@ class _Depth(Search):
             state, depth = self.stack.pop()
             grown = await self.steps.next(session, [state] * self.thoughts, depth)
         scored = distinct(await self.scores.score(grown))
+        self.answered = self.answered or any(session.ended(s) for s in scored)
         going = [s for s in scored if not session.ended(s) and method.promising(s)]
         going.sort(key=value, reverse=True)
         self.stack += [(s, depth + 1) for s in reversed(going)]  # the best on top

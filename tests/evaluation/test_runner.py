@@ -200,6 +200,6 @@ def test_threads_are_set_and_put_back(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_device_that_is_not_there_is_an_error_and_leaves_no_folder(tmp_path):
-    with pytest.raises(ConfigError, match="workers cannot run here"):
+    with pytest.raises(ConfigError, match="cannot run on these devices"):
         Evaluation(small(accelerator="cuda"), tmp_path / "r").run()
     assert not (tmp_path / "r").exists()

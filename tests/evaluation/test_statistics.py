@@ -142,6 +142,8 @@ def test_constant_gains():
     assert paired_t(np.zeros(5)) == 1.0
     assert paired_t(np.ones(5)) == pytest.approx(2 * 0.5**5)  # five of five signs
     assert paired_t(np.full(2, 0.5)) == 0.5  # two problems are not significant, however equal
+    assert paired_t(np.array([1 - 2 / 3, 1 / 3])) == 0.5  # equal but for rounding
+    assert detectable(np.array([1 - 2 / 3, 1 / 3])) is None
     assert paired_t(np.ones(1)) == 1.0  # one problem shows nothing
 
 
@@ -203,7 +205,12 @@ def test_a_share_of_items_is_resampled_by_problems():
     assert narrow[0] < once.mean() < narrow[1]
     assert bootstrap_share(np.repeat(once, 9), np.repeat(ids, 9)) == pytest.approx(narrow)
     assert narrow == pytest.approx(proportion_confint(once.sum(), 200), abs=0.02)
-    assert bootstrap_share(np.ones(4, bool), np.zeros(4, int)) == (1.0, 1.0)  # one problem
+
+
+def test_shares_without_spread_are_not_certain():
+    assert bootstrap_share(np.ones(9, bool), np.arange(9) // 3) == wilson(3, 3)
+    assert bootstrap_share(np.zeros(4, bool), np.arange(4)) == wilson(0, 4)
+    assert bootstrap_share(np.array([True, False]), np.zeros(2, int)) == wilson(0.5, 1)  # one problem
 
 
 def test_shares_of_unequal_problems_are_of_items():

@@ -75,16 +75,27 @@ def test_a_method_runs_until_its_budget_is_spent_and_answers_on_the_way(spec):
 
 
 @pytest.mark.parametrize("spec", SEARCHES, ids=label)
-def test_a_search_starts_narrow_under_a_budget(spec):
-    """The first answer costs clearly less than a whole search, and more searches follow."""
+def test_searches_start_narrow_under_a_budget_and_widen(spec):
     wide = {k: 4 for k in ("expansions", "thoughts") if k in spec}
-    method = methods.build({**spec, **wide})
-    plain = running.run(running.tiny_engine(), method)
-    found = running.run(running.tiny_engine(**toy.calls(2000.0)), method)
-    for whole, solution in zip(plain, found, strict=True):
-        calls = [c.usage.calls for c in solution.checkpoints]
-        assert calls[0] < 0.6 * whole.cost.total.calls
-        assert solution.candidates > whole.candidates
+    engine = running.tiny_engine(**toy.calls(1000.0))
+    first_steps = []
+    rollouts = engine._handlers["rollout"]
+
+    def watched(requests):
+        begins = all(len(r.opening.response) == 0 for r in requests)
+        first_steps.append(len(requests) if begins else 0)
+        return rollouts(requests)
+
+    engine._handlers["rollout"] = watched
+    running.run(engine, methods.build({**spec, **wide}), PROMPTS[:1])
+    full = 8 if spec["name"] == "beam-search" else 4
+    assert first_steps[0] == 2
+    assert 4 in first_steps[1:4]  # one narrow search, of at most three steps
+    assert full in first_steps
+    first_steps.clear()
+    engine.budgets = ()
+    running.run(engine, methods.build({**spec, **wide}), PROMPTS[:1])
+    assert [n for n in first_steps if n] == [8 if spec["name"] in ("beam-search", "dvts") else 4]  # as configured
 
 
 @pytest.mark.parametrize("spec", RANKED, ids=label)

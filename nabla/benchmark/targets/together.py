@@ -27,7 +27,8 @@ def _measure(bench: Bench, family: str) -> list[Measurement]:
     several = bench.setting.device == "cpu"
     first = Sandbox(family, count, bench.setting.device)
     many = Sandbox(family, REFILLED * count, bench.setting.device)
-    first.solve()  # warm up
+    for sandbox in (first, many):  # warm up
+        sandbox.solve(live=count)
     spreads: dict[str, Spread] = {}
     times: dict[str, list[float]] = {}
     try:
