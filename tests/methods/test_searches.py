@@ -95,7 +95,7 @@ def test_searches_start_narrow_under_a_budget_and_widen(spec):
     first_steps.clear()
     engine.budgets = ()
     running.run(engine, methods.build({**spec, **wide}), PROMPTS[:1])
-    assert [n for n in first_steps if n] == [8 if spec["name"] in ("beam-search", "dvts") else 4]  # as configured
+    assert [n for n in first_steps if n] == [8 if spec["name"] in ("beam-search", "dvts") else 4]
 
 
 @pytest.mark.parametrize("spec", RANKED, ids=label)
