@@ -6,7 +6,7 @@ interval and test: seeds are averaged within it first.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,20 +92,10 @@ def bootstrap_difference(
     """
     _require_paired(first, second)
     _require_level(level)
-    from scipy.stats import bootstrap
-
     gains = np.asarray(first, dtype=float) - np.asarray(second, dtype=float)
     if len(gains) < 2 or np.all(gains == gains[0]):  # nothing to resample
         return float(gains[0]), float(gains[0])
-    found = bootstrap(
-        (gains,),
-        np.mean,
-        n_resamples=resamples,
-        confidence_level=level,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return float(found.low), float(found.high)
+    return _percentile((gains,), np.mean, level=level, resamples=resamples, seed=seed)
 
 
 def bootstrap_share(
@@ -125,23 +115,43 @@ def bootstrap_share(
         problems: the problem of each item.
     """
     _require_level(level)
-    from scipy.stats import bootstrap
-
     place = np.unique(problems, return_inverse=True)[1]
     top, bottom = np.bincount(place, weights=chosen), np.bincount(place)
     share = float(np.mean(chosen))
     if len(bottom) < 2 or share in (0.0, 1.0):
         return wilson(share * len(bottom), len(bottom), level)
-    found = bootstrap(
+    return _percentile(
         (top, bottom),
         lambda a, b, axis: a.sum(axis) / b.sum(axis),
+        level=level,
+        resamples=resamples,
+        seed=seed,
         paired=True,
         vectorized=True,
-        n_resamples=resamples,
         batch=500,
+    )
+
+
+def _percentile(
+    samples: tuple[Array, ...],
+    statistic: Callable[..., Any],
+    *,
+    level: float,
+    resamples: int,
+    seed: int,
+    **options: Any,
+) -> tuple[float, float]:
+    """scipy's percentile bootstrap of a statistic, from an explicit generator."""
+    from scipy.stats import bootstrap
+
+    found = bootstrap(
+        samples,
+        statistic,
+        n_resamples=resamples,
         confidence_level=level,
         method="percentile",
         rng=np.random.default_rng(seed),
+        **options,
     ).confidence_interval
     return float(found.low), float(found.high)
 
