@@ -1,8 +1,8 @@
 """The engine: the one place that touches models, counts cost, keeps caches and seeds requests.
 
 A method is sequential code for one problem that awaits a :class:`Session`. The engine advances all live
-problems until each is done or waits, then runs what most of them wait for in padded batches, in the order
-of the problems. There is no event loop and no thread: the same requests always meet in the same
+problems until each is done or waits, then runs what most of them wait for in padded batches (rollouts last),
+in the order of the problems. There is no event loop and no thread: the same requests always meet in the same
 batches, and a row's randomness depends on (run seed, problem, request number) alone.
 """
 
@@ -643,8 +643,8 @@ class Engine:
         compile_layers: run the feed-forward parts and norms of all layers through ``torch.compile``: tens of
             seconds once per process, then faster or slower by the batch (experiments/benchmarks/README.md).
         rows_ahead: rows of logits and gradient formed at once for positions that come next (1: none).
-        fullest_first: serve the kind of request that most problems wait for, so that problems that are
-            out of step meet again; otherwise all that wait, kind by kind.
+        fullest_first: serve the kind of request that most problems wait for, rollouts when there is nothing
+            else, so that problems that are out of step meet again; otherwise all that wait, kind by kind.
         events: callbacks that hear of everything.
     """
 
@@ -872,17 +872,19 @@ class Engine:
 
 
 def _fullest(problems: Sequence[_Problem]) -> Sequence[_Problem]:
-    """The most problems that wait for the same kinds of request, the longest alive first among equals.
+    """The most problems that wait for the same kinds of request, the longest alive first among equals;
+    those that wait for rollouts when nobody waits for anything else.
 
     The others go on waiting: whoever has been served comes round to what they wait for and runs in one
     batch with them. Serving all at once would leave problems that started at different times in batches
-    of a few rows for good. A kind that few ask for may wait until no new problems come in.
+    of a few rows for good. A rollout is by far the longest chain of steps, and a step costs almost the same
+    whatever the number of rows: it pays most to have them all together.
     """
     waiting: dict[frozenset[str], list[_Problem]] = {}
     for problem in problems:
         kinds = frozenset(request.kind for request in problem.requests or ())
         waiting.setdefault(kinds, []).append(problem)
-    return max(waiting.values(), key=len, default=[])
+    return max(waiting.items(), key=lambda item: ("rollout" not in item[0], len(item[1])))[1] if waiting else ()
 
 
 class _Problem:

@@ -125,6 +125,32 @@ def test_problems_out_of_step_fall_back_into_it(
     assert {i: s.tokens for i, s in found.items()} == {i: s.tokens for i, s in alone.items()}
 
 
+def test_rollouts_wait_for_everything_else(latin_lm, latin_prompts, monkeypatch):
+    """Three of four problems wait for a rollout, the fourth for a score: it comes first, so that all four
+    roll out together."""
+    prompts = latin_prompts[:4]
+    sizes = []
+
+    class OneScores(Method):
+        async def solve(self, session):
+            (trajectory,) = await session.rollout(SAMPLING)
+            if session.prompt.id == prompts[2].id:
+                await session.score([trajectory])
+            (trajectory,) = await session.rollout(SAMPLING)
+            return self.solution(session, trajectory)
+
+    engine = Engine(latin_lm, FunctionReward(lambda prompt, response: 0.0))
+    original = engine.rollout.generate
+
+    def spy(lm, openings, runner):
+        sizes.append(len(openings))
+        return original(lm, openings, runner)
+
+    monkeypatch.setattr(engine.rollout, "generate", spy)
+    run(engine, OneScores(), prompts)
+    assert sizes == [4, 4]
+
+
 def test_live_limits_how_many_problems_are_in_flight(latin_lm, latin_prompts):
     engine = Engine(latin_lm, live=2)
     in_flight, most = 0, 0

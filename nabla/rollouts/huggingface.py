@@ -20,6 +20,11 @@ from nabla.types import Sampling
 
 #: Share of live rows at which the finished ones are dropped from a batch.
 DENSE = 0.75
+#: Tokens by which the buffers of keys and values grow. Short ones: rows that lie close together are read
+#: faster, and dropping rows copies less.
+ROOM = 32
+#: Numbers of Gumbel noise formed at once, for steps to come.
+NOISE_ELEMENTS = 1 << 16
 
 
 @rollouts.register("huggingface")
@@ -53,21 +58,35 @@ def draw(
     positions: Int[Tensor, " rows"],
 ) -> Int[Tensor, " rows"]:
     """One token per row, each row with its own settings, key and position in the response."""
-    if len(set(samplings)) == 1:
-        return _draw(logits, samplings[0], keys, positions)
-    chosen = torch.empty(len(logits), dtype=torch.long, device=logits.device)
-    for sampling in dict.fromkeys(samplings):
-        rows = torch.tensor([s == sampling for s in samplings], device=logits.device)
-        chosen[rows] = _draw(logits[rows], sampling, keys[rows], positions[rows])
-    return chosen
-
-
-def _draw(logits: Tensor, sampling: Sampling, keys: Tensor, positions: Tensor) -> Tensor:
     noise = None
-    if sampling.temperature > 0:
-        ids = torch.arange(logits.shape[-1], device=logits.device)
-        noise = gumbel(keys, positions, ids).to(logits.dtype)
-    return sampling.draw(logits, noise)
+    if any(sampling.temperature > 0 for sampling in samplings):
+        noise = gumbel(keys, positions, torch.arange(logits.shape[-1], device=logits.device))
+    return _drawn(logits, _alike(samplings, logits.device), noise)
+
+
+def _alike(
+    samplings: Sequence[Sampling], device: torch.device
+) -> list[tuple[Sampling, Int[Tensor, " _"] | None]]:
+    """Each setting and its rows; None: all of them."""
+    distinct = list(dict.fromkeys(samplings))
+    if len(distinct) == 1:
+        return [(distinct[0], None)]
+    return [
+        (one, torch.tensor([i for i, s in enumerate(samplings) if s == one], device=device))
+        for one in distinct
+    ]
+
+
+def _drawn(
+    logits: Tensor, groups: Sequence[tuple[Sampling, Tensor | None]], noise: Tensor | None
+) -> Tensor:
+    noise = None if noise is None else noise.to(logits.dtype)
+    chosen = torch.empty(len(logits), dtype=torch.long, device=logits.device)
+    for sampling, rows in groups:
+        if rows is None:
+            return sampling.draw(logits, noise)
+        chosen[rows] = sampling.draw(logits[rows], None if noise is None else noise[rows])
+    return chosen
 
 
 class GumbelProcessor(LogitsProcessor):  # type: ignore[misc]
@@ -92,14 +111,18 @@ class GumbelProcessor(LogitsProcessor):  # type: ignore[misc]
 
 
 class _GrowingLayer(DynamicLayer):  # type: ignore[misc]
-    """Keys and values in a buffer that doubles, instead of a concatenation at every step."""
+    """Keys and values in a buffer with room for more, instead of a concatenation at every step."""
 
-    def __init__(self, keys: Tensor, values: Tensor, room: int) -> None:
+    def __init__(self, keys: Tensor, values: Tensor) -> None:
         super().__init__()
         self.lazy_initialization(keys, values)
+        self._move(keys, values)
+
+    def _move(self, keys: Tensor, values: Tensor) -> None:
+        """Into new buffers."""
         length = keys.shape[-2]
-        self._keys = keys.new_empty((*keys.shape[:2], length + room, keys.shape[-1]))
-        self._values = values.new_empty((*values.shape[:2], length + room, values.shape[-1]))
+        self._keys = keys.new_empty((*keys.shape[:2], length + ROOM, keys.shape[-1]))
+        self._values = values.new_empty((*values.shape[:2], length + ROOM, values.shape[-1]))
         self._keys[:, :, :length] = keys
         self._values[:, :, :length] = values
         self._expose(length)
@@ -114,10 +137,7 @@ class _GrowingLayer(DynamicLayer):  # type: ignore[misc]
         old = self.keys.shape[-2]
         new = old + key_states.shape[-2]
         if new > self._keys.shape[-2]:
-            spare = self._keys.new_empty((*self._keys.shape[:2], new, self._keys.shape[-1]))
-            self._keys = torch.cat([self._keys, spare], -2)
-            spare = self._values.new_empty((*self._values.shape[:2], new, self._values.shape[-1]))
-            self._values = torch.cat([self._values, spare], -2)
+            self._move(self.keys, self.values)
         self._keys[:, :, old:new] = key_states
         self._values[:, :, old:new] = value_states
         self._expose(new)
@@ -125,9 +145,54 @@ class _GrowingLayer(DynamicLayer):  # type: ignore[misc]
 
     def select(self, rows: Tensor) -> None:
         """Keeps some rows of the batch."""
-        length = self.keys.shape[-2]
-        self._keys, self._values = self._keys[rows], self._values[rows]
-        self._expose(length)
+        self._move(self.keys[rows], self.values[rows])
+
+
+class _Rows:
+    """What each row of the batch is drawn with, in the batch's present order.
+
+    Args:
+        openings: of the rows.
+        vocabulary: number of ids drawn from.
+        device: of the logits.
+    """
+
+    def __init__(self, openings: Sequence[Opening], vocabulary: int, device: torch.device) -> None:
+        self.owners = torch.arange(len(openings), device=device)
+        self.samplings = [o.sampling for o in openings]
+        self.keys = torch.tensor([o.key for o in openings], device=device)
+        self.first = torch.tensor([len(o.response) for o in openings], device=device)
+        self.ids = torch.arange(vocabulary, device=device)
+        self.groups = _alike(self.samplings, device)
+        self._noise: Tensor | None = None
+        self._from = 0
+
+    def select(self, rows: list[int]) -> None:
+        """Keeps some rows of the batch."""
+        kept = torch.tensor(rows, device=self.owners.device)
+        self.owners, self.keys, self.first = self.owners[kept], self.keys[kept], self.first[kept]
+        self.samplings = [self.samplings[row] for row in rows]
+        self.groups = _alike(self.samplings, kept.device)
+        if self._noise is not None:
+            self._noise = self._noise[kept]
+
+    def draw(self, logits: Float[Tensor, "rows v"], step: int) -> Int[Tensor, " rows"]:
+        """One token per row."""
+        noise = None
+        if any(sampling.temperature > 0 for sampling, _ in self.groups):
+            noise = self._ahead(step)
+        return _drawn(logits, self.groups, noise)
+
+    def _ahead(self, step: int) -> Float[Tensor, "rows v"]:
+        """The field at a step. It depends on key, position and id alone, so that several steps are formed
+        at once: with few ids the calls take longer than the numbers."""
+        if self._noise is None or step >= self._from + self._noise.shape[1]:
+            count = max(1, NOISE_ELEMENTS // (len(self.keys) * len(self.ids)))
+            steps = torch.arange(step, step + count, device=self.keys.device)
+            keys = self.keys.unsqueeze(1).expand(-1, count)
+            self._noise = gumbel(keys, self.first.unsqueeze(1) + steps, self.ids)
+            self._from = step
+        return self._noise[:, step - self._from]
 
 
 class _Batch:
@@ -138,8 +203,8 @@ class _Batch:
         self.accounts = [o.account for o in openings]
         self.context = [torch.cat([o.prompt, o.response]) for o in openings]
         self.limits = [lm.room(len(o.prompt), o.sampling.max_new_tokens) - len(o.response) for o in openings]
-        self.keys = torch.tensor([o.key for o in openings], device=lm.head.device)
-        self.first = torch.tensor([len(o.response) for o in openings], device=lm.head.device)
+        self.rows = _Rows(openings, lm.head.usable, lm.head.device)
+        self.step = 0
         self.tokens: list[list[int]] = [[] for _ in openings]
         self.finished = [False] * len(openings)
         #: What is known of each row's tokens, written step by step ``[rows, steps, ...]``.
@@ -186,36 +251,32 @@ class _Batch:
         normaliser = logits.amax(-1) - top.log()  # the largest probability is 1/Σexp(z - max)
         finite = logits if head.blocked is None else logits.masked_fill(head.blocked, 0.0)
         entropy = (normaliser - (probs * finite).sum(-1)).clamp_min(0)
-        owners = [max(i, 0) for i in live]
-        step = max(len(t) for t in self.tokens)
-        chosen = draw(
-            logits,
-            [self.openings[i].sampling for i in owners],
-            self.keys[owners],
-            self.first[owners] + step,
-        )
+        chosen = self.rows.draw(logits, self.step)
         picked = logits.gather(-1, chosen.unsqueeze(-1))[:, 0] - normaliser
-        rows = [row for row, i in enumerate(live) if i >= 0]
-        self._note(step, [live[row] for row in rows], rows, hidden, torch.stack([picked, entropy, top], -1))
+        self._note(hidden, torch.stack([picked, entropy, top], -1))
         for i, token in zip(live, chosen.tolist(), strict=True):
             if i >= 0:
                 self.tokens[i].append(token)
                 self.finished[i] = token in self.lm.eos_ids
+        self.step += 1
         return chosen
 
-    def _note(self, step: int, owners: list[int], rows: list[int], hidden: Tensor, stats: Tensor) -> None:
-        """Keeps states and statistics of the tokens of a step, in buffers that double."""
+    def _note(self, hidden: Tensor, stats: Tensor) -> None:
+        """Keeps states and statistics of the tokens of a step, in buffers that double. What a row that is
+        done writes lies behind its end."""
         if self.hidden is None or self.stats is None:
             count, room = len(self.openings), min(max(self.limits), 64)
             self.hidden = hidden.new_zeros(count, room, hidden.shape[-1])
             self.stats = stats.new_zeros(count, room, stats.shape[-1])
-        elif step >= self.hidden.shape[1]:
+        elif self.step >= self.hidden.shape[1]:
             self.hidden = torch.cat([self.hidden, torch.zeros_like(self.hidden)], 1)
             self.stats = torch.cat([self.stats, torch.zeros_like(self.stats)], 1)
-        if len(owners) == len(self.openings):
-            self.hidden[:, step], self.stats[:, step] = hidden, stats
+        if len(hidden) == len(self.openings):
+            self.hidden[:, self.step], self.stats[:, self.step] = hidden, stats
         else:
-            self.hidden[owners, step], self.stats[owners, step] = hidden[rows], stats[rows]
+            owners = self.rows.owners.to(self.hidden.device)
+            self.hidden[owners, self.step] = hidden
+            self.stats[self.rows.owners, self.step] = stats
 
     def _going(self, row: int) -> bool:
         if self.finished[row] or len(self.tokens[row]) >= self.limits[row]:
@@ -236,9 +297,7 @@ class _Batch:
         body = self.lm.body
         deepest = max(k.length for k in keys)
         pad = [deepest - k.length for k in keys]
-        layers = [
-            _GrowingLayer(*stacked, room=min(max(self.limits), 256)) for stacked in left_padded(keys, deepest)
-        ]
+        layers = [_GrowingLayer(*stacked) for stacked in left_padded(keys, deepest)]
         cache = Cache(layers=layers)
         offset = torch.tensor(pad, device=body.device)
         column = torch.arange(deepest + max(self.limits), device=body.device)
@@ -260,6 +319,7 @@ class _Batch:
                         layer.select(kept.to(layer.keys.device))
                     chosen, offset, mask = chosen[kept], offset[kept], mask[kept]
                     live = [live[row] for row in going]
+                    self.rows.select(going)
                 for i in live:
                     if i >= 0:
                         self.steps[i] += 1
@@ -282,9 +342,12 @@ class _Batch:
         body = self.lm.body
         while True:
             self._write(live, hidden)
-            live = [i for i in live if self._going(i)]
-            if not live:
+            going = [row for row, i in enumerate(live) if self._going(i)]
+            if not going:
                 return
+            if len(going) < len(live):
+                live = [live[row] for row in going]
+                self.rows.select(going)
             chunks = []
             for i in live:
                 new = torch.tensor(self.tokens[i], dtype=torch.long)
