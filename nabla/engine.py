@@ -884,7 +884,9 @@ def _fullest(problems: Sequence[_Problem]) -> Sequence[_Problem]:
     for problem in problems:
         kinds = frozenset(request.kind for request in problem.requests or ())
         waiting.setdefault(kinds, []).append(problem)
-    return max(waiting.items(), key=lambda item: ("rollout" not in item[0], len(item[1])))[1] if waiting else ()
+    # Among equals max takes the first: whoever has been alive longest.
+    chosen = max(waiting, key=lambda kinds: ("rollout" not in kinds, len(waiting[kinds])), default=None)
+    return () if chosen is None else waiting[chosen]
 
 
 class _Problem:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from nabla.benchmark.full_batches import Work, recorded, replay
 from nabla.benchmark.timing import now
 from nabla.config.sandbox import SANDBOX_RUNS
 from nabla.costs import Cost
@@ -72,6 +73,10 @@ class Spread:
         count = sum(map(len, parts))
         return [parts[i % len(parts)][i // len(parts)] for i in range(count)], spent
 
+    def replay(self) -> float:
+        """The longest of the processes' times for their models' work alone, in full batches, all at once."""
+        return max(future.result() for future in [pool.submit(_replay, self.live) for pool in self.pools])
+
     def close(self) -> None:
         """Ends the processes."""
         for pool in self.pools:
@@ -92,6 +97,10 @@ def _solve(live: int) -> list[tuple[int, ...]]:
     return _LOADED[0].solve(live=live).answers
 
 
+def _replay(live: int) -> float:
+    return _LOADED[0].replay(live)
+
+
 class Sandbox:
     """A family's embedded models and held-out problems.
 
@@ -109,6 +118,7 @@ class Sandbox:
         self.reward: Reward | None
         self.lm, self.reward = self.config.load_models()
         self.prompts = [Prompt.of(p.prompt, id=p.id) for p in TASKS[family].problems("test", problems, 0)]
+        self._work: tuple[Work, int] | None = None
 
     def solve(self, dto: dict[str, Any] | None = None, **engine: Any) -> Solves:
         """∇-Reasoner with N_max = 8 at the sandbox's settings; ``dto`` and ``engine`` are changed arguments.
@@ -123,6 +133,17 @@ class Sandbox:
             self._solve(Engine(self.lm, self.reward, live=1), self.prompts[i : i + block])
             for i in range(0, len(self.prompts), block)
         ]
+
+    def replay(self, rows: int) -> float:
+        """Seconds of the models' work of :meth:`solve` in full batches of ``rows``, and nothing else."""
+        if self._work is None:
+            bodies = [self.lm.body, *(self.reward.bodies() if self.reward is not None else ())]
+            with recorded(bodies) as work:
+                steps = self.solve(live=rows).cost.total.decode_steps
+            self._work = work, steps
+            replay(work, self.lm.body, rows, steps)  # warm up
+        work, steps = self._work
+        return replay(work, self.lm.body, rows, steps)
 
     def differentiated(self) -> list[GradientTask]:
         """The texts at which the models are differentiated."""

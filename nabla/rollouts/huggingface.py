@@ -110,7 +110,7 @@ class GumbelProcessor(LogitsProcessor):  # type: ignore[misc]
         return self.sampling.filter(scores) + noise
 
 
-class _GrowingLayer(DynamicLayer):  # type: ignore[misc]
+class GrowingLayer(DynamicLayer):  # type: ignore[misc]
     """Keys and values in a buffer with room for more, instead of a concatenation at every step."""
 
     def __init__(self, keys: Tensor, values: Tensor) -> None:
@@ -297,7 +297,7 @@ class _Batch:
         body = self.lm.body
         deepest = max(k.length for k in keys)
         pad = [deepest - k.length for k in keys]
-        layers = [_GrowingLayer(*stacked) for stacked in left_padded(keys, deepest)]
+        layers = [GrowingLayer(*stacked) for stacked in left_padded(keys, deepest)]
         cache = Cache(layers=layers)
         offset = torch.tensor(pad, device=body.device)
         column = torch.arange(deepest + max(self.limits), device=body.device)
@@ -326,7 +326,7 @@ class _Batch:
                 length += 1
                 hidden = body.step(chosen, mask[:, :length], length - 1 - offset, cache)
 
-    def _store(self, row: int, layers: list[_GrowingLayer], at: int, first: int, last: int) -> None:
+    def _store(self, row: int, layers: list[GrowingLayer], at: int, first: int, last: int) -> None:
         """Hands a finished row's keys and values to the prefix store: proposals start from them.
 
         Copies, not views: a view would keep the whole batch's buffers alive.

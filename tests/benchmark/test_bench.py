@@ -13,9 +13,11 @@ import torch
 
 from nabla.benchmark.ablation import SWITCHES
 from nabla.benchmark.floor import Floor, gemm_peak
+from nabla.benchmark.full_batches import recorded
 from nabla.benchmark.measurement import Measurement
 from nabla.benchmark.models import Workbench, word_tokenizer
 from nabla.benchmark.run import Bench, run_targets
+from nabla.benchmark.sandbox import Sandbox
 from nabla.benchmark.settings import SETTINGS, setting
 from nabla.benchmark.targets import TARGETS, all_rows, target
 from nabla.benchmark.timing import Interval, median, ratio
@@ -23,6 +25,7 @@ from nabla.cli import FAILURE, main
 from nabla.dto import DTO
 from nabla.engine import Engine
 from nabla.errors import ConfigError
+from nabla.rewards.outcome import OutcomeReward
 
 SMALL = SETTINGS["small"]
 
@@ -121,6 +124,24 @@ def test_whole_solves_and_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 0 < floor.parts["floor"] < floor.parts["wall"]
     throughput = [name for name in found if "together / in turn" in name]
     assert len(throughput) == 8  # families, with and without refilling, one process and several
+    most = found["the same of 2 latin problems, all batches full and no bookkeeping"]
+    assert most.value is not None
+    assert most.value.value > 0
+
+
+def test_full_batches_hold_all_that_the_models_did() -> None:
+    sandbox = Sandbox("latin", 3)
+    assert isinstance(sandbox.reward, OutcomeReward)
+    bodies = [sandbox.lm.body, sandbox.reward.body]
+    with recorded(bodies) as work:
+        total = sandbox.solve().cost.total
+    forward = sum(len(item.chunk) for item in work.passes)
+    backward = sum(len(item.chunk) for item in work.passes if item.differentiated)
+    assert forward + backward + total.decode_steps == total.tokens
+    assert len(work.contexts) >= total.decode_steps
+    before = len(work.passes)
+    assert sandbox.replay(2) > 0
+    assert len(work.passes) == before  # nothing is noted any more
 
 
 def test_floor_without_likelihood_leaves_the_language_model_alone() -> None:

@@ -51,6 +51,9 @@ def _measure(bench: Bench, family: str) -> list[Measurement]:
                     answers, seconds = spreads[name].solve()
                     times.setdefault(f"{name} spread", []).append(seconds)
                     _require_same(family, answers, expected)
+            bench.tell("their models' work in full batches")
+            full = spreads["first"].replay() if several else first.replay(count)
+            times.setdefault("full", []).append(full)
     finally:
         for spread in spreads.values():
             spread.close()
@@ -66,7 +69,23 @@ def _measure(bench: Bench, family: str) -> list[Measurement]:
         if several:
             label = f"{what}, {bench.threads} processes of one thread"
             found.append(_row(bench, label, times[f"{name} spread"], apart, GOAL))
+    found.append(_bound(bench, f"{count} {family} problems", times["full"], times["first in turn"]))
     return found
+
+
+def _bound(bench: Bench, what: str, full: list[float], apart: list[float]) -> Measurement:
+    """What throughput could be at the most: the same passes and steps of the models, every batch full, with
+    nothing between them."""
+    bench.keep(f"{what}, the models' work in full batches", full)
+    each = median(full).value
+    return Measurement(
+        6,
+        f"the same of {what}, all batches full and no bookkeeping",
+        ratio(apart, full),
+        "×",
+        detail=f"{each:.2f} s for the models' passes and decoding steps alone, in as many processes",
+        parts={"full batches": each},
+    )
 
 
 def _row(
