@@ -661,7 +661,7 @@ class Engine:
         kept_gradients: int = 4,
         kept_prefixes: int = 3,
         budgets: Sequence[Budget] = (),
-        split_padding: float = 256.0,
+        split_padding: float = 128.0,
         checkpoint_activations: bool = False,
         compile_layers: bool = False,
         rows_ahead: int = 12,

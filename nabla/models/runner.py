@@ -85,7 +85,7 @@ class Runner:
     """
 
     def __init__(
-        self, batch_size: int = 64, store: PrefixStore | None = None, split: float = 256.0
+        self, batch_size: int = 64, store: PrefixStore | None = None, split: float = 128.0
     ) -> None:
         self.batch_size, self.split = batch_size, split
         self.store = store or PrefixStore()

@@ -51,44 +51,6 @@ class HuggingFaceRollout(Rollout):
         return results
 
 
-def draw(
-    logits: Float[Tensor, "rows v"],
-    samplings: Sequence[Sampling],
-    keys: Int[Tensor, " rows"],
-    positions: Int[Tensor, " rows"],
-) -> Int[Tensor, " rows"]:
-    """One token per row, each row with its own settings, key and position in the response."""
-    noise = None
-    if any(sampling.temperature > 0 for sampling in samplings):
-        noise = gumbel(keys, positions, torch.arange(logits.shape[-1], device=logits.device))
-    return _drawn(logits, _alike(samplings, logits.device), noise)
-
-
-def _alike(
-    samplings: Sequence[Sampling], device: torch.device
-) -> list[tuple[Sampling, Int[Tensor, " _"] | None]]:
-    """Each setting and its rows; None: all of them."""
-    distinct = list(dict.fromkeys(samplings))
-    if len(distinct) == 1:
-        return [(distinct[0], None)]
-    return [
-        (one, torch.tensor([i for i, s in enumerate(samplings) if s == one], device=device))
-        for one in distinct
-    ]
-
-
-def _drawn(
-    logits: Tensor, groups: Sequence[tuple[Sampling, Tensor | None]], noise: Tensor | None
-) -> Tensor:
-    noise = None if noise is None else noise.to(logits.dtype)
-    chosen = torch.empty(len(logits), dtype=torch.long, device=logits.device)
-    for sampling, rows in groups:
-        if rows is None:
-            return sampling.draw(logits, noise)
-        chosen[rows] = sampling.draw(logits[rows], None if noise is None else noise[rows])
-    return chosen
-
-
 class GumbelProcessor(LogitsProcessor):  # type: ignore[misc]
     """Makes any batched ``model.generate(do_sample=False)`` a reproducible sample, row by row.
 
@@ -148,51 +110,69 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
         self._move(self.keys[rows], self.values[rows])
 
 
-class _Rows:
-    """What each row of the batch is drawn with, in the batch's present order.
+class Draws:
+    """What the rows of a batch are drawn with: each its own settings, key and position in its response.
 
     Args:
-        openings: of the rows.
+        samplings: settings per row.
+        keys: of the Gumbel field, per row.
+        first: position in its response that each row starts at.
         vocabulary: number of ids drawn from.
-        device: of the logits.
     """
 
-    def __init__(self, openings: Sequence[Opening], vocabulary: int, device: torch.device) -> None:
-        self.owners = torch.arange(len(openings), device=device)
-        self.samplings = [o.sampling for o in openings]
-        self.keys = torch.tensor([o.key for o in openings], device=device)
-        self.first = torch.tensor([len(o.response) for o in openings], device=device)
-        self.ids = torch.arange(vocabulary, device=device)
-        self.groups = _alike(self.samplings, device)
+    def __init__(
+        self,
+        samplings: Sequence[Sampling],
+        keys: Int[Tensor, " rows"],
+        first: Int[Tensor, " rows"],
+        vocabulary: int,
+    ) -> None:
+        self.samplings, self.keys, self.first = list(samplings), keys, first
+        self._ids = torch.arange(vocabulary, device=keys.device)
+        self._groups = self._grouped()
         self._noise: Tensor | None = None
-        self._from = 0
+        self._noise_from = 0
 
-    def select(self, rows: list[int]) -> None:
-        """Keeps some rows of the batch."""
-        kept = torch.tensor(rows, device=self.owners.device)
-        self.owners, self.keys, self.first = self.owners[kept], self.keys[kept], self.first[kept]
+    def _grouped(self) -> list[tuple[Sampling, Int[Tensor, " _"] | None]]:
+        """Each setting and its rows; None: all of them."""
+        rows: dict[Sampling, list[int]] = {}
+        for row, sampling in enumerate(self.samplings):
+            rows.setdefault(sampling, []).append(row)
+        if len(rows) == 1:
+            return [(self.samplings[0], None)]
+        return [(s, torch.tensor(own, device=self.keys.device)) for s, own in rows.items()]
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Keeps some rows of the batch, in this order."""
+        kept = torch.tensor(rows, device=self.keys.device)
+        self.keys, self.first = self.keys[kept], self.first[kept]
         self.samplings = [self.samplings[row] for row in rows]
-        self.groups = _alike(self.samplings, kept.device)
+        self._groups = self._grouped()
         if self._noise is not None:
             self._noise = self._noise[kept]
 
     def draw(self, logits: Float[Tensor, "rows v"], step: int) -> Int[Tensor, " rows"]:
-        """One token per row."""
+        """One token per row, ``step`` tokens after its first. Steps are drawn in increasing order."""
         noise = None
-        if any(sampling.temperature > 0 for sampling, _ in self.groups):
-            noise = self._ahead(step)
-        return _drawn(logits, self.groups, noise)
+        if any(sampling.temperature > 0 for sampling, _ in self._groups):
+            noise = self._field(step).to(logits.dtype)
+        chosen = torch.empty(len(logits), dtype=torch.long, device=logits.device)
+        for sampling, rows in self._groups:
+            if rows is None:
+                return sampling.draw(logits, noise)
+            chosen[rows] = sampling.draw(logits[rows], None if noise is None else noise[rows])
+        return chosen
 
-    def _ahead(self, step: int) -> Float[Tensor, "rows v"]:
-        """The field at a step. It depends on key, position and id alone, so that several steps are formed
+    def _field(self, step: int) -> Float[Tensor, "rows v"]:
+        """Gumbel noise of a step. It depends on key, position and id alone, so that several steps are formed
         at once: with few ids the calls take longer than the numbers."""
-        if self._noise is None or step >= self._from + self._noise.shape[1]:
-            count = max(1, NOISE_ELEMENTS // (len(self.keys) * len(self.ids)))
+        if self._noise is None or step >= self._noise_from + self._noise.shape[1]:
+            count = max(1, NOISE_ELEMENTS // (len(self.keys) * len(self._ids)))
             steps = torch.arange(step, step + count, device=self.keys.device)
             keys = self.keys.unsqueeze(1).expand(-1, count)
-            self._noise = gumbel(keys, self.first.unsqueeze(1) + steps, self.ids)
-            self._from = step
-        return self._noise[:, step - self._from]
+            self._noise = gumbel(keys, self.first.unsqueeze(1) + steps, self._ids)
+            self._noise_from = step
+        return self._noise[:, step - self._noise_from]
 
 
 class _Batch:
@@ -203,7 +183,15 @@ class _Batch:
         self.accounts = [o.account for o in openings]
         self.context = [torch.cat([o.prompt, o.response]) for o in openings]
         self.limits = [lm.room(len(o.prompt), o.sampling.max_new_tokens) - len(o.response) for o in openings]
-        self.rows = _Rows(openings, lm.head.usable, lm.head.device)
+        device = lm.head.device
+        self.draws = Draws(
+            [o.sampling for o in openings],
+            torch.tensor([o.key for o in openings], device=device),
+            torch.tensor([len(o.response) for o in openings], device=device),
+            lm.head.usable,
+        )
+        #: Whose row each row of the batch is, and tokens drawn so far.
+        self.owners = torch.arange(len(openings), device=device)
         self.step = 0
         self.tokens: list[list[int]] = [[] for _ in openings]
         self.finished = [False] * len(openings)
@@ -251,7 +239,7 @@ class _Batch:
         normaliser = logits.amax(-1) - top.log()  # the largest probability is 1/Σexp(z - max)
         finite = logits if head.blocked is None else logits.masked_fill(head.blocked, 0.0)
         entropy = (normaliser - (probs * finite).sum(-1)).clamp_min(0)
-        chosen = self.rows.draw(logits, self.step)
+        chosen = self.draws.draw(logits, self.step)
         picked = logits.gather(-1, chosen.unsqueeze(-1))[:, 0] - normaliser
         self._note(hidden, torch.stack([picked, entropy, top], -1))
         for i, token in zip(live, chosen.tolist(), strict=True):
@@ -274,9 +262,13 @@ class _Batch:
         if len(hidden) == len(self.openings):
             self.hidden[:, self.step], self.stats[:, self.step] = hidden, stats
         else:
-            owners = self.rows.owners.to(self.hidden.device)
-            self.hidden[owners, self.step] = hidden
-            self.stats[self.rows.owners, self.step] = stats
+            self.hidden[self.owners.to(hidden.device), self.step] = hidden
+            self.stats[self.owners, self.step] = stats
+
+    def _keep(self, rows: Sequence[int]) -> None:
+        """Drops the other rows of the batch."""
+        self.draws.select(rows)
+        self.owners = self.owners[torch.tensor(rows, device=self.owners.device)]
 
     def _going(self, row: int) -> bool:
         if self.finished[row] or len(self.tokens[row]) >= self.limits[row]:
@@ -319,7 +311,7 @@ class _Batch:
                         layer.select(kept.to(layer.keys.device))
                     chosen, offset, mask = chosen[kept], offset[kept], mask[kept]
                     live = [live[row] for row in going]
-                    self.rows.select(going)
+                    self._keep(going)
                 for i in live:
                     if i >= 0:
                         self.steps[i] += 1
@@ -347,7 +339,7 @@ class _Batch:
                 return
             if len(going) < len(live):
                 live = [live[row] for row in going]
-                self.rows.select(going)
+                self._keep(going)
             chunks = []
             for i in live:
                 new = torch.tensor(self.tokens[i], dtype=torch.long)

@@ -17,8 +17,9 @@ from nabla.errors import ConfigError, NablaError, NumericalError
 from nabla.models.causal_lm import CausalLM
 from nabla.models.runner import Account, PrefixStore, Runner
 from nabla.random import gumbel
+from nabla.rollouts import huggingface
 from nabla.rollouts.base import Continuation, Opening
-from nabla.rollouts.huggingface import GumbelProcessor, HuggingFaceRollout, draw
+from nabla.rollouts.huggingface import Draws, GumbelProcessor, HuggingFaceRollout
 from nabla.types import Prompt, Sampling
 from tests import tiny
 from tests.cases import close
@@ -181,9 +182,8 @@ def test_sampling_follows_the_distribution() -> None:
         Sampling(temperature=0.6, top_k=6),
         Sampling(temperature=1.3, top_p=0.7),
     ):
-        chosen = draw(
-            logits.expand(count, -1), [sampling] * count, torch.arange(count), torch.zeros(count).long()
-        )
+        draws = Draws([sampling] * count, torch.arange(count), torch.zeros(count).long(), V)
+        chosen = draws.draw(logits.expand(count, -1), 0)
         p = sampling.filter(logits).softmax(-1)
         kept = p > 0
         found = torch.bincount(chosen, minlength=V)
@@ -191,18 +191,27 @@ def test_sampling_follows_the_distribution() -> None:
         assert chisquare(found[kept].double(), count * p[kept]).pvalue > 1e-4
 
 
-def test_draw_uses_each_rows_own_settings() -> None:
-    logits = torch.randn(6, V, dtype=torch.float64)
+def test_draw_uses_each_rows_own_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many steps' noise is formed at once, and whichever rows are dropped in between."""
     settings = [GREEDY, Sampling(temperature=1.0), Sampling(temperature=0.5, top_k=2)] * 2
     keys, positions = torch.arange(6), torch.tensor([0, 4, 9, 1, 4, 2])
-    chosen = draw(logits, settings, keys, positions)
-    for row in range(6):
-        noise = gumbel(keys[row : row + 1], positions[row : row + 1], torch.arange(V))[0].double()
-        scores = logits[row] / (settings[row].temperature or 1.0)
-        if settings[row].top_k:
-            scores = scores.masked_fill(scores < scores.topk(2).values[-1], float("-inf"))
-        expected = logits[row].argmax() if settings[row].temperature == 0 else (scores + noise).argmax()
-        assert int(chosen[row]) == int(expected)
+    logits = torch.randn(9, 6, V, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for ahead in (1, 4 * 6 * V, 1 << 16):
+        monkeypatch.setattr(huggingface, "NOISE_ELEMENTS", ahead)
+        draws, live = Draws(settings, keys, positions, V), list(range(6))
+        for step, kept in enumerate([None, None, [5, 1, 2, 0], None, None, None, [1, 2], None, None]):
+            if kept is not None:
+                draws.select(kept)
+                live = [live[row] for row in kept]
+            chosen = draws.draw(logits[step, live], step)
+            for found, row in zip(chosen.tolist(), live, strict=True):
+                own = logits[step, row]
+                noise = gumbel(keys[row : row + 1], positions[row : row + 1] + step, torch.arange(V))[0]
+                scores = own / (settings[row].temperature or 1.0)
+                if settings[row].top_k:
+                    scores = scores.masked_fill(scores < scores.topk(2).values[-1], float("-inf"))
+                greedy = settings[row].temperature == 0
+                assert found == int(own.argmax() if greedy else (scores + noise).argmax())
 
 
 # -- limits and ends ----------------------------------------------------------------------------------
