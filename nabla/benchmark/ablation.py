@@ -80,7 +80,7 @@ SWITCHES: dict[str, Switch] = {
         "requests of live problems share batches", engine={"live": 1}, scenarios=("solve",)
     ),
     "fullest first": Switch(
-        "what most problems wait for runs first; 16 at a time, so that they start at different times",
+        "what most problems wait for runs first, rollouts last; 16 at a time, so that they are out of step",
         engine={"fullest_first": False},
         scenarios=("solve",),
         common={"live": 16},

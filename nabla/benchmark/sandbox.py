@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from nabla.benchmark.full_batches import Work, recorded, replay
-from nabla.benchmark.timing import now
+from nabla.benchmark.timing import now, settle
 from nabla.config.sandbox import SANDBOX_RUNS
 from nabla.costs import Cost
 from nabla.engine import Engine
@@ -119,6 +119,7 @@ class Sandbox:
         self.lm, self.reward = self.config.load_models()
         self.prompts = [Prompt.of(p.prompt, id=p.id) for p in TASKS[family].problems("test", problems, 0)]
         self._work: tuple[Work, int] | None = None
+        settle()
 
     def solve(self, dto: dict[str, Any] | None = None, **engine: Any) -> Solves:
         """∇-Reasoner with N_max = 8 at the sandbox's settings; ``dto`` and ``engine`` are changed arguments.
