@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -51,27 +51,29 @@ class Spread:
 
     Args:
         family, problems: as for :class:`Sandbox`.
-        workers: processes; problem i goes to process i modulo their number.
+        workers: processes; each takes the next problem when it has room for one.
         live: problems at a time, of all processes together.
     """
 
     def __init__(self, family: str, problems: int, workers: int, live: int) -> None:
         context = multiprocessing.get_context("spawn")
-        self.live = max(1, live // workers)
+        self.live, self.problems = max(1, live // workers), problems
+        self.taken = context.Value("i", 0)
         self.pools = [
-            ProcessPoolExecutor(1, context, _load, (family, problems, rank, workers))
+            ProcessPoolExecutor(1, context, _load, (family, problems, rank, workers, self.taken))
             for rank in range(workers)
         ]
         for pool in self.pools:
-            pool.submit(_solve, self.live).result()
+            pool.submit(_replay, self.live).result()  # warm up
 
     def solve(self) -> tuple[list[tuple[int, ...]], float]:
         """Answers in the problems' order, and the wall-clock, seconds."""
+        self.taken.value = 0
         begin = now()
         parts = [future.result() for future in [pool.submit(_solve, self.live) for pool in self.pools]]
         spent = now() - begin
-        count = sum(map(len, parts))
-        return [parts[i % len(parts)][i // len(parts)] for i in range(count)], spent
+        found = {index: answer for part in parts for index, answer in part.items()}
+        return [found[index] for index in range(self.problems)], spent
 
     def replay(self) -> float:
         """The longest of the processes' times for their models' work alone, in full batches, all at once."""
@@ -83,22 +85,45 @@ class Spread:
             pool.shutdown()
 
 
-_LOADED: list[Sandbox] = []
+@dataclass
+class _Loaded:
+    """What a process holds: its own share of the problems for a replay, and all of them to take from."""
+
+    own: Sandbox
+    every: list[Prompt]
+    taken: Any
 
 
-def _load(family: str, problems: int, rank: int, workers: int) -> None:
+_LOADED: list[_Loaded] = []
+
+
+def _load(family: str, problems: int, rank: int, workers: int, taken: Any) -> None:
     torch.set_num_threads(1)
     sandbox = Sandbox(family, problems)
-    sandbox.prompts = sandbox.prompts[rank::workers]
-    _LOADED.append(sandbox)
+    every = sandbox.prompts
+    sandbox.prompts = every[rank::workers]
+    _LOADED.append(_Loaded(sandbox, every, taken))
 
 
-def _solve(live: int) -> list[tuple[int, ...]]:
-    return _LOADED[0].solve(live=live).answers
+def _solve(live: int) -> dict[int, tuple[int, ...]]:
+    loaded = _LOADED[0]
+    indices: dict[str, int] = {}
+
+    def mine() -> Iterator[Prompt]:
+        while True:
+            with loaded.taken.get_lock():
+                index = loaded.taken.value
+                loaded.taken.value += 1
+            if index >= len(loaded.every):
+                return
+            indices[loaded.every[index].id] = index
+            yield loaded.every[index]
+
+    return {indices[s.prompt.id]: s.tokens for s in loaded.own.solutions(mine(), live=live)}
 
 
 def _replay(live: int) -> float:
-    return _LOADED[0].replay(live)
+    return _LOADED[0].own.replay(live)
 
 
 class Sandbox:
@@ -160,12 +185,20 @@ class Sandbox:
         self._solve(engine, self.prompts)
         return found
 
-    def _solve(self, engine: Engine, prompts: Sequence[Prompt], dto: dict[str, Any] | None = None) -> Solves:
+    def solutions(self, prompts: Iterable[Prompt], **engine: Any) -> Iterator[Solution]:
+        """Of given problems, as they finish. Raises NablaError if one fails."""
+        return self._solutions(Engine(self.lm, self.reward, **engine), prompts)
+
+    def _solutions(
+        self, engine: Engine, prompts: Iterable[Prompt], dto: dict[str, Any] | None = None
+    ) -> Iterator[Solution]:
         method = self.config.changed({"dto": dto} if dto else None).build_method()
-        begin = now()
-        found: dict[str, Solution] = {}
-        for prompt, outcome in engine.run(method.solve, prompts):
+        for _, outcome in engine.run(method.solve, prompts):
             if isinstance(outcome, NablaError):
                 raise outcome
-            found[prompt.id] = outcome
+            yield outcome
+
+    def _solve(self, engine: Engine, prompts: Sequence[Prompt], dto: dict[str, Any] | None = None) -> Solves:
+        begin = now()
+        found = {s.prompt.id: s for s in self._solutions(engine, prompts, dto)}
         return Solves(tuple(found[p.id] for p in prompts), now() - begin)
