@@ -75,8 +75,8 @@ def test_prefix_reuse_and_kept_gradients_change_cost_not_results(latin_lm, latin
     )
 
 
-def test_requests_of_live_problems_share_batches(latin_lm, latin_rm, latin_prompts, monkeypatch):
-    engine = Engine(latin_lm, latin_rm)
+def rollout_sizes(engine, monkeypatch):
+    """A list that grows by the number of rows of each batch of rollouts."""
     sizes = []
     original = engine.rollout.generate
 
@@ -85,6 +85,12 @@ def test_requests_of_live_problems_share_batches(latin_lm, latin_rm, latin_promp
         return original(lm, openings, runner)
 
     monkeypatch.setattr(engine.rollout, "generate", spy)
+    return sizes
+
+
+def test_requests_of_live_problems_share_batches(latin_lm, latin_rm, latin_prompts, monkeypatch):
+    engine = Engine(latin_lm, latin_rm)
+    sizes = rollout_sizes(engine, monkeypatch)
     run(engine, methods.build("greedy"), latin_prompts)
     assert sizes == [len(latin_prompts)]
 
@@ -99,7 +105,6 @@ def test_problems_out_of_step_fall_back_into_it(
     all roll out together again. The draws are the same as alone."""
     prompts = latin_prompts[:4]
     reward = FunctionReward(lambda prompt, response: 0.0)
-    sizes = []
 
     class OutOfStep(Method):
         async def solve(self, session):
@@ -112,13 +117,7 @@ def test_problems_out_of_step_fall_back_into_it(
             return self.solution(session, trajectory)
 
     engine = Engine(latin_lm, reward, fullest_first=fullest_first)
-    original = engine.rollout.generate
-
-    def spy(lm, openings, runner):
-        sizes.append(len(openings))
-        return original(lm, openings, runner)
-
-    monkeypatch.setattr(engine.rollout, "generate", spy)
+    sizes = rollout_sizes(engine, monkeypatch)
     found = run(engine, OutOfStep(), prompts)
     assert sizes == expected
     alone = run(Engine(latin_lm, reward, live=1), OutOfStep(), prompts)
@@ -129,7 +128,6 @@ def test_rollouts_wait_for_everything_else(latin_lm, latin_prompts, monkeypatch)
     """Three of four problems wait for a rollout, the fourth for a score: it comes first, so that all four
     roll out together."""
     prompts = latin_prompts[:4]
-    sizes = []
 
     class OneScores(Method):
         async def solve(self, session):
@@ -140,13 +138,7 @@ def test_rollouts_wait_for_everything_else(latin_lm, latin_prompts, monkeypatch)
             return self.solution(session, trajectory)
 
     engine = Engine(latin_lm, FunctionReward(lambda prompt, response: 0.0))
-    original = engine.rollout.generate
-
-    def spy(lm, openings, runner):
-        sizes.append(len(openings))
-        return original(lm, openings, runner)
-
-    monkeypatch.setattr(engine.rollout, "generate", spy)
+    sizes = rollout_sizes(engine, monkeypatch)
     run(engine, OneScores(), prompts)
     assert sizes == [4, 4]
 

@@ -113,15 +113,14 @@ def _run(batch: Sequence[Pass]) -> float:
 def _decode(body: Body, rows: int, context: int) -> float:
     """Seconds per step of ``rows`` rows, around a context."""
     length = max(context - STEPS // 2, 1)
-    ids = torch.zeros(rows, length + 1, dtype=torch.long)
-    (first, *_) = body.run([Chunk(EMPTY, body.embed(ids[0, :length]))], keep=True)
+    (first,) = body.run([Chunk(EMPTY, body.embed(torch.zeros(length, dtype=torch.long)))], keep=True)
     assert first.keys is not None
     layers = [
         GrowingLayer(keys.expand(rows, *keys.shape), values.expand(rows, *values.shape))
         for keys, values in first.keys.layers
     ]
     cache = Cache(layers=layers)
-    tokens = ids[:, 0].to(body.device)
+    tokens = torch.zeros(rows, dtype=torch.long, device=body.device)
     mask = torch.ones(rows, length + STEPS, dtype=torch.long, device=body.device)
     begin = now()
     for _ in range(STEPS):

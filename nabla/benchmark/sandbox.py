@@ -64,7 +64,7 @@ class Spread:
             for rank in range(workers)
         ]
         for pool in self.pools:
-            pool.submit(_replay, self.live).result()  # warm up
+            pool.submit(_warm_up, self.live).result()
 
     def solve(self) -> tuple[list[tuple[int, ...]], float]:
         """Answers in the problems' order, and the wall-clock, seconds."""
@@ -105,21 +105,26 @@ def _load(family: str, problems: int, rank: int, workers: int, taken: Any) -> No
     _LOADED.append(_Loaded(sandbox, every, taken))
 
 
+def _warm_up(live: int) -> None:
+    _LOADED[0].own.solve(live=live)
+
+
 def _solve(live: int) -> dict[int, tuple[int, ...]]:
     loaded = _LOADED[0]
-    indices: dict[str, int] = {}
+    numbers = {prompt.id: number for number, prompt in enumerate(loaded.every)}
+    engine = Engine(loaded.own.lm, loaded.own.reward, live=live)
+    return {numbers[s.prompt.id]: s.tokens for s in loaded.own.solutions(engine, _taken(loaded))}
 
-    def mine() -> Iterator[Prompt]:
-        while True:
-            with loaded.taken.get_lock():
-                index = loaded.taken.value
-                loaded.taken.value += 1
-            if index >= len(loaded.every):
-                return
-            indices[loaded.every[index].id] = index
-            yield loaded.every[index]
 
-    return {indices[s.prompt.id]: s.tokens for s in loaded.own.solutions(mine(), live=live)}
+def _taken(loaded: _Loaded) -> Iterator[Prompt]:
+    """The next problem that no process has taken, until there is none."""
+    while True:
+        with loaded.taken.get_lock():
+            number = loaded.taken.value
+            loaded.taken.value += 1
+        if number >= len(loaded.every):
+            return
+        yield loaded.every[number]
 
 
 def _replay(live: int) -> float:
@@ -185,13 +190,10 @@ class Sandbox:
         self._solve(engine, self.prompts)
         return found
 
-    def solutions(self, prompts: Iterable[Prompt], **engine: Any) -> Iterator[Solution]:
-        """Of given problems, as they finish. Raises NablaError if one fails."""
-        return self._solutions(Engine(self.lm, self.reward, **engine), prompts)
-
-    def _solutions(
+    def solutions(
         self, engine: Engine, prompts: Iterable[Prompt], dto: dict[str, Any] | None = None
     ) -> Iterator[Solution]:
+        """Of given problems, as they finish. Raises NablaError if one fails."""
         method = self.config.changed({"dto": dto} if dto else None).build_method()
         for _, outcome in engine.run(method.solve, prompts):
             if isinstance(outcome, NablaError):
@@ -200,5 +202,5 @@ class Sandbox:
 
     def _solve(self, engine: Engine, prompts: Sequence[Prompt], dto: dict[str, Any] | None = None) -> Solves:
         begin = now()
-        found = {s.prompt.id: s for s in self._solutions(engine, prompts, dto)}
+        found = {s.prompt.id: s for s in self.solutions(engine, prompts, dto)}
         return Solves(tuple(found[p.id] for p in prompts), now() - begin)

@@ -133,14 +133,12 @@ class Draws:
         self._noise: Tensor | None = None
         self._noise_from = 0
 
-    def _grouped(self) -> list[tuple[Sampling, Int[Tensor, " _"] | None]]:
-        """Each setting and its rows; None: all of them."""
+    def _grouped(self) -> dict[Sampling, Int[Tensor, " _"]]:
+        """The rows of each setting."""
         rows: dict[Sampling, list[int]] = {}
         for row, sampling in enumerate(self.samplings):
             rows.setdefault(sampling, []).append(row)
-        if len(rows) == 1:
-            return [(self.samplings[0], None)]
-        return [(s, torch.tensor(own, device=self.keys.device)) for s, own in rows.items()]
+        return {s: torch.tensor(own, device=self.keys.device) for s, own in rows.items()}
 
     def select(self, rows: Sequence[int]) -> None:
         """Keeps some rows of the batch, in this order."""
@@ -154,12 +152,12 @@ class Draws:
     def draw(self, logits: Float[Tensor, "rows v"], step: int) -> Int[Tensor, " rows"]:
         """One token per row, ``step`` tokens after its first. Steps are drawn in increasing order."""
         noise = None
-        if any(sampling.temperature > 0 for sampling, _ in self._groups):
+        if any(sampling.temperature > 0 for sampling in self._groups):
             noise = self._field(step).to(logits.dtype)
+        if len(self._groups) == 1:
+            return self.samplings[0].draw(logits, noise)
         chosen = torch.empty(len(logits), dtype=torch.long, device=logits.device)
-        for sampling, rows in self._groups:
-            if rows is None:
-                return sampling.draw(logits, noise)
+        for sampling, rows in self._groups.items():
             chosen[rows] = sampling.draw(logits[rows], None if noise is None else noise[rows])
         return chosen
 
