@@ -1,0 +1,1 @@
+"""What every method wrote, proposed and spent, recorded before the core was rebuilt."""
