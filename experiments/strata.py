@@ -16,14 +16,16 @@ from typing import Any
 
 import numpy as np
 
-from nabla.config.run import RunConfig
-from nabla.engine import Engine, Session
-from nabla.errors import ConfigError, NablaError
-from nabla.evaluation.results import ABOUT, Results
-from nabla.evaluation.statistics import Array, bootstrap_difference
-from nabla.methods.greedy import Greedy
-from nabla.tasks.base import tasks
-from nabla.types import Prompt, Sampling, Solution
+from nabla.core.errors import ConfigError, NablaError
+from nabla.core.prompt import Prompt
+from nabla.core.sampling import Sampling
+from nabla.core.solution import Solution
+from nabla.engine.engine import Engine, Session
+from nabla.launch.config.run import RunConfig
+from nabla.methods.baselines.greedy import Greedy
+from nabla.problems.tasks.base import tasks
+from nabla.study.evaluation.results import ABOUT, Results
+from nabla.study.evaluation.statistics import Array, bootstrap_difference
 
 
 def properties(config: dict[str, Any], task: str, ids: list[str]) -> dict[str, Array]:

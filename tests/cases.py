@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nabla.engine import Engine
+from nabla.core.prompt import Prompt
+from nabla.core.trajectory import Trajectory
+from nabla.engine.engine import Engine
 from nabla.models.causal_lm import CausalLM
 from nabla.objectives.base import Objective
 from nabla.objectives.likelihood import Likelihood
@@ -18,7 +20,6 @@ from nabla.rewards.base import Reward
 from nabla.rewards.ensemble import EnsembleReward
 from nabla.rewards.outcome import OutcomeReward
 from nabla.rewards.process import ProcessReward
-from nabla.types import Prompt, Trajectory
 from tests import tiny
 from tests.dense import Dense, DenseLM, DenseRM, Weights
 

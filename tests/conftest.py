@@ -27,7 +27,7 @@ torch.set_num_threads(1)
 def latin_lm():  # type: ignore[no-untyped-def]
     """The shipped Latin-square policy."""
     from nabla.models.causal_lm import CausalLM
-    from nabla.sandbox import model_path
+    from nabla.problems.sandbox import model_path
 
     return CausalLM.from_pretrained(str(model_path("latin-policy")), device="cpu")
 
@@ -35,8 +35,8 @@ def latin_lm():  # type: ignore[no-untyped-def]
 @pytest.fixture(scope="session")
 def latin_rm():  # type: ignore[no-untyped-def]
     """The shipped Latin-square outcome reward."""
+    from nabla.problems.sandbox import model_path
     from nabla.rewards.outcome import OutcomeReward
-    from nabla.sandbox import model_path
 
     return OutcomeReward.from_pretrained(str(model_path("latin-reward")), device="cpu")
 
@@ -44,7 +44,7 @@ def latin_rm():  # type: ignore[no-untyped-def]
 @pytest.fixture(scope="session")
 def latin_prompts():  # type: ignore[no-untyped-def]
     """Six held-out Latin squares."""
-    from nabla.sandbox import TASKS
-    from nabla.types import Prompt
+    from nabla.core.prompt import Prompt
+    from nabla.problems.sandbox import TASKS
 
     return [Prompt.of(p.prompt, id=p.id) for p in TASKS["latin"].problems("test", 6, 0)]

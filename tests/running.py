@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from nabla.budget import Budget
-from nabla.engine import Engine
-from nabla.errors import NablaError
+from nabla.core.budget import Budget
+from nabla.core.errors import NablaError
+from nabla.core.prompt import Prompt
+from nabla.core.sampling import Sampling
+from nabla.core.solution import Solution
+from nabla.engine.engine import Engine
 from nabla.methods.base import Method
-from nabla.types import Prompt, Sampling, Solution
 from tests import tiny
 
 #: Responses of up to 8 tokens.

@@ -7,13 +7,14 @@ import sys
 import pytest
 import yaml
 
-from nabla.callbacks.base import Callback
-from nabla.cli import COMMANDS, main
+from nabla.cli import main
+from nabla.cli.commands import COMMANDS
 from nabla.cli.display import revision_table, starred
 from nabla.cli.parsing import parse, take_method
 from nabla.cli.prompts import read_prompts
-from nabla.errors import ConfigError, PromptError
-from nabla.sandbox import TASKS
+from nabla.core.errors import ConfigError, PromptError
+from nabla.engine.events import Callback
+from nabla.problems.sandbox import TASKS
 
 SUM = "28*6+68-71+94"
 SQUARE = TASKS["latin"].problems("test", 1, 0)[0].prompt
@@ -272,12 +273,12 @@ class _AfterFirst(Callback):
 def test_warnings_of_a_kind_are_shown_a_few_times_only(capsys):
     import logging
 
-    from nabla.cli.quiet import REPEATS, quiet
+    from nabla.core.quiet import REPEATS, quiet
 
     with quiet():
         for number in range(10):
-            logging.getLogger("nabla.dto").warning("collapse at %d", number)
-        logging.getLogger("nabla.dto").warning("something else")
+            logging.getLogger("nabla.refinement.dto").warning("collapse at %d", number)
+        logging.getLogger("nabla.refinement.dto").warning("something else")
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "collapse at 0"
     assert "not shown" in lines[REPEATS - 1]
@@ -288,7 +289,7 @@ def test_warnings_of_a_kind_are_shown_a_few_times_only(capsys):
 
 
 def test_list_has_every_slot_and_component(capsys):
-    from nabla.config.resolve import slots
+    from nabla.launch.config.slots import slots
 
     status, out, _ = run(capsys, "list")
     assert status == 0
@@ -378,8 +379,9 @@ def test_revised_cells_get_a_star():
 def test_the_table_of_proposals_names_tokens(latin_lm):
     from rich.console import Console
 
-    from nabla.costs import Cost
-    from nabla.types import Prompt, Revision, Solution
+    from nabla.core.costs import Cost
+    from nabla.core.prompt import Prompt
+    from nabla.core.solution import Revision, Solution
 
     ids = latin_lm.tokenizer("12", add_special_tokens=False)["input_ids"]
     revisions = (

@@ -9,14 +9,14 @@ import pytest
 import yaml
 
 from nabla.cli.parsing import load_config
-from nabla.config.run import RunConfig
-from nabla.config.sandbox import SANDBOX_RUNS
-from nabla.errors import ConfigError
-from nabla.evaluation.config import EvaluationConfig
-from nabla.evaluation.runner import Evaluation
+from nabla.core.errors import ConfigError
+from nabla.core.prompt import Prompt
+from nabla.launch.config.presets import SANDBOX_RUNS
+from nabla.launch.config.run import RunConfig
 from nabla.methods.base import methods
-from nabla.sandbox import TASKS
-from nabla.types import Prompt
+from nabla.problems.sandbox import TASKS
+from nabla.study.evaluation.config import EvaluationConfig
+from nabla.study.evaluation.runner import Evaluation
 
 FOLDER = Path(__file__).parents[1] / "experiments" / "configs"
 FILES = sorted(FOLDER.glob("*.yaml"))
@@ -128,7 +128,7 @@ def test_broken_configurations_are_config_errors(text, message, tmp_path):
     path.write_text(text)
     with pytest.raises(Exception, match=message) as caught:
         load_config(path).resolved()
-    from nabla.errors import NablaError
+    from nabla.core.errors import NablaError
 
     assert isinstance(caught.value, NablaError)
 

@@ -10,7 +10,7 @@ import pytest
 
 from nabla.cli import main
 from nabla.cli.parsing import parse
-from nabla.config.resolve import slots
+from nabla.launch.config.slots import slots
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

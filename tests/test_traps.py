@@ -7,20 +7,21 @@ import logging
 import pytest
 import torch
 
-from nabla.costs import CostMeter
-from nabla.dto import DTO
-from nabla.engine import Engine
-from nabla.errors import ComponentError, RunError, VocabularyError
+from nabla.core.costs import Account, CostMeter
+from nabla.core.errors import ComponentError, VocabularyError
+from nabla.core.prompt import Message, Prompt
+from nabla.core.random import derive_key
+from nabla.core.sampling import Sampling
+from nabla.core.solution import RunError
+from nabla.engine.engine import Engine
 from nabla.estimators.gumbel import GumbelStraightThrough
-from nabla.loop import TestTimeLoop
+from nabla.launch.launcher import TestTimeLoop
 from nabla.methods.base import methods
 from nabla.methods.nabla_reasoner import NablaReasonerMethod
-from nabla.models.runner import Account
 from nabla.objectives.base import objectives
-from nabla.random import derive_key
+from nabla.refinement.dto import DTO
 from nabla.rewards.base import Response
 from nabla.rewards.function import FunctionReward
-from nabla.types import Message, Prompt, Sampling
 from tests import tiny
 
 PROMPT = Prompt.of("1+2=", id="p")

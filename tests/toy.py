@@ -6,12 +6,13 @@ import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from nabla.budget import Budget
-from nabla.engine import Engine
-from nabla.random import derive_key
+from nabla.core.budget import Budget
+from nabla.core.prompt import Prompt
+from nabla.core.random import derive_key
+from nabla.core.sampling import Sampling
+from nabla.engine.engine import Engine
 from nabla.rewards.function import FunctionReward
 from nabla.testing.tiny import char_tokenizer, tiny_lm
-from nabla.types import Prompt, Sampling
 
 LM = tiny_lm(char_tokenizer("abc", special=("<|im_end|>", "<|im_start|>", "<|pad|>", "<|unk|>")))
 PROMPT = Prompt.of("ab")

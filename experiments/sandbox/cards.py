@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from experiments.sandbox.common import training_task
-from nabla.sandbox import TASKS, ModelInfo
+from nabla.problems.sandbox import TASKS, ModelInfo
 
 BEGIN, END = "<!-- measured -->", "<!-- end of measured -->"
 
@@ -73,7 +73,7 @@ Family: {_FAMILY[info.family]}. Difficulty in training `{trained}`, in the measu
 ```python
 from transformers import {loader}, AutoTokenizer
 
-from nabla.sandbox import model_path
+from nabla.problems.sandbox import model_path
 
 model = {loader}.from_pretrained(model_path("{info.name}"))
 tokenizer = AutoTokenizer.from_pretrained(model_path("{info.name}"))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedTokenizerFast, Qwen3Config
 
-from nabla.sandbox import TASKS, LatinSquare, Task, build_tokenizer
+from nabla.problems.sandbox import TASKS, LatinSquare, Task, build_tokenizer
 
 WIDTH = 128
 HEADS = 4

@@ -17,7 +17,7 @@ from experiments.sandbox import train_policy, train_reward
 from experiments.sandbox.cards import card
 from experiments.sandbox.common import Codec, policy_config, reward_config, save
 from experiments.sandbox.untrained import KINDS
-from nabla.sandbox import MODELS, TASKS, model_path
+from nabla.problems.sandbox import MODELS, TASKS, model_path
 
 #: The checkpoint that each shipped model was taken from: run and step.
 CHECKPOINTS: dict[str, tuple[str, int]] = {

@@ -25,7 +25,7 @@ from transformers import (
 from experiments.sandbox.cards import fill
 from experiments.sandbox.common import RESPONSE_TOKENS, Codec, accuracy, sample
 from experiments.sandbox.metrics import auc, pair_accuracy
-from nabla.sandbox import MODELS, TASKS, model_path
+from nabla.problems.sandbox import MODELS, TASKS, model_path
 
 RESULTS = Path(__file__).with_name("gates.json")
 TEMPERATURE = 0.7

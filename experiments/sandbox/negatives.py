@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 import re
 
-from nabla.sandbox import Task
-from nabla.sandbox.latin import SIZE, SYMBOLS
+from nabla.problems.sandbox import Task
+from nabla.problems.sandbox.latin import SIZE, SYMBOLS
 
 _STEP = re.compile(r"([0-9]+)([-+*])([0-9]+)=([0-9]+)")
 

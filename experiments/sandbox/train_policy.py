@@ -27,7 +27,7 @@ from experiments.sandbox.common import (
     training_task,
 )
 from experiments.sandbox.training import Batch, Trained, fit
-from nabla.sandbox import TASKS
+from nabla.problems.sandbox import TASKS
 
 #: Recipes of the shipped weights: steps, batch size, learning rate, steps between checkpoints.
 RECIPES: dict[str, dict[str, Any]] = {

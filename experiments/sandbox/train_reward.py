@@ -45,7 +45,7 @@ from experiments.sandbox.common import (
 from experiments.sandbox.metrics import auc, pair_accuracy
 from experiments.sandbox.negatives import near_miss, scrambled
 from experiments.sandbox.training import Batch, Trained, fit
-from nabla.sandbox import Task
+from nabla.problems.sandbox import Task
 
 #: Recipes of the shipped weights. `body` is the policy step that the body starts from, `samplers`
 #: the policy steps whose samples are judged, `pool` the problems sampled for, `near` the share of

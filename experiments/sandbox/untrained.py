@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from experiments.sandbox.common import Codec, policy_config, reward_config, save
-from nabla.sandbox import MODELS, model_path
+from nabla.problems.sandbox import MODELS, model_path
 
 KINDS: dict[str, Any] = {
     "policy": Qwen3ForCausalLM,

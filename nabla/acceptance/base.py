@@ -8,9 +8,9 @@ from typing import ClassVar
 
 import torch
 
-from nabla.errors import ConfigError, NumericalError
-from nabla.registry import Registry
-from nabla.types import Trajectory
+from nabla.core.errors import ConfigError, NumericalError
+from nabla.core.registry import Registry
+from nabla.core.trajectory import Trajectory
 
 
 class Acceptance(ABC):
@@ -51,7 +51,7 @@ class Acceptance(ABC):
         return bool(self.rule(current, proposal, generator))
 
 
-acceptances: Registry[Acceptance] = Registry("acceptance", lambda: Acceptance)
+acceptances: Registry[Acceptance] = Registry("acceptance", lambda: Acceptance, __package__)
 
 
 def reward_of(trajectory: Trajectory) -> float:

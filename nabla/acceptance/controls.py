@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from nabla.acceptance.base import Acceptance, acceptances
-from nabla.types import Trajectory
+from nabla.core.trajectory import Trajectory
 
 
 @acceptances.register("always")

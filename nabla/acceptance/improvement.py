@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from nabla.acceptance.base import Acceptance, acceptances, reward_of
-from nabla.schedulers.base import require_finite
-from nabla.types import Trajectory
+from nabla.core.errors import require_finite
+from nabla.core.trajectory import Trajectory
 
 
 @acceptances.register("strict")

@@ -7,9 +7,8 @@ import math
 import torch
 
 from nabla.acceptance.base import Acceptance, acceptances, reward_of
-from nabla.errors import ConfigError
-from nabla.schedulers.base import require_finite
-from nabla.types import Trajectory
+from nabla.core.errors import ConfigError, require_finite
+from nabla.core.trajectory import Trajectory
 
 
 @acceptances.register("metropolis")

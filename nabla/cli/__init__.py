@@ -8,21 +8,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from nabla.errors import NablaError
-
-#: Command → what it does. ``nabla.cli.<command>`` has ``add_arguments(parser)`` and ``run(call)``.
-COMMANDS = {
-    "solve": "Answer prompts: sandbox prompts as they are, others with --lm and --rm.",
-    "list": "List the slots and their components.",
-    "show": "Show a configuration with every default filled in.",
-    "compare": "Compare methods on the same held-out problems of a sandbox family.",
-    "estimators": "Measure the gradient estimators' bias, variance and cost against exact gradients.",
-    "evaluate": "Compare methods at equal budgets on whole tasks, with statistics; resumable.",
-    "ablate": "Change one method factor by factor on the same problems: effects, interactions, cost.",
-    "demo": "Solve a handful of held-out problems with the embedded models.",
-    "bench": "Measure what refinement costs, beside its floor, a dense reference and generate.",
-    "theory": "Check the duality of DTO and PPO (Theorem 4.1) numerically.",
-}
+from nabla.core.errors import NablaError
 
 #: Exit status of everything that went wrong in a way the user can mend.
 FAILURE = 2
@@ -39,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         call = parse(given)
         command = importlib.import_module(f"nabla.cli.{call.command}_command")
-        from nabla.cli.quiet import one_voice, quiet
+        from nabla.core.quiet import one_voice, quiet
 
         with quiet(debug), one_voice():
             status: int = command.run(call)

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from jsonargparse import ArgumentParser
 
 from nabla.cli.parsing import Call
-from nabla.errors import ConfigError
+from nabla.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from nabla.ablation.config import Point
+    from nabla.study.ablation.config import Point
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -41,8 +41,8 @@ def run(call: Call) -> int:
         return _report(Path(options.report))
     if options.config is None:
         raise ConfigError("There is nothing to ablate", fix="Pass a CONFIG, or --report FOLDER.")
-    from nabla.ablation.config import AblationConfig
-    from nabla.ablation.runner import Ablation
+    from nabla.study.ablation.config import AblationConfig
+    from nabla.study.ablation.runner import Ablation
 
     config = AblationConfig.load(options.config)
     if options.quick:
@@ -61,9 +61,9 @@ def _tell(finished: int, points: int, point: Point, accuracy: Mapping[str, float
 
 
 def _report(folder: Path) -> int:
-    from nabla.ablation.report import write_report
-    from nabla.ablation.tables import console_tables
-    from nabla.console import make_console
+    from nabla.core.console import make_console
+    from nabla.study.ablation.report import write_report
+    from nabla.study.ablation.tables import console_tables
 
     summary = write_report(folder)
     console = make_console()

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Literal
 from jsonargparse import ArgumentParser
 
 from nabla.cli.parsing import Call
-from nabla.errors import ConfigError
+from nabla.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from nabla.benchmark.ablation import Ablation
-    from nabla.benchmark.measurement import Measurement
-    from nabla.benchmark.settings import Setting
+    from nabla.study.benchmark.measurement import Measurement
+    from nabla.study.benchmark.settings import Setting
+    from nabla.study.benchmark.speedups import Ablation
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -53,10 +53,11 @@ def run(call: Call) -> int:
     """Measures, prints and stores. Raises ConfigError."""
     import torch
 
-    from nabla.benchmark.report import measurement_table, show_machine, write_results
-    from nabla.benchmark.run import Bench, run_targets
     from nabla.cli.storage import output_path
-    from nabla.console import make_console
+    from nabla.core.console import make_console
+    from nabla.study.benchmark.bench import Bench
+    from nabla.study.benchmark.report import measurement_table, show_machine, write_results
+    from nabla.study.benchmark.run import run_targets
 
     options = call.options
     setting = _setting(options.setting, options.device)
@@ -83,14 +84,14 @@ def run(call: Call) -> int:
 
         found = run_targets(bench, numbers, store)
         if options.ablate:
-            from nabla.benchmark.ablation import ablate, ablation_table
+            from nabla.study.benchmark.speedups import ablate, ablation_table
 
             ablations = ablate(bench)
             store(found)
         if options.profile:
             if folder is None:
                 raise ConfigError("--profile writes traces and needs a folder", fix="Pass --output DIR.")
-            from nabla.benchmark.profiling import write_traces
+            from nabla.study.benchmark.profiling import write_traces
 
             traces = write_traces(bench, folder)
     finally:
@@ -110,7 +111,7 @@ def run(call: Call) -> int:
 
 
 def _setting(name: str, device: str | None) -> Setting:
-    from nabla.benchmark.settings import setting
+    from nabla.study.benchmark.settings import setting
 
     found = setting(name)
     if device is not None and device != found.device:
@@ -129,7 +130,7 @@ def _setting(name: str, device: str | None) -> Setting:
 
 def _numbers(given: str | int | None, otherwise: bool) -> list[int]:
     """Targets asked for; all, or none where only ablations or traces are wanted."""
-    from nabla.benchmark.targets import TARGETS, target
+    from nabla.study.benchmark.targets import TARGETS, target
 
     if given is None:
         return [] if otherwise else list(TARGETS)

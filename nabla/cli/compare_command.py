@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from jsonargparse import ArgumentParser
 
 from nabla.cli.parsing import Call, add_run_arguments
-from nabla.config.run import RunConfig
-from nabla.errors import ConfigError, NablaError
+from nabla.core.errors import ConfigError, NablaError
+from nabla.launch.config.run import RunConfig
 
 if TYPE_CHECKING:
-    from nabla.config.folder import RunFolder
-    from nabla.evaluation.compare import Outcome
+    from nabla.launch.folder import RunFolder
+    from nabla.study.evaluation.compare import Outcome
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -61,7 +61,7 @@ def run(call: Call) -> int:
 
 def _compare(call: Call, emit: Callable[[str], None] | None) -> int:
     from nabla.cli.storage import open_folder, output_path
-    from nabla.evaluation.compare import DEFAULT_METHODS, variants
+    from nabla.study.evaluation.compare import DEFAULT_METHODS, variants
 
     if call.options.problems < 1:
         raise ConfigError("--problems must be at least 1", got=call.options.problems)
@@ -91,7 +91,7 @@ def _compare(call: Call, emit: Callable[[str], None] | None) -> int:
 
 def _config(call: Call, task: str) -> RunConfig:
     """The configuration for a family: its embedded models and settings where none are given."""
-    from nabla.config.sandbox import SANDBOX_RUNS
+    from nabla.launch.config.presets import SANDBOX_RUNS
 
     config, base = call.config, SANDBOX_RUNS[task]
     if config.lm is None:
@@ -108,12 +108,12 @@ def _run_task(
     folder: RunFolder | None,
     emit: Callable[[str], None] | None,
 ) -> None:
-    from nabla.callbacks.progress import ProgressBar
     from nabla.cli.recorder import Recorder
-    from nabla.console import make_console
-    from nabla.evaluation.compare import evaluate
-    from nabla.evaluation.table import comparison_table
-    from nabla.sandbox import TASKS
+    from nabla.core.console import make_console
+    from nabla.launch.callbacks.progress import ProgressBar
+    from nabla.problems.sandbox import TASKS
+    from nabla.study.evaluation.compare import evaluate
+    from nabla.study.evaluation.table import comparison_table
 
     task = TASKS[name]
     problems = task.problems("test", call.options.problems, call.options.problem_seed)

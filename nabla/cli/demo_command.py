@@ -1,6 +1,6 @@
 """``nabla demo``: held-out problems, the embedded models, nothing prepared.
 
-How many problems, and of which seed, is set in :data:`nabla.config.sandbox.DEMOS`.
+How many problems, and of which seed, is set in :data:`nabla.launch.config.presets.DEMOS`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from nabla.cli.parsing import Call
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from nabla.sandbox.base import Task
-    from nabla.types import Revision, Solution
+    from nabla.core.solution import Revision, Solution
+    from nabla.problems.sandbox.base import Task
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(call: Call) -> int:
     """Prints both families; exit status 1 if no revision turned a wrong answer right."""
-    from nabla.config.sandbox import DEMOS
-    from nabla.console import make_console
+    from nabla.core.console import make_console
+    from nabla.launch.config.presets import DEMOS
 
     console = make_console()
     repairs = 0
@@ -53,13 +53,13 @@ def run(call: Call) -> int:
 def _family(console: Console, name: str, call: Call) -> int:
     from dataclasses import replace
 
-    from nabla.callbacks.cost import cost_table
-    from nabla.callbacks.progress import ProgressBar
-    from nabla.config.sandbox import DEMOS, SANDBOX_RUNS
-    from nabla.costs import Cost
-    from nabla.evaluation.records import correct, first_response
-    from nabla.sandbox import TASKS
-    from nabla.types import Prompt
+    from nabla.core.costs import Cost
+    from nabla.core.prompt import Prompt
+    from nabla.launch.callbacks.cost import cost_table
+    from nabla.launch.callbacks.progress import ProgressBar
+    from nabla.launch.config.presets import DEMOS, SANDBOX_RUNS
+    from nabla.launch.records import correct, first_response
+    from nabla.problems.sandbox import TASKS
 
     demo, task = DEMOS[name], TASKS[name]
     seed = demo.seed if call.options.seed is None else call.options.seed
@@ -88,7 +88,7 @@ def _family(console: Console, name: str, call: Call) -> int:
 
 def find_repairs(solutions: Sequence[Solution], task: Task) -> list[Repair]:
     """Accepted proposals that turned wrong into right, of solutions that are right in the end."""
-    from nabla.evaluation.records import accepted_revisions, correct, effect
+    from nabla.launch.records import accepted_revisions, correct, effect
 
     return [
         Repair(solution, revision)
@@ -100,7 +100,7 @@ def find_repairs(solutions: Sequence[Solution], task: Task) -> list[Repair]:
 def _line(solution: Solution, task: Task) -> Any:
     from rich.text import Text
 
-    from nabla.evaluation.records import correct, first_response
+    from nabla.launch.records import correct, first_response
 
     words = {True: ("right", "green"), False: ("wrong", "red")}
     first = words[task.check(solution.prompt.text, first_response(solution))]
@@ -120,7 +120,7 @@ def _show(console: Console, repair: Repair, task: Task, tokenizer: Any) -> None:
     from rich.columns import Columns
     from rich.panel import Panel
 
-    from nabla.text import token_text
+    from nabla.core.text import token_text
 
     prompt, revision = repair.solution.prompt.text, repair.revision
     old, new = (token_text(tokenizer, t) for t in (revision.old_token, revision.new_token))

@@ -9,12 +9,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from nabla.callbacks.stream import marked
-from nabla.evaluation.records import correct
-from nabla.sandbox.base import Task
-from nabla.sandbox.latin import SIZE, LatinSquare
-from nabla.text import pieces, token_text
-from nabla.types import Solution
+from nabla.core.solution import Solution
+from nabla.core.text import pieces, token_text
+from nabla.launch.callbacks.stream import marked
+from nabla.launch.records import correct
+from nabla.problems.sandbox.base import Task
+from nabla.problems.sandbox.latin import SIZE, LatinSquare
 
 
 def show_solution(

@@ -31,9 +31,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(call: Call) -> int:
     """Prints the tables and writes CSV and PNG. Raises ConfigError for an unknown estimator."""
     from nabla.cli.storage import output_path
-    from nabla.console import make_console
-    from nabla.laboratory.plots import write_plots
-    from nabla.laboratory.report import (
+    from nabla.core.console import make_console
+    from nabla.study.laboratory.plots import write_plots
+    from nabla.study.laboratory.report import (
         cost_table,
         summary_tables,
         truths_table,
@@ -41,8 +41,8 @@ def run(call: Call) -> int:
         write_csv,
         write_truths,
     )
-    from nabla.laboratory.study import FULL, QUICK, run_study
-    from nabla.laboratory.truths import verdicts
+    from nabla.study.laboratory.study import FULL, QUICK, run_study
+    from nabla.study.laboratory.truths import verdicts
 
     options = call.options
     names = None
@@ -69,7 +69,7 @@ def run(call: Call) -> int:
 
 
 def _store(folder: Path) -> None:
-    from nabla.errors import ConfigError
+    from nabla.core.errors import ConfigError
 
     try:
         folder.mkdir(parents=True, exist_ok=True)

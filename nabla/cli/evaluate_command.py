@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import ArgumentParser
 
 from nabla.cli.parsing import Call
-from nabla.cli.quiet import main_process
-from nabla.errors import ConfigError
+from nabla.core.errors import ConfigError
+from nabla.core.quiet import main_process
 
 if TYPE_CHECKING:
-    from nabla.evaluation.config import EvaluationConfig
-    from nabla.evaluation.plan import Unit
+    from nabla.study.evaluation.config import EvaluationConfig
+    from nabla.study.evaluation.plan import Unit
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -60,8 +60,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(call: Call) -> int:
     """Runs, or goes on, and reports. Raises NablaError; finished units are kept."""
-    from nabla.evaluation.config import EvaluationConfig
-    from nabla.evaluation.runner import Evaluation
+    from nabla.study.evaluation.config import EvaluationConfig
+    from nabla.study.evaluation.runner import Evaluation
 
     options = call.options
     if options.report is not None:
@@ -132,10 +132,10 @@ def _tell(finished: int, units: int, unit: Unit, seconds: float) -> None:
 
 
 def _report(folder: Path, reference: str | None) -> int:
-    from nabla.console import make_console
-    from nabla.evaluation.report import write_report
-    from nabla.evaluation.summary import require_met
-    from nabla.evaluation.tables import comparison_table, console_tables
+    from nabla.core.console import make_console
+    from nabla.study.evaluation.report import write_report
+    from nabla.study.evaluation.summary import require_met
+    from nabla.study.evaluation.tables import comparison_table, console_tables
 
     results, summary = write_report(folder, reference)
     console = make_console()

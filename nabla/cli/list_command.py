@@ -9,7 +9,7 @@ import re
 from jsonargparse import ArgumentParser
 
 from nabla.cli.parsing import Call
-from nabla.errors import ConfigError
+from nabla.core.errors import ConfigError
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -21,8 +21,8 @@ def run(call: Call) -> int:
     """Prints one line per component, with the package it comes from. Raises ConfigError."""
     from rich.text import Text
 
-    from nabla.config.resolve import slots
-    from nabla.console import make_console
+    from nabla.core.console import make_console
+    from nabla.launch.config.slots import slots
 
     wanted = call.options.slot
     if wanted is not None and wanted not in slots():

@@ -1,8 +1,8 @@
 """Arguments → a call: jsonargparse for everything that has a fixed name, changes to the method apart.
 
-The options of a run come from :class:`~nabla.config.run.RunConfig`'s signature. A method's own arguments
-depend on which method it is, so ``--method``, ``--method.dto.steps`` and the like are taken out first and
-laid over the configuration's method afterwards.
+The options of a run come from :class:`~nabla.launch.config.run.RunConfig`'s signature. A method's own
+arguments depend on which method it is, so ``--method``, ``--method.dto.steps`` and the like are taken out
+first and laid over the configuration's method afterwards.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 import nabla
-from nabla.cli import COMMANDS
-from nabla.config.run import RunConfig
-from nabla.errors import ConfigError
+from nabla.cli.commands import COMMANDS
+from nabla.core.errors import ConfigError
+from nabla.launch.config.run import RunConfig
 
 METHOD_HELP = (
     "Registered name of the method; --method.ARGUMENT VALUE changes an argument, nested ones too "

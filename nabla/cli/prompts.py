@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nabla.errors import PromptError
-from nabla.types import Prompt
+from nabla.core.errors import PromptError
+from nabla.core.prompt import Prompt
 
 _FORMAT = (
     'Use a .txt file with one prompt per line, or a .jsonl file with {"prompt": "..."} or '

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 
-from nabla.callbacks.base import Callback
-from nabla.config.folder import RunFolder
-from nabla.errors import NablaError
-from nabla.evaluation.records import record
-from nabla.sandbox.base import Task
-from nabla.types import Prompt, Solution
+from nabla.core.errors import NablaError
+from nabla.core.prompt import Prompt
+from nabla.core.solution import Solution
+from nabla.engine.events import Callback
+from nabla.launch.folder import RunFolder
+from nabla.launch.records import record
+from nabla.problems.sandbox.base import Task
 
 
 class Recorder(Callback):

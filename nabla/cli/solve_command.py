@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import ArgumentParser
 
 from nabla.cli.parsing import Call, add_run_arguments
-from nabla.config.run import SANDBOX, RunConfig
-from nabla.errors import Interrupted, NablaError, PromptError, RunError
+from nabla.core.errors import NablaError, PromptError
+from nabla.core.solution import Interrupted, RunError
+from nabla.launch.config.run import SANDBOX, RunConfig
 
 if TYPE_CHECKING:
-    from nabla.callbacks.base import Callback
-    from nabla.sandbox.base import Task
-    from nabla.types import Prompt, Solution
+    from nabla.core.prompt import Prompt
+    from nabla.core.solution import Solution
+    from nabla.engine.events import Callback
+    from nabla.problems.sandbox.base import Task
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -59,8 +61,8 @@ def settle(config: RunConfig, prompts: Sequence[Prompt]) -> tuple[RunConfig, Tas
 
     Raises PromptError for prompts of no family or of several.
     """
-    from nabla.config.sandbox import SANDBOX_RUNS
-    from nabla.sandbox import task_for
+    from nabla.launch.config.presets import SANDBOX_RUNS
+    from nabla.problems.sandbox import task_for
 
     if config.lm is not None and not config.lm.startswith(SANDBOX):
         return config, None
@@ -100,11 +102,11 @@ def _solve(
 ) -> int:
     from rich.text import Text
 
-    from nabla.callbacks.cost import cost_table
     from nabla.cli.recorder import Recorder
     from nabla.cli.storage import open_folder, output_path
-    from nabla.console import make_console
-    from nabla.costs import Cost
+    from nabla.core.console import make_console
+    from nabla.core.costs import Cost
+    from nabla.launch.callbacks.cost import cost_table
 
     resolved = config.resolved()
     path = output_path(call.options.output, resolved["method"]["name"])
@@ -144,7 +146,7 @@ def _show(
     console: Any, solutions: Sequence[Solution], tokenizer: Any, task: Task | None, streamed: bool
 ) -> None:
     from nabla.cli.display import show_solution
-    from nabla.evaluation.records import correct
+    from nabla.launch.records import correct
 
     for number, solution in enumerate(solutions):
         if number:
@@ -163,13 +165,13 @@ def _show_failures(error: RunError) -> None:
 
 def _callbacks(config: RunConfig, problems: int, *, quiet: bool) -> list[Callback]:
     """What the configuration names, or a display that suits the number of problems."""
-    from nabla.callbacks.logging import MetricsLogger
+    from nabla.launch.callbacks.logging import MetricsLogger
 
     if config.callbacks is not None or quiet:
         chosen = config.build_callbacks()
     else:
-        from nabla.callbacks.progress import ProgressBar
-        from nabla.callbacks.stream import Stream
+        from nabla.launch.callbacks.progress import ProgressBar
+        from nabla.launch.callbacks.stream import Stream
 
         chosen = [Stream() if problems == 1 else ProgressBar()]
     if config.loggers and not any(isinstance(callback, MetricsLogger) for callback in chosen):
@@ -178,6 +180,6 @@ def _callbacks(config: RunConfig, problems: int, *, quiet: bool) -> list[Callbac
 
 
 def _is_stream(callback: Callback) -> bool:
-    from nabla.callbacks.stream import Stream
+    from nabla.launch.callbacks.stream import Stream
 
     return isinstance(callback, Stream)

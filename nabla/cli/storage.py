@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from nabla.cli.quiet import main_process
-from nabla.config.folder import RunFolder, default_folder
+from nabla.core.quiet import main_process
+from nabla.launch.folder import RunFolder, default_folder
 
 
 def output_path(option: str | None, name: str) -> Path | None:

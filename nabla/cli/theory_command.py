@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import ArgumentParser
 
 from nabla.cli.parsing import Call
-from nabla.errors import ConfigError
+from nabla.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -34,7 +34,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(call: Call) -> int:
     """Prints the table of reports; exit status 1 if a verdict fails. Raises NablaError."""
-    from nabla.console import make_console
+    from nabla.core.console import make_console
     from nabla.theory.duality.base import checks
     from nabla.theory.plots import save
     from nabla.theory.report import Verdict

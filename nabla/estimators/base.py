@@ -11,9 +11,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from nabla.anchors.base import AnchorPoint, argmax
-from nabla.errors import ConfigError
-from nabla.registry import Registry
+from nabla.core.errors import ConfigError
+from nabla.core.random import gumbel_like
+from nabla.core.registry import Registry
+from nabla.estimators.anchors.base import AnchorPoint, argmax
 from nabla.schedulers.base import Schedule, Step, as_schedule
 
 
@@ -157,7 +158,7 @@ class Estimator(ABC):
         return torch.equal(cached, current)
 
 
-estimators: Registry[Estimator] = Registry("estimators", lambda: Estimator)
+estimators: Registry[Estimator] = Registry("estimators", lambda: Estimator, __package__)
 
 
 def straight_through(
@@ -217,25 +218,5 @@ def perturbation(
     return temperature * gumbel_like(logits, generator)
 
 
-def gumbel_like(logits: Float[Tensor, "*batch k"], generator: torch.Generator) -> Float[Tensor, "*batch k"]:
-    """Standard Gumbel noise of the logits' shape, drawn on the generator's device."""
-    exponential = torch.empty(logits.shape, dtype=logits.dtype, device=generator.device)
-    exponential.exponential_(generator=generator)
-    tiny = torch.finfo(logits.dtype).tiny
-    return -exponential.clamp_min(tiny).log().to(logits.device)
 
 
-def conditional_gumbel(
-    logits: Float[Tensor, "*batch k"], chosen: Int[Tensor, "*batch"], generator: torch.Generator
-) -> Float[Tensor, "*batch k"]:
-    """Gumbel noise g given ``argmax(z + g) = chosen`` (top-down construction, arXiv 1411.0030, sec. 2).
-
-    The maximum of ``z + g`` is Gumbel around ``logsumexp z``, whichever candidate attains it; the others
-    are Gumbels around their logits, truncated at that maximum. Zero at masked candidates.
-    """
-    logits, at = logits.detach(), chosen.unsqueeze(-1)
-    top = logits.logsumexp(-1, keepdim=True) + gumbel_like(logits[..., :1], generator)
-    free = logits + gumbel_like(logits, generator)
-    below = -torch.logaddexp(-free, -top)
-    noise = below.scatter(-1, at, top) - logits
-    return noise.masked_fill(logits == float("-inf"), 0.0)

@@ -8,9 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from nabla.anchors.base import AnchorPoint
+from nabla.core.errors import require_finite
+from nabla.estimators.anchors.base import AnchorPoint
 from nabla.estimators.base import Estimator, estimators, hard_rows, perturbation, straight_through
-from nabla.schedulers.base import Schedule, Step, require_finite
+from nabla.schedulers.base import Schedule, Step
 
 
 @estimators.register("gapped-straight-through")

@@ -6,15 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from nabla.anchors.base import AnchorPoint
-from nabla.estimators.base import (
-    Estimator,
-    estimators,
-    gumbel_like,
-    hard_rows,
-    perturbation,
-    straight_through,
-)
+from nabla.core.random import gumbel_like
+from nabla.estimators.anchors.base import AnchorPoint
+from nabla.estimators.base import Estimator, estimators, hard_rows, perturbation, straight_through
 from nabla.schedulers.base import Step
 
 

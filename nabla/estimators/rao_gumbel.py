@@ -8,16 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from nabla.anchors.base import AnchorPoint
-from nabla.errors import ConfigError
-from nabla.estimators.base import (
-    Estimator,
-    conditional_gumbel,
-    estimators,
-    hard_rows,
-    perturbation,
-    straight_through,
-)
+from nabla.core.errors import ConfigError
+from nabla.core.random import conditional_gumbel
+from nabla.estimators.anchors.base import AnchorPoint
+from nabla.estimators.base import Estimator, estimators, hard_rows, perturbation, straight_through
 from nabla.schedulers.base import Schedule, Step
 
 

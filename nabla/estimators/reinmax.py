@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from nabla.anchors.base import AnchorPoint
+from nabla.estimators.anchors.base import AnchorPoint
 from nabla.estimators.base import Estimator, estimators, hard_rows, perturbation, straight_through
 from nabla.schedulers.base import Step
 

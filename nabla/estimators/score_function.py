@@ -6,9 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from nabla.anchors.base import AnchorPoint
-from nabla.errors import ConfigError
-from nabla.estimators.base import Estimator, estimators, gumbel_like, hard_rows
+from nabla.core.errors import ConfigError
+from nabla.core.random import gumbel_like
+from nabla.estimators.anchors.base import AnchorPoint
+from nabla.estimators.base import Estimator, estimators, hard_rows
 from nabla.schedulers.base import Step
 
 

@@ -12,7 +12,7 @@ from entmax import entmax15, sparsemax
 from jaxtyping import Float
 from torch import Tensor
 
-from nabla.anchors.base import AnchorPoint
+from nabla.estimators.anchors.base import AnchorPoint
 from nabla.estimators.base import Estimator, estimators, hard_rows, straight_through
 from nabla.schedulers.base import Step
 

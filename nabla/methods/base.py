@@ -6,11 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from nabla.registry import Registry
-from nabla.types import Revision, Solution, Trajectory
+from nabla.core.registry import Registry
+from nabla.core.solution import Revision, Solution
+from nabla.core.trajectory import Trajectory
 
 if TYPE_CHECKING:
-    from nabla.engine import Engine, Session
+    from nabla.engine.engine import Engine, Session
 
 
 class Method(ABC):
@@ -55,4 +56,4 @@ class Method(ABC):
         )
 
 
-methods: Registry[Method] = Registry("methods", lambda: Method)
+methods: Registry[Method] = Registry("methods", lambda: Method, __package__)

@@ -17,19 +17,21 @@ from jaxtyping import Float
 from torch import Tensor
 
 from nabla.acceptance.base import Acceptance, acceptances
-from nabla.dto import DTO
-from nabla.errors import ConfigError
+from nabla.core.errors import ConfigError
+from nabla.core.registry import construct
+from nabla.core.sampling import Sampling
+from nabla.core.solution import Revision, Solution
+from nabla.core.trajectory import Trajectory
 from nabla.methods.base import Method
-from nabla.methods.restarts import better
+from nabla.methods.pools import better
 from nabla.objectives.base import Objective
 from nabla.proposals.base import Proposal, ProposalView, proposals
-from nabla.registry import construct
+from nabla.refinement.dto import DTO
 from nabla.selectors.base import SelectionView, Selector, selectors
-from nabla.types import Revision, Sampling, Solution, Trajectory
 
 if TYPE_CHECKING:
-    from nabla.engine import Engine, Session
-    from nabla.reference import Reference
+    from nabla.engine.engine import Engine, Session
+    from nabla.engine.initial_rows import Reference
 
 
 @dataclass(frozen=True, eq=False)

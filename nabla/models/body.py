@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import Cache, DynamicCache, DynamicLayer
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from nabla.errors import ConfigError
+from nabla.core.errors import ConfigError
 
 
 @dataclass(frozen=True, eq=False)

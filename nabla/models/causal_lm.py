@@ -11,13 +11,13 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from nabla.errors import ConfigError, ModelError, PromptError
+from nabla.core.errors import ConfigError, ModelError, PromptError
+from nabla.core.prompt import Prompt
 from nabla.models.body import EMPTY, Body, Chunk, Prefix
 from nabla.models.chat import ChatFormat
 from nabla.models.head import EmbeddingTable, Head
 from nabla.models.loading import freeze, load, unwrap
 from nabla.models.vocabulary import usable_ids
-from nabla.types import Prompt
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from nabla.errors import ModelError, PromptError
-from nabla.types import Message
+from nabla.core.errors import ModelError, PromptError
+from nabla.core.prompt import Message
 
 _MARK = "\u2063nabla-response\u2063"
 

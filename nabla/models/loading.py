@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer
 
-from nabla.errors import ConfigError, ModelError
+from nabla.core.errors import ConfigError, ModelError
 
 _DTYPES = {
     "float32": torch.float32,

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from nabla.errors import VocabularyError
+from nabla.core.errors import VocabularyError
 
 #: Texts whose encodings must agree for two tokenizers to count as the same.
 SAMPLE_TEXTS = (

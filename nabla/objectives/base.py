@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from nabla.registry import Registry
+from nabla.core.registry import Registry
 from nabla.schedulers.base import Schedule, Step
 
 
@@ -49,7 +49,7 @@ class Objective(ABC):
 
     def terms(self) -> tuple[Term, ...]:
         """The objective as weighted terms; a plain objective is one term of weight 1."""
-        from nabla.schedulers.constant import Constant
+        from nabla.schedulers.base import Constant
 
         return (Term(objectives.name_of(self), self, (Constant(1.0),)),)
 
@@ -94,7 +94,7 @@ class Term:
         return all(w.bounds != (0.0, 0.0) for w in self.weights)
 
 
-objectives: Registry[Objective] = Registry("objectives", lambda: Objective)
+objectives: Registry[Objective] = Registry("objectives", lambda: Objective, __package__)
 
 
 def log_probabilities(
@@ -104,3 +104,8 @@ def log_probabilities(
     logarithm is set to 0: 0·log 0 = 0, in the value and in the gradient."""
     p = logits.softmax(-1)
     return torch.where(p > 0, logits.log_softmax(-1), 0.0), p
+
+
+def trajectory_terms(objective: Objective) -> tuple[Term, ...]:
+    """The objective's terms that need the models and can have a weight other than zero."""
+    return tuple(t for t in objective.terms() if isinstance(t.objective, TrajectoryObjective) and t.active)

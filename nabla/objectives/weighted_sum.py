@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from nabla.errors import ConfigError
+from nabla.core.errors import ConfigError
 from nabla.objectives.base import Objective, Term, objectives
 from nabla.schedulers.base import Schedule, as_schedule
 

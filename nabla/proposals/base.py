@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from nabla.errors import ConfigError
-from nabla.registry import Registry
-from nabla.types import Trajectory
+from nabla.core.errors import ConfigError
+from nabla.core.registry import Registry
+from nabla.core.trajectory import Trajectory
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,4 +53,4 @@ class Proposal(ABC):
         return int(view.candidates[index])
 
 
-proposals: Registry[Proposal] = Registry("proposals", lambda: Proposal)
+proposals: Registry[Proposal] = Registry("proposals", lambda: Proposal, __package__)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from jaxtyping import Int
 from torch import Tensor
 
-from nabla.estimators.base import gumbel_like
+from nabla.core.random import gumbel_like
+from nabla.core.sampling import Sampling
 from nabla.proposals.base import Proposal, ProposalView, proposals
-from nabla.types import Sampling
 
 
 @proposals.register("sample")

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from nabla.errors import ConfigError
-from nabla.registry import Registry
-from nabla.types import Prompt
+from nabla.core.errors import ConfigError
+from nabla.core.prompt import Prompt
+from nabla.core.registry import Registry
 
 if TYPE_CHECKING:
+    from nabla.core.costs import Account
     from nabla.models.body import Body, Chunk
     from nabla.models.causal_lm import CausalLM
     from nabla.models.head import EmbeddingTable
-    from nabla.models.runner import Account, Runner
+    from nabla.models.runner import Runner
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,4 +129,4 @@ class Reward(ABC):
         )
 
 
-rewards: Registry[Reward] = Registry("rewards", lambda: Reward)
+rewards: Registry[Reward] = Registry("rewards", lambda: Reward, __package__)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from nabla.errors import ConfigError
+from nabla.core.errors import ConfigError
 from nabla.rewards.base import RelaxedResponse, RelaxedReward, Response, Reward, rewards
 
 if TYPE_CHECKING:

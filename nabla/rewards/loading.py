@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from os import PathLike
 from typing import Any
 
-from nabla.errors import ConfigError
+from nabla.core.errors import ConfigError
 from nabla.rewards.base import Reward, rewards
 from nabla.rewards.function import FunctionReward
 from nabla.rewards.outcome import OutcomeReward

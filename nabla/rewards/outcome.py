@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
-from nabla.errors import ModelError
+from nabla.core.errors import ModelError
 from nabla.models.head import work_dtype
 from nabla.rewards.base import rewards
 from nabla.rewards.transformer import Layout, TransformerReward

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import AutoModelForTokenClassification
 
-from nabla.errors import ConfigError, ModelError
+from nabla.core.errors import ConfigError, ModelError
 from nabla.models.head import work_dtype
 from nabla.rewards.base import rewards
 from nabla.rewards.transformer import Layout, TransformerReward

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from nabla.errors import ConfigError, ModelError
+from nabla.core.errors import ConfigError, ModelError
 from nabla.models.body import EMPTY, Body, Chunk
 from nabla.models.causal_lm import CausalLM, check_close, verify_prefix_reuse
 from nabla.models.chat import ChatFormat

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from nabla.boundaries.base import Boundary
-from nabla.errors import NablaError
+from nabla.core.costs import Account
+from nabla.core.errors import NablaError
+from nabla.core.registry import Registry
+from nabla.core.sampling import Sampling
 from nabla.models.causal_lm import CausalLM
-from nabla.models.runner import Account, Runner
-from nabla.registry import Registry
-from nabla.types import Sampling
+from nabla.models.runner import Runner
+from nabla.rollouts.boundaries.base import Boundary
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +44,7 @@ class Continuation:
     """What a rollout wrote behind its opening, with what it knew while writing.
 
     Shapes: n new tokens, the last an end-of-sequence token if ``finished``; see
-    :class:`nabla.types.Trajectory` for the fields.
+    :class:`nabla.core.trajectory.Trajectory` for the fields.
     """
 
     tokens: Int[Tensor, " n"]
@@ -68,4 +69,4 @@ class Rollout(ABC):
         """
 
 
-rollouts: Registry[Rollout] = Registry("rollouts", lambda: Rollout)
+rollouts: Registry[Rollout] = Registry("rollouts", lambda: Rollout, __package__)

@@ -9,14 +9,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import Cache, DynamicLayer, LogitsProcessor
 
-from nabla.costs import Usage
-from nabla.errors import ConfigError, NablaError, NumericalError
+from nabla.core.costs import Usage
+from nabla.core.errors import ConfigError, NablaError, NumericalError
+from nabla.core.random import gumbel
+from nabla.core.sampling import Sampling
 from nabla.models.body import BodyOutput, Chunk, KeyValues, Prefix, left_padded
 from nabla.models.causal_lm import CausalLM
 from nabla.models.runner import Runner
-from nabla.random import gumbel
 from nabla.rollouts.base import Continuation, Opening, Rollout, rollouts
-from nabla.types import Sampling
 
 #: Share of live rows at which the finished ones are dropped from a batch.
 DENSE = 0.75

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
-from nabla.errors import ConfigError
-from nabla.registry import Registry
+from nabla.core.errors import ConfigError, require_finite
+from nabla.core.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Schedule(ABC):
         """Smallest and largest value the schedule can take."""
 
 
-schedulers: Registry[Schedule] = Registry("schedulers", lambda: Schedule)
+schedulers: Registry[Schedule] = Registry("schedulers", lambda: Schedule, __package__)
 
 
 def as_schedule(value: int | float | Schedule | str | dict[str, Any]) -> Schedule:
@@ -45,20 +44,22 @@ def as_schedule(value: int | float | Schedule | str | dict[str, Any]) -> Schedul
     if isinstance(value, bool):
         raise ConfigError("A schedule is a number or a Schedule", got=value)
     if isinstance(value, int | float):
-        from nabla.schedulers.constant import Constant
+        from nabla.schedulers.base import Constant
 
         return Constant(float(value))
     return schedulers.build(value)
 
 
-def require_finite(name: str, value: Any, *, minimum: float | None = None) -> float:
-    """``value`` as a float; raises ConfigError if it is none, NaN, infinite or under ``minimum``."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"{name} must be a number", got=value) from error
-    if not math.isfinite(number):
-        raise ConfigError(f"{name} must be finite", got=value)
-    if minimum is not None and number < minimum:
-        raise ConfigError(f"{name} must be at least {minimum}", got=value)
-    return number
+@schedulers.register("constant")
+class Constant(Schedule):
+    """The same value at every step."""
+
+    def __init__(self, value: float) -> None:
+        self.value = require_finite("value", value)
+
+    def __call__(self, step: Step) -> float:
+        return self.value
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        return self.value, self.value

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from nabla.errors import ConfigError
-from nabla.schedulers.base import Schedule, Step, require_finite, schedulers
+from nabla.core.errors import ConfigError, require_finite
+from nabla.schedulers.base import Schedule, Step, schedulers
 
 
 @schedulers.register("cosine")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from nabla.schedulers.base import Schedule, Step, require_finite, schedulers
+from nabla.core.errors import require_finite
+from nabla.schedulers.base import Schedule, Step, schedulers
 
 
 @schedulers.register("linear")

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from nabla.acceptance.base import Acceptance, acceptances
-from nabla.errors import ConfigError, NumericalError
+from nabla.core.errors import ConfigError, NumericalError
 from nabla.testing.inputs import ALPHA, INF, make_trajectory, seeded
 from nabla.testing.laws import MAX_EXAMPLES, Kit, Violation, require, untouched_global_noise
 from nabla.testing.strategies import rewards, seeds

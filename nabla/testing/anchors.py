@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nabla.anchors.base import Anchor, anchors
+from nabla.estimators.anchors.base import Anchor, anchors
 from nabla.testing.inputs import INF, seeded
 from nabla.testing.laws import MAX_EXAMPLES, Kit, require, untouched_global_noise
 from nabla.testing.strategies import logits, seeds

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 from unittest import SkipTest
 
-from nabla.errors import ConfigError
+from nabla.core.errors import ConfigError
 from nabla.testing import (
     acceptance,
     anchors,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from nabla.errors import NablaError
+from nabla.core.errors import NablaError
 
 
 class ContractError(NablaError):

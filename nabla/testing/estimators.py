@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from nabla.anchors.argmax import ArgmaxAnchor
-from nabla.anchors.base import AnchorPoint
-from nabla.anchors.rollout import RolloutAnchor
+from nabla.estimators.anchors.argmax import ArgmaxAnchor
+from nabla.estimators.anchors.base import AnchorPoint
+from nabla.estimators.anchors.rollout import RolloutAnchor
 from nabla.estimators.base import Estimator, estimators
 from nabla.schedulers.base import Step, as_schedule
 from nabla.schedulers.linear import Linear

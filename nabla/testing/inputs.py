@@ -9,7 +9,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from nabla.types import Prompt, Sampling, Trajectory
+from nabla.core.prompt import Prompt
+from nabla.core.sampling import Sampling
+from nabla.core.trajectory import Trajectory
 
 INF = float("inf")
 PROMPT = Prompt.of("What is 2 + 2?")

@@ -13,12 +13,12 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from nabla.errors import ConfigError, NablaError
-from nabla.registry import Registry
+from nabla.core.errors import ConfigError, NablaError
+from nabla.core.registry import Registry
+from nabla.core.trajectory import Trajectory
 from nabla.testing.errors import ContractError
 from nabla.testing.inputs import make_trajectory
 from nabla.testing.optional import hypothesis, st
-from nabla.types import Trajectory
 
 T = TypeVar("T")
 

@@ -10,18 +10,19 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from nabla.costs import CostMeter
-from nabla.engine import trajectory_terms
-from nabla.errors import NablaError
-from nabla.gradient import GradientComputer, GradientTask, TermGradient, TrajectoryGradient
+from nabla.core.costs import Account, CostMeter
+from nabla.core.errors import NablaError
+from nabla.core.prompt import Prompt
+from nabla.engine.gradient.stages import GradientComputer, GradientTask, TermGradient, TrajectoryGradient
 from nabla.models.causal_lm import CausalLM
-from nabla.models.runner import Account, Runner
+from nabla.models.runner import Runner
 from nabla.objectives.base import (
     LogitObjective,
     Objective,
     TrajectoryObjective,
     TrajectoryView,
     objectives,
+    trajectory_terms,
 )
 from nabla.objectives.weighted_sum import WeightedSum
 from nabla.rewards.base import Response, Reward, SoftTokens
@@ -31,7 +32,6 @@ from nabla.testing.laws import MAX_EXAMPLES, Kit, Law, Violation, require, requi
 from nabla.testing.optional import st
 from nabla.testing.strategies import logits, rewards, seeds, tokens
 from nabla.testing.tiny import char_tokenizer, tiny_lm, tiny_reward, tiny_trajectory
-from nabla.types import Prompt
 
 kit: Kit[Objective] = Kit(objectives, "an objective", "check_objective")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nabla.errors import ConfigError
+from nabla.core.errors import ConfigError
 
 try:
     import hypothesis

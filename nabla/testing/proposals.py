@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nabla.core.random import gumbel
+from nabla.core.sampling import Sampling
 from nabla.proposals.base import Proposal, ProposalView, proposals
-from nabla.random import gumbel
 from nabla.testing.inputs import INF, make_trajectory, seeded
 from nabla.testing.laws import MAX_EXAMPLES, Kit, require, untouched_global_noise
 from nabla.testing.optional import st
 from nabla.testing.strategies import logits, seeds
-from nabla.types import Sampling
 
 kit: Kit[Proposal] = Kit(proposals, "a proposal", "check_proposal")
 

@@ -10,17 +10,17 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from nabla.costs import CostMeter
-from nabla.errors import ConfigError
+from nabla.core.costs import Account, CostMeter
+from nabla.core.errors import ConfigError
+from nabla.core.prompt import Prompt
 from nabla.models.causal_lm import CausalLM
-from nabla.models.runner import Account, Runner
+from nabla.models.runner import Runner
 from nabla.rewards.base import RelaxedResponse, RelaxedReward, Response, Reward, SoftTokens, rewards
 from nabla.testing.inputs import INF, make_logits, seeded
 from nabla.testing.laws import MAX_EXAMPLES, Kit, Violation, require, require_close, untouched_global_noise
 from nabla.testing.optional import st
 from nabla.testing.strategies import seeds, tokens
 from nabla.testing.tiny import END, PAD, char_tokenizer, tiny_lm
-from nabla.types import Prompt
 
 _PROMPT = Prompt.of("ab")
 

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nabla.errors import ConfigError
+from nabla.core.errors import ConfigError
+from nabla.core.trajectory import Trajectory
 from nabla.selectors.base import SelectionView, Selector, selectors
 from nabla.testing.inputs import make_trajectory, seeded
 from nabla.testing.laws import MAX_EXAMPLES, Kit, Violation, require, untouched_global_noise
 from nabla.testing.optional import st
 from nabla.testing.strategies import seeds, trajectories
-from nabla.types import Trajectory
 
 kit: Kit[Selector] = Kit(selectors, "a selector", "check_selector")
 

@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nabla.core.sampling import Sampling
+from nabla.core.trajectory import Trajectory
 from nabla.schedulers.base import Step
 from nabla.testing.inputs import INF, KINDS, make_trajectory, shape_logits
 from nabla.testing.optional import st
-from nabla.types import Sampling, Trajectory
 
 #: Seeds of generators.
 seeds = st.integers(0, 2**31 - 1)

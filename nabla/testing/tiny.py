@@ -18,11 +18,13 @@ from tokenizers.models import WordLevel
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from nabla.errors import ConfigError
+from nabla.core.errors import ConfigError
+from nabla.core.prompt import Prompt
+from nabla.core.sampling import Sampling
+from nabla.core.trajectory import Trajectory
 from nabla.models.causal_lm import CausalLM
 from nabla.rewards.outcome import OutcomeReward
 from nabla.rewards.process import ProcessReward
-from nabla.types import Prompt, Sampling, Trajectory
 
 PAD, START, END, UNKNOWN = "<|pad|>", "<|im_start|>", "<|im_end|>", "<|unk|>"
 

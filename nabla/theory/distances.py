@@ -17,7 +17,7 @@ from scipy import linalg
 from scipy.special import ndtr
 from torch import Tensor
 
-from nabla.errors import ConfigError
+from nabla.core.errors import ConfigError
 from nabla.theory.arrays import Array
 from nabla.theory.grids import Grid
 

@@ -15,7 +15,7 @@ from enum import StrEnum
 import numpy as np
 from scipy import stats
 
-from nabla.errors import ConfigError
+from nabla.core.errors import ConfigError
 from nabla.theory.figures import Figure
 
 #: An order of convergence needs this many resolutions above their noise floor.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from nabla.errors import ConfigError
+from nabla.core.errors import ConfigError
 from nabla.theory.duality.base import Check, checks
 from nabla.theory.figures import Figure
 from nabla.theory.report import Findings, Report, Verdict

@@ -12,7 +12,7 @@ from nabla.acceptance.base import acceptances, reward_of
 from nabla.acceptance.controls import Always, Never
 from nabla.acceptance.improvement import Margin, Strict
 from nabla.acceptance.metropolis import Metropolis
-from nabla.errors import ConfigError, NumericalError
+from nabla.core.errors import ConfigError, NumericalError
 from tests.strategies import INF, make_trajectory, seeded
 
 EVERY = [acceptances.build(name) for name in acceptances]

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from nabla.cli import main
-from tests.ablation.small import values
+from tests.study.ablation.small import values
 
 
 def run(capsys, *arguments: str) -> tuple[int, str, str]:

@@ -11,8 +11,8 @@ import yaml
 from nabla.cli import main
 from nabla.cli.evaluate_command import changed, parse_budgets
 from nabla.cli.parsing import parse
-from nabla.errors import ConfigError
-from tests.evaluation.small import VALUES, small
+from nabla.core.errors import ConfigError
+from tests.study.evaluation.small import VALUES, small
 
 
 def run(capsys, *arguments: str) -> tuple[int, str, str]:

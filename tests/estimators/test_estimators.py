@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import one_hot
 
-from nabla.errors import ConfigError
-from nabla.estimators.base import Estimator, estimators, gumbel_like
+from nabla.core.errors import ConfigError
+from nabla.core.random import gumbel_like
+from nabla.estimators.base import Estimator, estimators
 from nabla.estimators.gumbel import GumbelSoftmax, GumbelStraightThrough
 from nabla.estimators.soft import SoftEmbedding
 from nabla.estimators.stale import Stale

@@ -7,16 +7,16 @@ from typing import Any
 import pytest
 import torch
 
-from nabla.dto import DTO
-from nabla.engine import Engine
-from nabla.errors import ConfigError, NumericalError
+from nabla.core.errors import ConfigError, NumericalError
+from nabla.core.registry import construct
+from nabla.engine.engine import Engine
 from nabla.estimators.base import estimators
 from nabla.estimators.score_function import ScoreFunction
-from nabla.registry import construct
+from nabla.refinement.dto import DTO
 from nabla.rewards.function import FunctionReward
 from tests import tiny
 from tests.cases import FINISHED, RewardSpec, case
-from tests.test_dto import dense_noise
+from tests.refinement.test_dto import dense_noise
 
 NEW = [
     "reinmax",

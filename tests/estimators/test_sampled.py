@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from nabla.anchors.base import Anchor, AnchorPoint
-from nabla.errors import ConfigError
-from nabla.estimators.base import Estimator, conditional_gumbel, gumbel_like
+from nabla.core.errors import ConfigError
+from nabla.core.random import conditional_gumbel, gumbel_like
+from nabla.estimators.anchors.base import Anchor, AnchorPoint
+from nabla.estimators.base import Estimator
 from nabla.estimators.decoupled import DecoupledStraightThrough
 from nabla.estimators.gapped import GappedStraightThrough
 from nabla.estimators.gumbel import GumbelStraightThrough
@@ -18,9 +19,9 @@ from nabla.estimators.rao_gumbel import RaoGumbel
 from nabla.estimators.reinmax import ReinMax
 from nabla.estimators.score_function import ScoreFunction
 from nabla.estimators.stale import Stale
-from nabla.laboratory.problems import linear, normal_logits, quadratic, text_rows
-from nabla.laboratory.truths import expectation, relative_error
 from nabla.schedulers.linear import Linear
+from nabla.study.laboratory.problems import linear, normal_logits, quadratic, text_rows
+from nabla.study.laboratory.truths import expectation, relative_error
 from tests.strategies import ALPHA, follows, logits, make_logits, seeded
 
 few = settings(max_examples=30)

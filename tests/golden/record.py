@@ -21,14 +21,15 @@ from unittest import mock
 
 import torch
 
-from nabla.evaluation.config import EvaluationConfig
-from nabla.evaluation.workshop import Workshop
+from nabla.core.prompt import Prompt
+from nabla.core.solution import Solution
+from nabla.engine.initial_rows import RowCache
 from nabla.models.body import Body
 from nabla.models.head import Head
-from nabla.models.runner import PrefixStore
-from nabla.reference import RowCache
-from nabla.tasks.base import tasks
-from nabla.types import Prompt, Solution
+from nabla.models.prefixes import PrefixStore
+from nabla.problems.tasks.base import tasks
+from nabla.study.evaluation.config import EvaluationConfig
+from nabla.study.evaluation.workshop import Workshop
 
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parents[1]
@@ -54,7 +55,8 @@ def solve(shop: Workshop, family: str, label: str) -> tuple[list[dict[str, Any]]
     engine.budgets = ()
     prompts = [Prompt.of(p.prompt, id=p.id) for p in problems]
     with counted() as counts:
-        found = {prompt.id: solution for prompt, solution in engine.run(shop.method(family, label).solve, prompts)}
+        solved = engine.run(shop.method(family, label).solve, prompts)
+        found = {prompt.id: solution for prompt, solution in solved}
     rows = []
     for prompt in prompts:
         solution = found[prompt.id]
@@ -141,7 +143,8 @@ def processor() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor()
-    return next((x.partition(":")[2].strip() for x in lines if x.startswith("model name")), platform.machine())
+    names = [x.partition(":")[2].strip() for x in lines if x.startswith("model name")]
+    return names[0] if names else platform.machine()
 
 
 def main() -> None:

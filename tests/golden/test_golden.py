@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from tests.golden import record
 
 #: Share of solves that may differ on another processor.

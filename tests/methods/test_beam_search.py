@@ -8,9 +8,9 @@ import pytest
 import torch
 from scipy import stats
 
+from nabla.core.sampling import Sampling
 from nabla.methods.base import methods
-from nabla.methods.beam_search import spread
-from nabla.types import Sampling
+from nabla.methods.searches.beam_search import spread
 from tests import running, tiny, toy
 
 BOUNDARY = {"name": "length", "tokens": 3}

@@ -7,12 +7,12 @@ from collections import defaultdict
 
 import pytest
 
-from nabla.answers.base import Answers
-from nabla.engine import Engine
+from nabla.core.sampling import Sampling
+from nabla.engine.engine import Engine
 from nabla.methods.base import methods
-from nabla.methods.best_of_n import BestOfN
+from nabla.methods.baselines.best_of_n import BestOfN
+from nabla.problems.answers.base import Answers
 from nabla.rewards.process import AGGREGATIONS
-from nabla.types import Sampling
 from tests import running, tiny, toy
 
 VOTES = {

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nabla.errors import ConfigError
+from nabla.core.errors import ConfigError
+from nabla.core.random import generator
+from nabla.core.sampling import Sampling
 from nabla.methods.base import methods
-from nabla.random import generator
-from nabla.types import Sampling
 from tests import dense
 from tests.cases import FINISHED, UNFINISHED, case
 from tests.running import SAMPLING, assert_anytime, assert_same_alone_and_together, run, tiny_engine

@@ -7,11 +7,11 @@ from itertools import pairwise
 import pytest
 import torch
 
-from nabla.budget import Budget
-from nabla.errors import ConfigError
+from nabla.core.budget import Budget
+from nabla.core.errors import ConfigError
+from nabla.core.sampling import Sampling
 from nabla.methods.base import methods
 from nabla.rewards.function import FunctionReward
-from nabla.types import Sampling
 from tests.cases import FINISHED, UNFINISHED, case
 from tests.running import (
     SAMPLING,

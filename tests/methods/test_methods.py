@@ -6,16 +6,16 @@ import pytest
 import torch
 
 from nabla.acceptance.controls import Always, Never
-from nabla.callbacks.base import Callback, Events
-from nabla.dto import DTO
-from nabla.engine import Engine
-from nabla.errors import ConfigError, NablaError
+from nabla.core.errors import ConfigError, NablaError
+from nabla.core.sampling import Sampling
+from nabla.engine.engine import Engine
+from nabla.engine.events import Callback, Events
 from nabla.methods.base import methods
 from nabla.methods.nabla_reasoner import NablaReasonerMethod
 from nabla.proposals.base import Proposal
+from nabla.refinement.dto import DTO
 from nabla.rewards.function import FunctionReward
 from nabla.selectors.simple import All
-from nabla.types import Sampling
 
 SAMPLING = Sampling(temperature=0.7, max_new_tokens=48)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from nabla.budget import Budget
-from nabla.errors import ConfigError
+from nabla.core.budget import Budget
+from nabla.core.errors import ConfigError
+from nabla.core.sampling import Sampling
 from nabla.methods.base import methods
-from nabla.types import Sampling
 from tests.running import (
     PROMPTS,
     SAMPLING,

@@ -7,10 +7,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nabla.dto import DTO
-from nabla.errors import ConfigError
+from nabla.core.errors import ConfigError
 from nabla.methods.base import methods
-from nabla.methods.random_direction import RandomDirectionDTO, turned
+from nabla.methods.controls.random_direction import RandomDirectionDTO, turned
+from nabla.refinement.dto import DTO
 from tests.cases import FINISHED, case
 from tests.running import SAMPLING, assert_anytime, assert_same_alone_and_together, run, tiny_engine
 

@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from nabla.methods._search import Scores, Steps
 from nabla.methods.base import methods
-from nabla.methods.rap import Tree
+from nabla.methods.searches.rap import Tree
+from nabla.methods.steps import Scores, Steps
 from tests import running, tiny, toy
 
 STEPS = {"sampling": toy.FLAT, "boundary": toy.SINGLE}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nabla.methods.restarts import better
+from nabla.methods.pools import better
 from tests.cases import FINISHED, case
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nabla.errors import ConfigError
+from nabla.core.errors import ConfigError
 from nabla.methods.base import methods
 from nabla.rewards.function import FunctionReward
 from tests.running import (

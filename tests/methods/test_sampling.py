@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from nabla.core.sampling import Sampling
 from nabla.methods.base import methods
-from nabla.types import Sampling
 from tests import running, toy
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from nabla.budget import answer_within
-from nabla.config.resolve import resolve
-from nabla.engine import Engine
-from nabla.errors import ConfigError
+from nabla.core.errors import ConfigError
+from nabla.core.sampling import Sampling
+from nabla.core.solution import answer_within
+from nabla.engine.engine import Engine
+from nabla.launch.config.resolve import resolve
 from nabla.methods.base import methods
-from nabla.types import Sampling
 from tests import running, toy
 from tests.running import PROMPTS, SAMPLING
 

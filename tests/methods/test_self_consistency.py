@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nabla.answers.base import Answers
-from nabla.methods._vote import heaviest
-from nabla.methods.self_consistency import SelfConsistency
-from nabla.types import Sampling
+from nabla.core.sampling import Sampling
+from nabla.methods.baselines.self_consistency import SelfConsistency
+from nabla.methods.pools import heaviest
+from nabla.problems.answers.base import Answers
 from tests import running, tiny, toy
 
 

@@ -10,9 +10,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from nabla.errors import ConfigError
+from nabla.core.errors import ConfigError
 from nabla.methods.base import methods
-from nabla.methods.sharpening import sharpened
+from nabla.methods.controls.sharpening import sharpened
 from nabla.objectives.kl import kl_rows
 from tests.running import SAMPLING, assert_anytime, assert_same_alone_and_together, run, tiny_engine
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nabla.callbacks.base import Callback, Events
-from nabla.engine import Engine
-from nabla.errors import ConfigError
+from nabla.core.errors import ConfigError
+from nabla.core.prompt import Prompt
+from nabla.core.sampling import Sampling
+from nabla.engine.engine import Engine
+from nabla.engine.events import Callback, Events
 from nabla.methods.base import methods
-from nabla.methods.tpo import TPO
+from nabla.methods.baselines.tpo import TPO
 from nabla.models.causal_lm import CausalLM
-from nabla.types import Prompt, Sampling
 from tests import tiny
 from tests.running import PROMPTS, SAMPLING, assert_anytime, assert_same_alone_and_together, run, tiny_engine
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from nabla.errors import ConfigError
+from nabla.core.errors import ConfigError
 from nabla.models.body import EMPTY, Body, Chunk, KeyValues, Prefix, left_padded
 from tests import tiny
 from tests.cases import close

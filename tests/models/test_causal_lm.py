@@ -9,11 +9,13 @@ import pytest
 import torch
 import transformers as hf
 
-from nabla.errors import ConfigError, ModelError, PromptError
+from nabla.core.costs import Account
+from nabla.core.errors import ConfigError, ModelError, PromptError
+from nabla.core.prompt import Prompt
 from nabla.models.body import Chunk
 from nabla.models.causal_lm import CausalLM, require_lm
-from nabla.models.runner import Account, CostMeter, Runner
-from nabla.types import Prompt
+from nabla.core.costs import CostMeter
+from nabla.models.runner import Runner
 from tests import tiny
 from tests.cases import close
 from tests.tiny import END, PAD, TOKENS, lm_model, tokenizer

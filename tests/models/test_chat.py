@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import processors
 
-from nabla.errors import ModelError, PromptError
+from nabla.core.errors import ModelError, PromptError
+from nabla.core.prompt import Message, Prompt
 from nabla.models.chat import PLAIN, ChatFormat
-from nabla.types import Message, Prompt
 from tests import tiny
 from tests.tiny import CHATML, END, ids, tokenizer
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from nabla.errors import ConfigError, ModelError
+from nabla.core.errors import ConfigError, ModelError
 from nabla.models.body import EMPTY, Chunk
 from nabla.models.causal_lm import CausalLM
 from nabla.models.loading import as_dtype, freeze, load, unwrap

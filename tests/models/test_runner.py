@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from nabla.costs import CostMeter
+from nabla.core.costs import Account, CostMeter
 from nabla.models.body import EMPTY, Body, Chunk, KeyValues
-from nabla.models.runner import Account, PrefixStore, Runner
+from nabla.models.prefixes import PrefixStore
+from nabla.models.runner import Runner
 from tests import tiny
 from tests.cases import close
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from nabla.errors import VocabularyError
+from nabla.core.errors import VocabularyError
 from nabla.models.vocabulary import align, usable_ids
 from tests import tiny
 from tests.tiny import TOKENS, tokenizer

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nabla.errors import ConfigError
+from nabla.core.errors import ConfigError
 from nabla.objectives.base import TrajectoryView
 from nabla.objectives.likelihood import Likelihood
 from nabla.objectives.reward import RewardObjective

@@ -7,15 +7,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nabla.errors import ConfigError
+from nabla.core.errors import ConfigError
 from nabla.objectives.base import LogitObjective, Objective
 from nabla.objectives.entropy import Entropy
 from nabla.objectives.kl import KL
 from nabla.objectives.likelihood import Likelihood
 from nabla.objectives.reward import RewardObjective
 from nabla.objectives.weighted_sum import WeightedSum
-from nabla.schedulers.base import Step
-from nabla.schedulers.constant import Constant
+from nabla.schedulers.base import Constant, Step
 from nabla.schedulers.linear import Linear
 from tests.strategies import make_logits
 

@@ -7,13 +7,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nabla.errors import ConfigError
+from nabla.core.errors import ConfigError
+from nabla.core.random import gumbel
+from nabla.core.sampling import Sampling
 from nabla.proposals.argmax import Argmax
 from nabla.proposals.base import Proposal, ProposalView
 from nabla.proposals.coupled import Coupled
 from nabla.proposals.sample import Sample
-from nabla.random import gumbel
-from nabla.types import Sampling
 from tests.strategies import INF, follows, logits, make_trajectory, samplings, seeded
 
 rows = logits(dtypes=(torch.float32, torch.float64)).map(lambda z: z[0])

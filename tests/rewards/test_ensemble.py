@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import torch
 
-from nabla.costs import CostMeter
-from nabla.errors import ConfigError
-from nabla.models.runner import Account, Runner
+from nabla.core.costs import Account, CostMeter
+from nabla.core.errors import ConfigError
+from nabla.core.prompt import Prompt
+from nabla.models.runner import Runner
 from nabla.rewards.base import RelaxedResponse, Response
 from nabla.rewards.ensemble import EnsembleReward
 from nabla.rewards.function import FunctionReward
-from nabla.types import Prompt
 from tests import tiny
 from tests.tiny import END, ids, tokenizer
 

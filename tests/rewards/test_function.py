@@ -7,14 +7,15 @@ from typing import Any
 import pytest
 import torch
 
-from nabla.costs import CostMeter
-from nabla.engine import Engine
-from nabla.errors import ConfigError, NumericalError
-from nabla.models.runner import Account, Runner
+from nabla.core.costs import Account, CostMeter
+from nabla.core.errors import ConfigError, NumericalError
+from nabla.core.prompt import Prompt
+from nabla.core.sampling import Sampling
+from nabla.engine.engine import Engine
+from nabla.models.runner import Runner
 from nabla.objectives.weighted_sum import WeightedSum
 from nabla.rewards.base import RelaxedResponse, Response
 from nabla.rewards.function import FunctionReward
-from nabla.types import Prompt, Sampling
 from tests import tiny
 from tests.tiny import END, ids, tokenizer
 

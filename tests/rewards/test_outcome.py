@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from nabla.costs import CostMeter
-from nabla.errors import ConfigError, ModelError
-from nabla.models.runner import Account, PrefixStore, Runner
+from nabla.core.costs import Account, CostMeter
+from nabla.core.errors import ConfigError, ModelError
+from nabla.core.prompt import Prompt
+from nabla.models.prefixes import PrefixStore
+from nabla.models.runner import Runner
 from nabla.rewards.base import RelaxedResponse, Response
 from nabla.rewards.outcome import OutcomeReward
-from nabla.types import Prompt
 from tests import tiny
 from tests.tiny import CHATML, END, OTHER_END, PAD, ids, outcome_model, tokenizer
 

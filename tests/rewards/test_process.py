@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from nabla.costs import CostMeter
-from nabla.engine import Engine
-from nabla.errors import ConfigError
-from nabla.models.runner import Account, Runner
+from nabla.core.costs import Account, CostMeter
+from nabla.core.errors import ConfigError
+from nabla.core.prompt import Prompt
+from nabla.engine.engine import Engine
+from nabla.models.runner import Runner
 from nabla.rewards.base import RelaxedResponse, Response
 from nabla.rewards.process import ProcessReward
-from nabla.types import Prompt
 from tests import tiny
 from tests.tiny import CHATML, END, NO_END, OTHER_END, ids, tokenizer
 
@@ -123,7 +123,7 @@ def test_an_end_in_the_middle_that_the_reward_model_lacks() -> None:
     trajectory = tiny.trajectory(lm, prompt, ids(tok, "1;2+3"))
     text = trajectory.tokens.clone()
     text[3] = len(tiny.TOKENS)
-    from nabla.dto import DTO
+    from nabla.refinement.dto import DTO
 
     engine = Engine(lm, reward)
 

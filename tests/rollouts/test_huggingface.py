@@ -11,16 +11,18 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessorList
 
-from nabla.costs import CostMeter
-from nabla.engine import Engine
-from nabla.errors import ConfigError, NablaError, NumericalError
+from nabla.core.costs import Account, CostMeter
+from nabla.core.errors import ConfigError, NablaError, NumericalError
+from nabla.core.prompt import Prompt
+from nabla.core.random import gumbel
+from nabla.core.sampling import Sampling
+from nabla.engine.engine import Engine
 from nabla.models.causal_lm import CausalLM
-from nabla.models.runner import Account, PrefixStore, Runner
-from nabla.random import gumbel
+from nabla.models.prefixes import PrefixStore
+from nabla.models.runner import Runner
 from nabla.rollouts import huggingface
 from nabla.rollouts.base import Continuation, Opening
 from nabla.rollouts.huggingface import Draws, GumbelProcessor, HuggingFaceRollout
-from nabla.types import Prompt, Sampling
 from tests import tiny
 from tests.cases import close
 from tests.tiny import END, PAD, TOKENS, ids, lm_model, tokenizer

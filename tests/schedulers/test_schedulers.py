@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nabla.errors import ConfigError
-from nabla.schedulers.base import Step, as_schedule, require_finite, schedulers
-from nabla.schedulers.constant import Constant
+from nabla.core.errors import ConfigError, require_finite
+from nabla.schedulers.base import Constant, Step, as_schedule, schedulers
 from nabla.schedulers.cosine import Cosine
 from nabla.schedulers.linear import Linear
 

@@ -7,9 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nabla.errors import ConfigError
-from nabla.selectors.base import SelectionView, Selector, selectors
-from nabla.selectors.compose import And, Not, Or
+from nabla.core.errors import ConfigError
+from nabla.selectors.base import And, Not, Or, SelectionView, Selector, selectors
 from nabla.selectors.confidence import ConfidenceSelector
 from nabla.selectors.entropy import EntropySelector
 from nabla.selectors.gradient_norm import GradientNormSelector

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from nabla.acceptance.base import Acceptance, reward_of
-from nabla.anchors.base import Anchor
-from nabla.estimators.base import Estimator, gumbel_like, hard_rows
+from nabla.core.random import gumbel_like
+from nabla.estimators.anchors.base import Anchor
+from nabla.estimators.base import Estimator, hard_rows
 from nabla.objectives.base import LogitObjective, TrajectoryObjective
 from nabla.objectives.kl import kl_rows
 from nabla.proposals.base import Proposal

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from nabla.acceptance.base import acceptances
-from nabla.anchors.base import anchors
-from nabla.errors import ConfigError
+from nabla.core.errors import ConfigError
+from nabla.core.prompt import Prompt
+from nabla.estimators.anchors.base import anchors
 from nabla.objectives.base import objectives
 from nabla.proposals.base import proposals
 from nabla.rewards.base import rewards
@@ -26,7 +27,6 @@ from nabla.testing import (
     parametrize_with_checks,
 )
 from nabla.testing.tiny import ARCHITECTURES, tiny_trajectory
-from nabla.types import Prompt
 
 #: Arguments of components that cannot be built without.
 ARGUMENTS = {

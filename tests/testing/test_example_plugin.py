@@ -99,7 +99,7 @@ def test_the_command_line_uses_it(installed):
 
 def test_without_the_package_its_names_are_unknown():
     """Nothing of it is inside nabla."""
-    from nabla.errors import ConfigError
+    from nabla.core.errors import ConfigError
     from nabla.estimators.base import estimators
 
     if "top-k-soft-embedding" not in estimators:  # unless it is really installed

@@ -14,7 +14,8 @@ import torch
 from hypothesis import given, settings
 
 import nabla.testing
-from nabla.errors import ConfigError, NablaError
+from nabla.core.errors import ConfigError, NablaError
+from nabla.core.trajectory import Trajectory
 from nabla.estimators.base import Estimator
 from nabla.estimators.soft import SoftEmbedding
 from nabla.objectives.kl import KL
@@ -39,7 +40,6 @@ from nabla.testing import (
 )
 from nabla.testing.inputs import follows, make_logits, make_trajectory, seeded
 from nabla.testing.laws import literal
-from nabla.types import Trajectory
 from tests.testing.mutants import MaskedLeak, NaNReward, Positions, ShiftedSoftmax, Softmax, Upcast
 
 # -- reports ---------------------------------------------------------------------------------------
@@ -311,9 +311,9 @@ from nabla.testing.tiny import TinyLM
 TinyLM()
 try:
     nabla.testing.check_estimator
-except nabla.errors.ConfigError as error:
+except nabla.core.errors.ConfigError as error:
     print(error)
-import nabla.estimators.base, nabla.engine
+import nabla.estimators.base, nabla.engine.engine
 """
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from nabla.cli import main
-from nabla.errors import ConfigError
+from nabla.core.errors import ConfigError
 from nabla.theory.duality.base import Check, checks
 from nabla.theory.figures import Figure, Line, Panel
 from nabla.theory.report import Findings, Verdict

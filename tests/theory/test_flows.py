@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from nabla.errors import ConfigError, NumericalError
-from nabla.random import generator
+from nabla.core.errors import ConfigError, NumericalError
+from nabla.core.random import generator
 from nabla.theory.distances import bures, gaussian_quantiles, grid_quantiles, w2_quantiles
 from nabla.theory.flows.bures import BuresFlow
 from nabla.theory.flows.discrete import EulerKernel, adam_map, basins

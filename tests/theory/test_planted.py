@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from nabla.acceptance.metropolis import Metropolis
-from nabla.descent import Descent
+from nabla.core.random import generator
+from nabla.core.sampling import Sampling
 from nabla.estimators.stale import Stale
 from nabla.estimators.straight_through import StraightThroughIdentity
 from nabla.objectives.base import Objective
 from nabla.objectives.weighted_sum import WeightedSum
-from nabla.random import generator
+from nabla.refinement.descent import Descent
 from nabla.theory.duality.amortised import Amortised
 from nabla.theory.duality.base import Check, checks
 from nabla.theory.duality.dissipation import Dissipation
@@ -39,7 +40,6 @@ from nabla.theory.grids import Grid
 from nabla.theory.problems import DoubleWell, GaussianProblem, MixtureProblem, Problem
 from nabla.theory.problems.text import SequenceSpace
 from nabla.theory.report import Findings, Report, Verdict
-from nabla.types import Sampling
 
 # -- planted errors -------------------------------------------------------------------------------------
 

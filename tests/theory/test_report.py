@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from nabla.errors import ConfigError
+from nabla.core.errors import ConfigError
 from nabla.theory.duality.chi_square import chi_square
 from nabla.theory.report import Findings, Report, Verdict, fit_order, judge
 

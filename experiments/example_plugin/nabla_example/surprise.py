@@ -5,7 +5,7 @@ from __future__ import annotations
 from jaxtyping import Bool
 from torch import Tensor
 
-from nabla.schedulers.base import require_finite
+from nabla.core.errors import require_finite
 from nabla.selectors.base import SelectionView, Selector
 
 

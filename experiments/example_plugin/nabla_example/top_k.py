@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from nabla.anchors.base import AnchorPoint
-from nabla.errors import ConfigError
+from nabla.core.errors import ConfigError
+from nabla.estimators.anchors.base import AnchorPoint
 from nabla.estimators.base import Estimator
 from nabla.schedulers.base import Step
 

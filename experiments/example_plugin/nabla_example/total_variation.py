@@ -5,8 +5,8 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
+from nabla.core.errors import require_finite
 from nabla.objectives.base import LogitObjective
-from nabla.schedulers.base import require_finite
 
 
 class TotalVariation(LogitObjective):

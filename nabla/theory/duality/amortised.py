@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from nabla.core.random import generator
 from nabla.objectives.base import Objective
-from nabla.random import generator
 from nabla.theory.distances import bures, sample_moments
 from nabla.theory.duality.base import Check, checks
 from nabla.theory.figures import Figure, Line, Panel

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
-from nabla.registry import Registry
+from nabla.core.registry import Registry
 from nabla.theory.figures import Line, Panel
 from nabla.theory.report import Findings
 
@@ -34,7 +34,7 @@ class Check(ABC):
         return Findings(checks.name_of(self))
 
 
-checks: Registry[Check] = Registry("theory.duality", lambda: Check)
+checks: Registry[Check] = Registry("theory.duality", lambda: Check, __package__)
 
 
 def order_panel(

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from scipy import stats
 
-from nabla.random import generator
+from nabla.core.random import generator
 from nabla.theory.distances import gaussian_quantiles
 from nabla.theory.duality.base import Check, checks, order_panel
 from nabla.theory.figures import Figure, Line, Panel

@@ -6,19 +6,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from nabla.dto import DTO
-from nabla.engine import Engine, Session
+from nabla.core.random import generator
+from nabla.core.trajectory import Trajectory
+from nabla.engine.engine import Engine, Session
+from nabla.engine.gradient.stages import TrajectoryGradient
 from nabla.estimators.base import Estimator
 from nabla.estimators.straight_through import StraightThrough
-from nabla.gradient import TrajectoryGradient
 from nabla.objectives.base import Objective
 from nabla.objectives.likelihood import Likelihood
 from nabla.objectives.weighted_sum import WeightedSum
-from nabla.random import generator
+from nabla.refinement.dto import DTO
 from nabla.schedulers.base import Step
 from nabla.theory.problems.text import SequenceSpace, ask
 from nabla.theory.report import Findings, fit_order
-from nabla.types import Trajectory
 
 #: Response of the exactness checks: longer than the enumerated ones, with an end-of-sequence token.
 TEXT = (4, 5, 5, 3, 4, 1, 5, 4, 2)

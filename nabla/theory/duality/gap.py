@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from nabla.descent import Descent
+from nabla.core.random import generator
 from nabla.estimators.base import Estimator
 from nabla.estimators.straight_through import StraightThrough
-from nabla.random import generator
+from nabla.refinement.descent import Descent
 from nabla.schedulers.base import Step
 from nabla.theory.arrays import Array
 from nabla.theory.distances import grid_quantiles, particle_quantiles, w1_quantiles, w2_quantiles

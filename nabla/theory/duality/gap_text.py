@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from nabla.core.random import generator
+from nabla.core.sampling import Sampling
 from nabla.estimators.base import Estimator
-from nabla.random import generator
 from nabla.theory.distances import total_variation
 from nabla.theory.duality.exactness import relaxed_loss
 from nabla.theory.duality.text import sampler_dto
@@ -19,7 +20,6 @@ from nabla.theory.flows.sequence import (
 )
 from nabla.theory.problems.text import SequenceSpace
 from nabla.theory.report import Findings, fit_order
-from nabla.types import Sampling
 
 
 def straight_through(

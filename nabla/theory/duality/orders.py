@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from nabla.random import generator
+from nabla.core.random import generator
 from nabla.theory.distances import (
     bures,
     gaussian_quantiles,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from nabla.random import generator
+from nabla.core.random import generator
 from nabla.theory.distances import (
     Levels,
     binned,

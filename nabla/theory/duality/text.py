@@ -11,12 +11,13 @@ import torch
 
 from nabla.acceptance.improvement import Strict
 from nabla.acceptance.metropolis import Metropolis
-from nabla.dto import DTO
+from nabla.core.random import generator
+from nabla.core.sampling import Sampling
 from nabla.estimators.base import Estimator
 from nabla.estimators.straight_through import StraightThrough
 from nabla.objectives.base import Objective
 from nabla.objectives.weighted_sum import WeightedSum
-from nabla.random import generator
+from nabla.refinement.dto import DTO
 from nabla.theory.distances import total_variation
 from nabla.theory.duality.base import Check, checks
 from nabla.theory.duality.chi_square import chi_square
@@ -32,7 +33,6 @@ from nabla.theory.flows.sequence import (
 )
 from nabla.theory.problems.text import SequenceSpace
 from nabla.theory.report import Findings
-from nabla.types import Sampling
 
 
 def eq_objective(space: SequenceSpace) -> Objective:
@@ -206,8 +206,9 @@ class Text(Check):
 
         Its selectors never choose an end-of-sequence token, so the kernel keeps those.
         """
+        from nabla.core.prompt import Prompt
+        from nabla.core.solution import Solution
         from nabla.methods.nabla_reasoner import NablaReasonerMethod
-        from nabla.types import Prompt, Solution
 
         method = NablaReasonerMethod(
             dto,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from nabla.random import generator
+from nabla.core.random import generator
 from nabla.theory.arrays import Array
 from nabla.theory.distances import (
     bures,

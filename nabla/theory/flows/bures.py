@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from scipy.integrate import solve_ivp
 
-from nabla.errors import NumericalError
+from nabla.core.errors import NumericalError
 from nabla.theory.arrays import Array
 from nabla.theory.problems.base import Problem, gradient, hessians
 

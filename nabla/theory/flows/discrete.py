@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from nabla.errors import ConfigError
+from nabla.core.errors import ConfigError
 from nabla.theory.arrays import Array
 from nabla.theory.grids import Grid
 from nabla.theory.problems.base import Problem, check_stability, gradient

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from nabla.errors import ConfigError
+from nabla.core.errors import ConfigError
 from nabla.theory.problems.base import Problem
 
 

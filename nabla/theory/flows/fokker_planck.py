@@ -16,7 +16,7 @@ import numpy as np
 from scipy import sparse
 from scipy.stats import poisson
 
-from nabla.errors import ConfigError, NumericalError
+from nabla.core.errors import ConfigError, NumericalError
 from nabla.theory.arrays import Array
 from nabla.theory.grids import Grid
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from scipy.linalg import solveh_banded
 
-from nabla.errors import ConfigError, NumericalError
+from nabla.core.errors import ConfigError, NumericalError
 from nabla.theory.arrays import Array
 from nabla.theory.distances import Levels
 from nabla.theory.grids import Grid

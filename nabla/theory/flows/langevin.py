@@ -2,7 +2,7 @@
 
 Gradient and step are nabla's own: the loss is built from an :class:`~nabla.objectives.base.Objective`'s
 terms on a :class:`~nabla.objectives.base.TrajectoryView` whose numbers are ``log π(x_n)`` per particle and
-``Σ_n r(x_n)``, and the step is :class:`nabla.descent.Descent` (SGD with ``langevin=1``), as in DTO.
+``Σ_n r(x_n)``, and the step is that of DTO, :class:`nabla.refinement.descent.Descent` (SGD, ``langevin=1``).
 The adjusted scheme (MALA; Roberts and Tweedie, 1996) uses that very step as its proposal, and has no
 bias in the step size.
 """
@@ -17,9 +17,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from nabla.descent import Descent
-from nabla.errors import ConfigError, NumericalError
+from nabla.core.errors import ConfigError, NumericalError
 from nabla.objectives.base import Objective, TrajectoryObjective, TrajectoryView
+from nabla.refinement.descent import Descent
 from nabla.schedulers.base import Step
 from nabla.theory.problems.base import Problem, check_stability
 
@@ -132,8 +132,8 @@ def evaluate(
     """L per particle and ``∇L``, both through nabla's objective terms (weights at step 0).
 
     The terms see all particles as one response of n tokens; each particle's L follows from the terms'
-    derivatives, as in :mod:`nabla.gradient`. Exact for terms that are linear in the view's numbers, which
-    likelihood and reward are.
+    derivatives, as in :mod:`nabla.engine.gradient.stages`. Exact for terms that are linear in the view's
+    numbers, which likelihood and reward are.
     """
     leaf = x.detach().requires_grad_()
     log_pi, reward = problem.log_pi(leaf), problem.reward(leaf)

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
-from nabla.errors import ConfigError, NumericalError
+from nabla.core.errors import ConfigError, NumericalError
 from nabla.theory.arrays import Array
 from nabla.theory.flows.families import Affine, gauss_hermite
 from nabla.theory.functionals.grid import GridEnergy

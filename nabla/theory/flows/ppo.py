@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from nabla.errors import ConfigError
+from nabla.core.errors import ConfigError
 from nabla.theory.flows.families import Affine
 from nabla.theory.problems.base import Problem
 

@@ -27,12 +27,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from nabla.acceptance.base import Acceptance
-from nabla.dto import DTO
-from nabla.engine import Session
-from nabla.errors import ConfigError
+from nabla.core.errors import ConfigError
+from nabla.core.prompt import Prompt
+from nabla.core.sampling import Sampling
+from nabla.engine.engine import Session
+from nabla.refinement.dto import DTO
 from nabla.theory.arrays import Array
 from nabla.theory.problems.text import SequenceSpace, ask_all
-from nabla.types import Prompt, Sampling
 
 
 @dataclass(frozen=True, eq=False)

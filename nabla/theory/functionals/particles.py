@@ -10,7 +10,7 @@ from scipy.spatial import cKDTree
 from scipy.special import digamma, gammaln
 from torch import Tensor
 
-from nabla.errors import ConfigError
+from nabla.core.errors import ConfigError
 from nabla.theory.problems.base import Problem
 
 

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from nabla.errors import ConfigError, NumericalError
+from nabla.core.errors import ConfigError, NumericalError
 from nabla.objectives.base import Objective
 from nabla.objectives.weighted_sum import WeightedSum
 

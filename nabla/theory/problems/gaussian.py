@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from nabla.errors import NumericalError
+from nabla.core.errors import NumericalError
 from nabla.theory.problems.base import Problem
 
 Matrix = Sequence[Sequence[float]]

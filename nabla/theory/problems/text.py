@@ -1,7 +1,8 @@
 """A sequence space small enough to enumerate, with a tiny language model and reward model in float64.
 
 Everything here goes through transformers' own forward passes of whole texts (one dense L×V matrix where a
-gradient is wanted): no cache, no rows on demand, nothing of :mod:`nabla.gradient` or :mod:`nabla.rewards`.
+gradient is wanted): no cache, no rows on demand, nothing of :mod:`nabla.engine.gradient` or
+:mod:`nabla.rewards`.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from nabla.engine import Engine, Session
-from nabla.errors import ConfigError, NablaError
+from nabla.core.errors import ConfigError, NablaError
+from nabla.core.prompt import Prompt
+from nabla.core.trajectory import Trajectory
+from nabla.engine.engine import Engine, Session
 from nabla.models.causal_lm import CausalLM
 from nabla.rewards.outcome import OutcomeReward
 from nabla.testing.tiny import char_tokenizer, tiny_lm, tiny_reward, tiny_trajectory
-from nabla.types import Prompt, Trajectory
 
 
 class SequenceSpace:

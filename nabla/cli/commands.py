@@ -1,0 +1,17 @@
+"""The commands of ``nabla``."""
+
+from __future__ import annotations
+
+#: Command → what it does. ``nabla.cli.<command>`` has ``add_arguments(parser)`` and ``run(call)``.
+COMMANDS = {
+    "solve": "Answer prompts: sandbox prompts as they are, others with --lm and --rm.",
+    "list": "List the slots and their components.",
+    "show": "Show a configuration with every default filled in.",
+    "compare": "Compare methods on the same held-out problems of a sandbox family.",
+    "estimators": "Measure the gradient estimators' bias, variance and cost against exact gradients.",
+    "evaluate": "Compare methods at equal budgets on whole tasks, with statistics; resumable.",
+    "ablate": "Change one method factor by factor on the same problems: effects, interactions, cost.",
+    "demo": "Solve a handful of held-out problems with the embedded models.",
+    "bench": "Measure what refinement costs, beside its floor, a dense reference and generate.",
+    "theory": "Check the duality of DTO and PPO (Theorem 4.1) numerically.",
+}

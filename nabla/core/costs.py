@@ -1,0 +1,117 @@
+"""Cost accounting (SPEC section 13): model calls, tokens, FLOPs, seconds and peak memory by phase.
+
+A model call is one sequential decoding step or one parallel pass, counted for the problem that asked
+for it as if it had run alone; forward and backward are apart. Phase "method" is the arithmetic between
+the requests (optimiser steps, proposals): seconds without model calls. A pass is counted before it runs,
+so that a failing one is counted too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from nabla.core.errors import ConfigError
+
+PHASES = ("rollout", "gradient", "reward", "selection", "method")
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What one phase used. Tokens are real ones, padding is apart; seconds are this problem's share of
+    its batches' wall-clock; bytes are the largest extra memory of one batch (CUDA only, else 0)."""
+
+    decode_steps: int = 0
+    forward_passes: int = 0
+    backward_passes: int = 0
+    tokens: int = 0
+    flops: float = 0.0
+    seconds: float = 0.0
+    peak_bytes: int = 0
+
+    @property
+    def calls(self) -> int:
+        """Model calls in all."""
+        return self.decode_steps + self.forward_passes + self.backward_passes
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(  # written out: a solve adds thousands
+            self.decode_steps + other.decode_steps,
+            self.forward_passes + other.forward_passes,
+            self.backward_passes + other.backward_passes,
+            self.tokens + other.tokens,
+            self.flops + other.flops,
+            self.seconds + other.seconds,
+            max(self.peak_bytes, other.peak_bytes),
+        )
+
+    def to_dict(self) -> dict[str, int | float]:
+        """JSON-ready, calls included."""
+        return {"calls": self.calls, **{f.name: getattr(self, f.name) for f in fields(self)}}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Usage by phase, with counts of work that the caches saved."""
+
+    phases: Mapping[str, Usage] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def total(self) -> Usage:
+        """All phases together."""
+        return sum(self.phases.values(), Usage())
+
+    def __add__(self, other: Cost) -> Cost:
+        phases = dict(self.phases)
+        for phase, usage in other.phases.items():
+            phases[phase] = phases.get(phase, Usage()) + usage
+        counts = dict(self.counts)
+        for name, count in other.counts.items():
+            counts[name] = counts.get(name, 0) + count
+        return Cost(phases, counts)
+
+    @staticmethod
+    def sum(costs: Iterable[Cost]) -> Cost:
+        """Of many problems."""
+        return sum(costs, Cost())
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "phases": {phase: usage.to_dict() for phase, usage in self.phases.items()},
+            "total": self.total.to_dict(),
+            "counts": dict(self.counts),
+        }
+
+
+class CostMeter:
+    """Collects the cost of one problem while it runs."""
+
+    def __init__(self) -> None:
+        self._phases: dict[str, Usage] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, phase: str, usage: Usage) -> None:
+        """Adds usage to one of PHASES."""
+        if phase not in PHASES:
+            raise ConfigError("Unknown cost phase", got=phase, fix=f"Use {', '.join(PHASES)}.")
+        self._phases[phase] = self._phases.get(phase, Usage()) + usage
+
+    def count(self, name: str, number: int = 1) -> None:
+        """Adds to a named counter (cache hits, skipped positions, ...)."""
+        self._counts[name] = self._counts.get(name, 0) + number
+
+    def snapshot(self) -> Cost:
+        """The cost so far."""
+        return Cost(dict(self._phases), dict(self._counts))
+
+
+@dataclass(frozen=True, eq=False)
+class Account:
+    """Who pays for a request: the problem, its meter, and the phase."""
+
+    problem: str
+    meter: CostMeter
+    phase: str

@@ -1,0 +1,86 @@
+"""One error tree: every message says what was wrong, what was got and what to do about it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+_UNSET: Any = object()
+
+
+class NablaError(Exception):
+    """Root of all errors that a user can cause and mend.
+
+    Args:
+        what: what was wrong, one sentence without a full stop.
+        got: the offending value; its ``repr`` is shown, shortened to 200 characters.
+        fix: what to do about it.
+    """
+
+    def __init__(self, what: str, *, got: object = _UNSET, fix: str | None = None) -> None:
+        self.what, self.fix = what, fix
+        #: What the failed problem had cost (a :class:`~nabla.core.costs.Cost`), where it failed during a run.
+        self.cost: Any = None
+        self.got: str | None = None
+        message = what
+        if got is not _UNSET:
+            shown = repr(got)
+            self.got = shown if len(shown) <= 200 else shown[:197] + "..."
+            message += f" (got {self.got})"
+        if fix is not None:
+            message += f". {fix}"
+        super().__init__(message)
+
+
+class ConfigError(NablaError):
+    """A component, argument or combination of components that cannot work."""
+
+
+class ModelError(NablaError):
+    """A model, tokenizer or checkpoint that cannot be used."""
+
+
+class VocabularyError(ModelError):
+    """Language model and reward model do not agree on tokens (SPEC section 12)."""
+
+
+class PromptError(NablaError):
+    """A prompt that cannot be answered: empty, too long, malformed."""
+
+
+class NumericalError(NablaError):
+    """NaN or infinity where a finite number is needed."""
+
+
+class ComponentError(NablaError):
+    """A component raised something that is no NablaError: a bug in it, kept as ``__cause__``."""
+
+    @classmethod
+    def of(cls, error: Exception, where: str) -> ComponentError:
+        """Wraps ``error``, which happened in ``where``."""
+        wrapped = cls(
+            f"{where} failed with {type(error).__name__}: {error}",
+            fix="This is a bug in a component; the original error, with its traceback, is the cause.",
+        )
+        wrapped.__cause__ = error
+        return wrapped
+
+
+def require_finite(name: str, value: Any, *, minimum: float | None = None) -> float:
+    """``value`` as a float; raises ConfigError if it is none, NaN, infinite or under ``minimum``."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{name} must be a number", got=value) from error
+    if not math.isfinite(number):
+        raise ConfigError(f"{name} must be finite", got=value)
+    if minimum is not None and number < minimum:
+        raise ConfigError(f"{name} must be at least {minimum}", got=value)
+    return number
+
+
+def require_positive(**values: int) -> None:
+    """Raises ConfigError for a count below 1."""
+    for name, value in values.items():
+        if value < 1:
+            raise ConfigError(f"{name} must be at least 1", got=value)

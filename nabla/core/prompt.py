@@ -1,0 +1,93 @@
+"""Problems to answer: messages and prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from nabla.core.errors import PromptError
+
+if TYPE_CHECKING:
+    pass
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a conversation; ``role`` is ``system``, ``user`` or ``assistant``."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A problem to answer.
+
+    Args:
+        id: names the problem; randomness derives from it, so results do not depend on order.
+        messages: the conversation so far, ending with the user's turn. A system message reaches the
+            rollout, the gradient and the reward alike.
+        metadata: anything the caller wants back with the solution.
+    """
+
+    id: str
+    messages: tuple[Message, ...]
+    metadata: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.messages or not self.messages[-1].content.strip():
+            raise PromptError(
+                "The prompt is empty",
+                got=[m.content for m in self.messages],
+                fix="Pass a prompt with at least one character.",
+            )
+        if self.messages[-1].role == "assistant":
+            raise PromptError(
+                "A conversation to answer ends with the user's turn",
+                got=[m.role for m in self.messages],
+                fix="Drop the last assistant message.",
+            )
+
+    @classmethod
+    def of(
+        cls,
+        prompt: str | Prompt | Sequence[Message] | Sequence[Mapping[str, str]],
+        *,
+        id: str = "0",
+        system: str | None = None,
+    ) -> Prompt:
+        """From a text, a list of messages (dataclass or dict) or a Prompt (whose id stays).
+
+        ``system`` is put before a conversation that has no system message.
+        """
+        if isinstance(prompt, Prompt):
+            if system is None or any(m.role == "system" for m in prompt.messages):
+                return prompt
+            return replace(prompt, messages=(Message("system", system), *prompt.messages))
+        if isinstance(prompt, str):
+            messages = [Message("user", prompt)]
+        elif isinstance(prompt, Sequence):
+            messages = []
+            for entry in prompt:
+                if isinstance(entry, Mapping):
+                    if not all(isinstance(entry.get(key), str) for key in ("role", "content")):
+                        raise PromptError(
+                            "A message needs 'role' and 'content', both texts", got=dict(entry)
+                        )
+                    entry = Message(entry["role"], entry["content"])
+                if not isinstance(entry, Message):
+                    raise PromptError("A conversation is a list of messages", got=entry)
+                messages.append(entry)
+        else:
+            raise PromptError(
+                "A prompt is a text, a list of messages or a nabla.Prompt", got=prompt
+            )
+        if system is not None and not any(m.role == "system" for m in messages):
+            messages.insert(0, Message("system", system))
+        return cls(id=id, messages=tuple(messages))
+
+    @property
+    def text(self) -> str:
+        """The last user turn."""
+        return self.messages[-1].content

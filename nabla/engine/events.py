@@ -1,0 +1,102 @@
+"""Callbacks: declared hooks that do nothing. A misspelt hook is an error, not a silence."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from nabla.core.errors import ConfigError, NablaError
+from nabla.core.prompt import Prompt
+from nabla.core.solution import Solution
+from nabla.core.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    from nabla.launch.launcher import TestTimeLoop
+    from nabla.refinement.dto import Refinement, StepReport
+
+
+class Callback:
+    """Override what you need. ``prompt`` says which of the live problems an event belongs to."""
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        known = [name for name in dir(Callback) if name.startswith("on_")]
+        for name in dir(cls):  # mixins too
+            if name.startswith("on_") and name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f"Did you mean {near[0]!r}? " if near else ""
+                raise ConfigError(
+                    f"{cls.__name__} defines a hook that nothing calls",
+                    got=name,
+                    fix=f"{hint}Hooks: {', '.join(known)}.",
+                )
+
+    def on_run_start(self, loop: TestTimeLoop, prompts: Sequence[Prompt]) -> None:
+        """Before the first problem."""
+
+    def on_run_end(self, loop: TestTimeLoop, solutions: Sequence[Solution]) -> None:
+        """After the last problem, also after failures and interruption."""
+
+    def on_rollout(self, prompt: Prompt, trajectory: Trajectory) -> None:
+        """The language model has written a response, or a continuation of one."""
+
+    def on_select(self, prompt: Prompt, trajectory: Trajectory, positions: Sequence[int]) -> None:
+        """The selector has chosen positions of a new current response."""
+
+    def on_refine_step(self, prompt: Prompt, position: int, report: StepReport) -> None:
+        """One optimisation step has been taken."""
+
+    def on_refine(self, prompt: Prompt, position: int, refinement: Refinement) -> None:
+        """A position has been refined."""
+
+    def on_proposal(self, prompt: Prompt, current: Trajectory, position: int, token: int) -> None:
+        """A token other than the current one is proposed."""
+
+    def on_accept(self, prompt: Prompt, old: Trajectory, new: Trajectory, position: int) -> None:
+        """A proposal has replaced the current response."""
+
+    def on_reject(self, prompt: Prompt, kept: Trajectory, other: Trajectory, position: int) -> None:
+        """A proposal has been turned down."""
+
+    def on_commit(self, prompt: Prompt, trajectory: Trajectory) -> None:
+        """Tokens have become final; ``trajectory.committed`` counts them."""
+
+    def on_solution(self, solution: Solution) -> None:
+        """A problem is solved."""
+
+    def on_exception(self, prompt: Prompt, error: NablaError) -> None:
+        """A problem has failed; the others go on."""
+
+
+
+
+class Events(Callback):
+    """Passes every event on to the callbacks that override its hook."""
+
+    def __init__(self, listeners: Sequence[Callback] = ()) -> None:
+        self.listeners = tuple(listeners)
+        for name in [n for n in dir(Callback) if n.startswith("on_")]:
+            heard = [
+                getattr(listener, name)
+                for listener in self.listeners
+                if getattr(type(listener), name) is not getattr(Callback, name)
+                or name in vars(listener)
+            ]
+            setattr(self, name, _broadcast(heard))
+
+    def hears(self, hook: str) -> bool:
+        """Whether anybody listens: events that cost something to make are skipped otherwise."""
+        return any(
+            getattr(type(listener), hook) is not getattr(Callback, hook)
+            or hook in vars(listener)
+            for listener in self.listeners
+        )
+
+
+def _broadcast(heard: Sequence[Any]) -> Any:
+    def call(*arguments: Any, **named: Any) -> None:
+        for hook in heard:
+            hook(*arguments, **named)
+
+    return call

@@ -1,0 +1,63 @@
+"""What a run cost, by phase."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.table import Table
+
+from nabla.core.console import make_console
+from nabla.core.costs import PHASES, Cost, Usage
+from nabla.core.errors import NablaError
+from nabla.core.prompt import Prompt
+from nabla.core.solution import Solution
+from nabla.engine.events import Callback
+from nabla.launch.callbacks.base import callbacks
+
+if TYPE_CHECKING:
+    from nabla.launch.launcher import TestTimeLoop
+
+
+@callbacks.register("cost")
+class CostTable(Callback):
+    """Cost table by phase at the end of a run: calls, tokens, FLOPs, seconds, memory."""
+
+    def __init__(self) -> None:
+        self.cost = Cost()
+
+    def on_run_start(self, loop: TestTimeLoop, prompts: Sequence[Prompt]) -> None:
+        self.cost = Cost()
+
+    def on_solution(self, solution: Solution) -> None:
+        self.cost += solution.cost
+
+    def on_exception(self, prompt: Prompt, error: NablaError) -> None:
+        self.cost += error.cost or Cost()
+
+    def on_run_end(self, loop: TestTimeLoop, solutions: Sequence[Solution]) -> None:
+        if self.cost.phases:
+            make_console().print(cost_table(self.cost))
+
+
+def cost_table(cost: Cost) -> Table:
+    """One row per phase and the total: calls are decoding steps, forward and backward passes; tokens and
+    FLOPs are real ones, padding is not counted; MiB is the peak of extra memory (CUDA only)."""
+    table = Table(title="Cost", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    table.add_column("phase")
+    for name in ("calls", "decoding", "forward", "backward", "tokens", "FLOPs", "seconds", "MiB"):
+        table.add_column(name, justify="right", no_wrap=True)
+    order = [*PHASES, *(phase for phase in cost.phases if phase not in PHASES)]
+    for phase in order:
+        if phase in cost.phases:
+            table.add_row(phase, *_cells(cost.phases[phase]))
+    table.add_section()
+    table.add_row("total", *_cells(cost.total), style="bold")
+    return table
+
+
+def _cells(usage: Usage) -> tuple[str, ...]:
+    counts = (usage.calls, usage.decode_steps, usage.forward_passes, usage.backward_passes, usage.tokens)
+    memory = f"{usage.peak_bytes / 2**20:,.0f}" if usage.peak_bytes else "-"
+    return (*(f"{n:,}" for n in counts), f"{usage.flops:.2e}", f"{usage.seconds:.2f}", memory)

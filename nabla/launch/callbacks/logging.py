@@ -1,0 +1,64 @@
+"""Metrics to Fabric's loggers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from nabla.core.errors import ConfigError
+from nabla.core.prompt import Prompt
+from nabla.core.solution import Solution
+from nabla.engine.events import Callback
+from nabla.launch.callbacks.base import callbacks
+
+if TYPE_CHECKING:
+    from nabla.launch.launcher import TestTimeLoop
+
+
+@callbacks.register("logging")
+class MetricsLogger(Callback):
+    """One row of metrics per solution, to the loop's Fabric loggers (CSV, TensorBoard, ...).
+
+    The step is the number of solutions so far. Raises ConfigError at the start of a run without loggers.
+    """
+
+    def __init__(self) -> None:
+        self._loop: TestTimeLoop | None = None
+        self._step = 0
+
+    def on_run_start(self, loop: TestTimeLoop, prompts: Sequence[Prompt]) -> None:
+        if not loop.fabric.loggers:
+            raise ConfigError(
+                "The logging callback has no logger to write to",
+                fix="Pass loggers to the loop (on the command line: --loggers '[csv]').",
+            )
+        self._loop, self._step = loop, 0
+
+    def on_solution(self, solution: Solution) -> None:
+        if self._loop is not None:
+            self._loop.fabric.log_dict(metrics(solution), step=self._step)
+            self._step += 1
+
+    def on_run_end(self, loop: TestTimeLoop, solutions: Sequence[Solution]) -> None:
+        for logger in loop.fabric.loggers if self._loop is not None else ():
+            logger.finalize("success")
+        self._loop = None
+
+
+def metrics(solution: Solution) -> dict[str, float]:
+    """Numbers of one solution; the same keys for every solution (a missing reward is NaN)."""
+    total = solution.cost.total
+    accepted = sum(revision.accepted for revision in solution.revisions)
+    return {
+        "reward": float("nan") if solution.reward is None else solution.reward,
+        "finished": float(solution.finished),
+        "length": float(len(solution.tokens)),
+        "candidates": float(solution.candidates),
+        "accepted": float(accepted),
+        "rejected": float(len(solution.revisions) - accepted),
+        "calls": float(total.calls),
+        "tokens": float(total.tokens),
+        "flops": total.flops,
+        "seconds": total.seconds,
+        "peak_bytes": float(total.peak_bytes),
+    }

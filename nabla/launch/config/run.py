@@ -1,0 +1,198 @@
+"""One run as a value: models, method and everything around them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from nabla.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from nabla.engine.events import Callback
+    from nabla.launch.launcher import TestTimeLoop
+    from nabla.methods.base import Method
+    from nabla.models.causal_lm import CausalLM
+    from nabla.rewards.base import Reward
+
+#: Prefix of the embedded models' names in place of a path: ``sandbox:latin-policy``.
+SANDBOX = "sandbox:"
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What a run consists of; the same names serve Python, YAML and the command line.
+
+    Args:
+        lm: language model: a path, a hub id, or sandbox:NAME for an embedded one.
+        rm: reward model: likewise, or a dict such as {name: process, path: ...}; without one only
+            methods that need no reward run.
+        lm_arguments: for loading the language model (dtype, device, device_map, adapter, revision,
+            chat_template).
+        rm_arguments: for loading the reward model.
+        method: registered name, or a dict of a name and constructor arguments.
+        system: system prompt; it reaches rollout, gradient and reward alike.
+        seed: of the run; with a problem's id it decides every draw.
+        accelerator: Lightning Fabric's (auto, cpu, cuda, ...).
+        devices: number of devices, or a list of their indices.
+        strategy: Lightning Fabric's.
+        num_nodes: number of machines.
+        precision: of the models: 32-true, bf16-true, 16-true or 64-true; null keeps what was loaded.
+        place: move the models to Fabric's device; false leaves them where loading put them.
+        engine: arguments of nabla.engine.engine.Engine (rollout, batch_size, live, reuse_prefixes, ...).
+        callbacks: names or dicts; null chooses a display that suits the command.
+        loggers: Fabric loggers that write to the run's folder.
+    """
+
+    lm: str | None = None
+    rm: str | dict[str, Any] | None = None
+    lm_arguments: dict[str, Any] = field(default_factory=dict)
+    rm_arguments: dict[str, Any] = field(default_factory=dict)
+    method: str | dict[str, Any] = "nabla-reasoner"
+    system: str | None = None
+    seed: int = 0
+    accelerator: str = "auto"
+    devices: int | str | list[int] = 1
+    strategy: str = "auto"
+    num_nodes: int = 1
+    precision: str | None = None
+    place: bool = True
+    engine: dict[str, Any] = field(default_factory=dict)
+    callbacks: list[str | dict[str, Any]] | None = None
+    loggers: list[Literal["csv", "tensorboard"]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> RunConfig:
+        """From a mapping that may hold other things too."""
+        return cls(**{f.name: values[f.name] for f in fields(cls) if f.name in values})
+
+    def changed(self, method: str | Mapping[str, Any] | None) -> RunConfig:
+        """With changes laid over the method, see :func:`nabla.launch.config.resolve.resolve`."""
+        if not method:
+            return self
+        from nabla.launch.config.resolve import resolve
+        from nabla.launch.config.slots import slots
+
+        return replace(self, method=resolve(slots()["methods"], self.method, method))
+
+    def resolved(self) -> dict[str, Any]:
+        """Plain data with every default written out. Raises ConfigError for anything that cannot work,
+        as far as that shows without models."""
+        from nabla.engine.engine import Engine
+        from nabla.launch.config.resolve import fill, resolve
+        from nabla.launch.config.slots import slots
+
+        self.build_method()
+        engine = fill(Engine, self.engine, label="engine", omit=("lm", "reward", "seed", "events"))
+        slots()["rollouts"].build(engine["rollout"])
+        callbacks = self.callbacks
+        if callbacks is not None:
+            callbacks = [resolve(slots()["callbacks"], spec) for spec in callbacks]
+        method = resolve(slots()["methods"], self.method)
+        for path in _paths(self.lm, self.rm):
+            locate(path)
+        return {**asdict(self), "method": method, "engine": engine, "callbacks": callbacks}
+
+    def build_method(self) -> Method:
+        """The method."""
+        from nabla.launch.config.resolve import resolve
+        from nabla.launch.config.slots import slots
+
+        registry = slots()["methods"]
+        method: Method = registry.build(resolve(registry, self.method))
+        return method
+
+    def build_callbacks(self) -> list[Callback]:
+        """The callbacks that the configuration names."""
+        from nabla.launch.callbacks.base import callbacks
+
+        return [callbacks.build(spec) for spec in self.callbacks or ()]
+
+    def load_models(self) -> tuple[CausalLM, Reward | None]:
+        """(language model, reward). Raises ConfigError, ModelError or VocabularyError."""
+        return self.load_lm(), self.load_reward()
+
+    def load_lm(self) -> CausalLM:
+        """The language model. Raises ConfigError or ModelError."""
+        if self.lm is None:
+            raise ConfigError(
+                "There is no language model",
+                fix="Pass --lm PATH_OR_ID (and --rm), or a configuration that names one.",
+            )
+        from nabla.models.causal_lm import CausalLM
+
+        return CausalLM.from_pretrained(locate(self.lm), **self.lm_arguments)
+
+    def load_reward(self) -> Reward | None:
+        """The reward. Raises ConfigError or ModelError."""
+        from nabla.rewards.loading import load_reward
+
+        return load_reward(_located(self.rm), **self.rm_arguments)
+
+    def loop(
+        self,
+        lm: CausalLM,
+        reward: Reward | None,
+        *,
+        callbacks: Sequence[Callback] = (),
+        folder: Path | None = None,
+    ) -> TestTimeLoop:
+        """The loop; ``folder`` is where loggers write."""
+        from nabla.launch.launcher import TestTimeLoop
+
+        return TestTimeLoop(
+            self.build_method(),
+            lm,
+            reward,
+            seed=self.seed,
+            accelerator=self.accelerator,
+            devices=self.devices,
+            strategy=self.strategy,
+            num_nodes=self.num_nodes,
+            precision=self.precision,
+            place=self.place,
+            loggers=[_logger(name, folder) for name in self.loggers],
+            callbacks=callbacks,
+            **self.engine,
+        )
+
+
+def locate(path: str) -> str:
+    """A path or hub id; ``sandbox:NAME`` becomes the embedded model's folder."""
+    if not path.startswith(SANDBOX):
+        return path
+    from nabla.problems.sandbox import model_path
+
+    return str(model_path(path.removeprefix(SANDBOX)))
+
+
+def _located(rm: Any) -> Any:
+    if isinstance(rm, str):
+        return locate(rm)
+    if isinstance(rm, Mapping):
+        found = dict(rm)
+        if "path" in found:
+            found["path"] = locate(str(found["path"]))
+        if "members" in found:
+            found["members"] = [_located(member) for member in found["members"]]
+        return found
+    return rm
+
+
+def _paths(lm: Any, rm: Any) -> list[str]:
+    if isinstance(rm, Mapping):
+        inner = [path for member in rm.get("members", ()) for path in _paths(None, member)]
+        return [*([str(rm["path"])] if "path" in rm else []), *inner, *([lm] if lm else [])]
+    return [path for path in (lm, rm) if isinstance(path, str)]
+
+
+def _logger(name: str, folder: Path | None) -> Any:
+    if folder is None:
+        raise ConfigError("Loggers need a folder to write to", got=name, fix="Pass --output DIR.")
+    from lightning.fabric.loggers import CSVLogger, TensorBoardLogger
+
+    if name == "csv":
+        return CSVLogger(root_dir=folder, name="", version="", flush_logs_every_n_steps=1)
+    return TensorBoardLogger(root_dir=folder, name="", version="tensorboard")
+

@@ -1,0 +1,172 @@
+"""The test-time loop: problems in, solutions out, on Lightning Fabric.
+
+Fabric brings the device, the precision, the loggers and the processes; the engine brings the models.
+"""
+
+from __future__ import annotations
+
+import atexit
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+from lightning.fabric.loggers import Logger
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+from nabla.core.errors import ConfigError, NablaError, PromptError
+from nabla.core.prompt import Prompt
+from nabla.core.solution import Interrupted, RunError, Solution
+from nabla.engine.engine import Engine
+from nabla.engine.events import Callback, Events
+from nabla.launch.callbacks.base import callbacks as registry
+from nabla.methods.base import Method, methods
+from nabla.models.causal_lm import CausalLM
+from nabla.rewards.base import Reward
+
+_PRECISIONS = {
+    "64-true": torch.float64,
+    "32-true": torch.float32,
+    "bf16-true": torch.bfloat16,
+    "16-true": torch.float16,
+}
+
+
+class TestTimeLoop:
+    """Runs a method on problems.
+
+    Args:
+        method: a Method, a registered name, or a dict of a name and arguments.
+        lm: the language model.
+        reward: the reward; None where neither objective nor acceptance needs one.
+        seed: of the run; with a problem's id it decides every draw.
+        accelerator, devices, strategy, num_nodes: Fabric's; problems are spread over processes, and
+            the results do not depend on how many there are.
+        precision: of the models (``32-true``, ``bf16-true``, ``16-true``, ``64-true``); None keeps
+            them as they were loaded. Optimised logits are never below float32.
+        place: move the models to Fabric's device; False leaves them (``device_map`` models).
+        loggers: Fabric loggers for the logging callback.
+        callbacks: hear of everything that happens; instances, registered names or dicts.
+        engine_arguments: further arguments of :class:`~nabla.engine.engine.Engine` (rollout, batch_size,
+            live, reuse_prefixes, kept_gradients).
+    """
+
+    __test__ = False  # the name is no pytest class
+
+    def __init__(
+        self,
+        method: Method | str | dict[str, Any],
+        lm: CausalLM,
+        reward: Reward | None = None,
+        *,
+        seed: int = 0,
+        accelerator: str = "auto",
+        devices: int | str | list[int] = 1,
+        strategy: str = "auto",
+        num_nodes: int = 1,
+        precision: str | None = None,
+        place: bool = True,
+        loggers: Logger | list[Logger] | None = None,
+        callbacks: Sequence[Callback | str | dict[str, Any]] = (),
+        **engine_arguments: Any,
+    ) -> None:
+        if precision is not None and precision not in _PRECISIONS:
+            raise ConfigError(
+                "Unknown precision",
+                got=precision,
+                fix=f"Use {', '.join(_PRECISIONS)}; mixed precisions do not apply to frozen models.",
+            )
+        self.method = methods.build(method)
+        self.fabric = make_fabric(
+            accelerator=accelerator,
+            devices=devices,
+            strategy=strategy,
+            num_nodes=num_nodes,
+            loggers=loggers,
+        )
+        if self.fabric.world_size > 1:
+            self.fabric.launch()  # starts the other processes; each runs its share of the problems
+            atexit.register(leave_group)
+        self.callbacks = tuple(registry.build(callback) for callback in callbacks)
+        self.events = Events(self.callbacks)
+        if place:
+            place_models(lm, reward, self.fabric.device, precision)
+        self.engine = Engine(lm, reward, seed=seed, events=self.events, **engine_arguments)
+        self.method.check(self.engine)
+
+    def run(self, prompts: Sequence[Prompt | str]) -> list[Solution]:
+        """Solutions in the order of the prompts.
+
+        Texts get their place in the list as id. A failing problem does not stop the others.
+
+        Raises:
+            PromptError: no prompts, or two of the same id.
+            RunError: problems failed; it holds the solutions of all others.
+            Interrupted: Ctrl-C; it holds what was finished.
+        """
+        problems = [Prompt.of(p, id=str(i)) for i, p in enumerate(prompts)]
+        if not problems:
+            raise PromptError("There is no prompt to answer", fix="Pass at least one prompt.")
+        ids = [p.id for p in problems]
+        if len(set(ids)) < len(ids):
+            twice = next(i for i in ids if ids.count(i) > 1)
+            raise PromptError("Two prompts have the same id", got=twice, fix="Give each its own.")
+        mine = problems[self.fabric.global_rank :: self.fabric.world_size]
+        found: dict[str, Solution] = {}
+        failures: dict[str, NablaError] = {}
+        self.events.on_run_start(self, problems)
+        try:
+            for prompt, outcome in self.engine.run(self.method.solve, mine):
+                if isinstance(outcome, NablaError):
+                    failures[prompt.id] = outcome
+                else:
+                    found[prompt.id] = outcome
+        except KeyboardInterrupt as stop:
+            done = [found[p.id] for p in mine if p.id in found]
+            raise Interrupted(done, len(mine)) from stop
+        finally:
+            self.events.on_run_end(self, [found[p.id] for p in problems if p.id in found])
+        found, failures = self._gather(found), self._gather(failures)
+        solutions = [found[p.id] for p in problems if p.id in found]
+        if failures:
+            ordered = {p.id: failures[p.id] for p in problems if p.id in failures}
+            raise RunError(solutions, ordered)
+        return solutions
+
+    def _gather(self, own: dict[str, Any]) -> dict[str, Any]:
+        """The union over all processes."""
+        if self.fabric.world_size == 1:
+            return own
+        parts: list[Any] = [None] * self.fabric.world_size
+        torch.distributed.all_gather_object(parts, own)
+        return {key: value for part in parts for key, value in part.items()}
+
+
+def make_fabric(**arguments: Any) -> Fabric:
+    """``Fabric(**arguments)``. Raises ConfigError where its devices are not there."""
+    try:
+        return Fabric(**arguments)
+    except (MisconfigurationException, RuntimeError) as error:
+        raise ConfigError(
+            f"The processes cannot run on these devices: {error}",
+            got=f"accelerator={arguments.get('accelerator')!r}, devices={arguments.get('devices')!r}",
+            fix="Take as many processes as there are devices, or accelerator='cpu'.",
+        ) from error
+
+
+def leave_group() -> None:
+    """Ends the process group before the interpreter ends: its threads would abort the process."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def place_models(lm: CausalLM, reward: Reward | None, device: torch.device, precision: str | None) -> None:
+    """Moves what is not spread over devices already; precision as asked."""
+    members = getattr(reward, "members", [reward])
+    for adapter in (lm, *members):
+        model = getattr(adapter, "model", None)
+        if model is None or getattr(model, "hf_device_map", None):
+            continue
+        if precision is not None:
+            model.to(dtype=_PRECISIONS[precision])
+        model.to(device)

@@ -1,0 +1,143 @@
+"""The front door: load two models, solve prompts."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
+from typing import Any, overload
+
+from nabla.core.errors import ConfigError
+from nabla.core.prompt import Message, Prompt
+from nabla.core.sampling import Sampling
+from nabla.core.solution import Solution
+from nabla.engine.engine import Engine
+from nabla.launch.launcher import TestTimeLoop
+from nabla.methods.base import Method, methods
+from nabla.models.causal_lm import CausalLM
+from nabla.refinement.dto import DTO
+from nabla.rewards.base import Reward
+from nabla.rewards.loading import load_reward
+
+PromptLike = str | Prompt | Sequence[Message] | Sequence[Mapping[str, str]]
+
+
+class NablaReasoner:
+    """Solves prompts with ∇-Reasoner or any other method.
+
+    Args:
+        lm: the language model.
+        reward: the reward, or None.
+        method: a Method, a registered name or a dict of name and arguments; None is ∇-Reasoner.
+        system: system prompt for all prompts; it reaches rollout, gradient and reward.
+        parts: by name, arguments of the method (selector, proposal, acceptance, max_rollouts, ...), of
+            its :class:`~nabla.refinement.dto.DTO` (estimator, objective, steps, ...) and
+            :class:`~nabla.core.sampling.Sampling` (temperature, top_k, top_p, max_new_tokens), and of
+            :class:`~nabla.launch.launcher.TestTimeLoop` (seed, callbacks, loggers, batch_size, ...).
+    """
+
+    def __init__(
+        self,
+        lm: CausalLM,
+        reward: Reward | None = None,
+        *,
+        method: Method | str | dict[str, Any] | None = None,
+        system: str | None = None,
+        **parts: Any,
+    ) -> None:
+        self.system = system
+        self.method, arguments = _compose(method, parts)
+        self.loop = TestTimeLoop(self.method, lm, reward, **arguments)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        lm: str | PathLike[str] | CausalLM,
+        rm: str | PathLike[str] | Mapping[str, Any] | Reward | Callable[[str, str], float] | None = None,
+        *,
+        lm_arguments: Mapping[str, Any] | None = None,
+        rm_arguments: Mapping[str, Any] | None = None,
+        **arguments: Any,
+    ) -> NablaReasoner:
+        """Loads what is not loaded.
+
+        Args:
+            lm: path or hub id of a causal language model, or a CausalLM.
+            rm: path or hub id of an outcome reward model, a dict (``{"name": "process", "path": ...}``),
+                a Reward, a Python function ``(prompt, response) -> float``, or None.
+            lm_arguments, rm_arguments: for loading (dtype, device, device_map, adapter, revision,
+                chat_template, ...).
+            arguments: see the class.
+
+        Raises ModelError, VocabularyError or ConfigError.
+        """
+        model = (
+            lm if isinstance(lm, CausalLM) else CausalLM.from_pretrained(str(lm), **(lm_arguments or {}))
+        )
+        reward = load_reward(rm, **(rm_arguments or {}))
+        return cls(model, reward, **arguments)
+
+    @overload
+    def solve(self, prompt: str | Prompt) -> Solution: ...
+    @overload
+    def solve(self, prompt: list[Message] | list[dict[str, str]]) -> Solution: ...
+    @overload
+    def solve(self, prompt: list[str] | list[Prompt] | list[PromptLike]) -> list[Solution]: ...
+    def solve(self, prompt: Any) -> Solution | list[Solution]:
+        """Solves one prompt, or a list of prompts together; a conversation (a list of messages) is one
+        prompt. Synchronous. Raises what :meth:`TestTimeLoop.run` raises; for one prompt, its own error.
+        """
+        if _is_one(prompt):
+            return self.loop.run([Prompt.of(prompt, system=self.system)])[0]
+        many = [Prompt.of(p, id=str(i), system=self.system) for i, p in enumerate(prompt)]
+        return self.loop.run(many)
+
+
+def _is_one(prompt: Any) -> bool:
+    if isinstance(prompt, str | Prompt) or not isinstance(prompt, Sequence):
+        return True
+    return bool(prompt) and all(
+        isinstance(p, Message) or (isinstance(p, Mapping) and "role" in p) for p in prompt
+    )
+
+
+def _compose(
+    method: Method | str | dict[str, Any] | None, parts: dict[str, Any]
+) -> tuple[Method, dict[str, Any]]:
+    """(the method, the loop's arguments), each part given to whom it belongs.
+
+    Raises ConfigError for a part that nobody takes, with the nearest name.
+    """
+    spec: dict[str, Any] = {}
+    owners: dict[str, Any] = {}
+    if not isinstance(method, Method):
+        spec = {"name": method or "nabla-reasoner"} if not isinstance(method, dict) else dict(method)
+        cls = methods[str(spec.get("name"))]
+        taken = inspect.signature(cls).parameters
+        nested = {"dto": DTO, "sampling": Sampling}
+        owners = {"method": cls} | {name: part for name, part in nested.items() if name in taken}
+    names: dict[str, str] = {}
+    for owner, part in (*owners.items(), ("loop", TestTimeLoop), ("loop", Engine)):
+        for name in inspect.signature(part).parameters:
+            names.setdefault(name, owner)
+    for name in ("lm", "reward", "events", "engine_arguments", "method"):
+        names.pop(name, None)
+    shares: dict[str, dict[str, Any]] = {"loop": {}, "method": {}, "dto": {}, "sampling": {}}
+    for name, value in parts.items():
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f"Did you mean {near[0]!r}? " if near else ""
+            raise ConfigError("Unknown part", got=name, fix=f"{hint}Parts: {', '.join(sorted(names))}.")
+        shares[names[name]][name] = value
+    if isinstance(method, Method):
+        return method, shares["loop"]
+    for name in ("dto", "sampling"):
+        if shares[name]:
+            given = {**spec, **shares["method"]}.get(name) or {}
+            if not isinstance(given, Mapping):
+                raise ConfigError(
+                    f"{name} is given as an object and by parts", got=sorted(shares[name]), fix="Use one."
+                )
+            shares["method"][name] = {**given, **shares[name]}
+    return methods.build({**spec, **shares["method"]}), shares["loop"]

@@ -1,0 +1,41 @@
+"""Solutions graded and written down."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from nabla.core.solution import Revision, Solution
+from nabla.problems.sandbox.base import Task
+
+
+def correct(solution: Solution, task: Task) -> bool:
+    """Whether the task's checker accepts the response."""
+    return task.check(solution.prompt.text, solution.response)
+
+
+def first_response(solution: Solution) -> str:
+    """The response before any revision."""
+    return solution.revisions[0].old_response if solution.revisions else solution.response
+
+
+def effect(revision: Revision, solution: Solution, task: Task) -> tuple[bool, bool]:
+    """(right before, right after) of a proposal, by the checker, whatever its reward said."""
+    prompt = solution.prompt.text
+    return task.check(prompt, revision.old_response), task.check(prompt, revision.new_response)
+
+
+def record(solution: Solution, task: Task | None = None) -> dict[str, Any]:
+    """A JSON-ready row: the solution, the caller's own fields, and the verdict where there is a checker."""
+    row = solution.to_dict()
+    for name in ("answer",):
+        if name in solution.prompt.metadata:
+            row[name] = solution.prompt.metadata[name]
+    if task is not None:
+        row["task"], row["correct"] = task.name, correct(solution, task)
+    return row
+
+
+def accepted_revisions(solutions: Iterable[Solution]) -> list[tuple[Solution, Revision]]:
+    """Every accepted proposal with its solution."""
+    return [(s, r) for s in solutions for r in s.revisions if r.accepted]

@@ -1,0 +1,29 @@
+"""Steps of equal length."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from nabla.core.errors import ConfigError
+from nabla.rollouts.boundaries.base import Boundary, boundaries
+
+if TYPE_CHECKING:
+    from nabla.models.causal_lm import CausalLM
+
+
+@boundaries.register("length")
+class Length(Boundary):
+    """A step is a fixed number of tokens, whatever they say.
+
+    Args:
+        tokens: per step.
+    """
+
+    def __init__(self, tokens: int = 16) -> None:
+        if tokens < 1:
+            raise ConfigError("A step has at least one token", got=tokens)
+        self.tokens = tokens
+
+    def closed(self, tokens: Sequence[int], lm: CausalLM) -> bool:
+        return len(tokens) >= self.tokens

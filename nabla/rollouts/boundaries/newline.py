@@ -1,0 +1,38 @@
+"""Steps that are lines or paragraphs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from nabla.core.errors import ConfigError
+from nabla.rollouts.boundaries._pieces import pieces
+from nabla.rollouts.boundaries.base import Boundary, boundaries
+
+if TYPE_CHECKING:
+    from nabla.models.causal_lm import CausalLM
+
+
+@boundaries.register("newline")
+class Newline(Boundary):
+    """A step ends where a text ends in ``count`` line breaks; blank lines before a text are part of it.
+
+    Args:
+        count: 1 makes a step of every line, 2 of every paragraph.
+    """
+
+    def __init__(self, count: int = 1) -> None:
+        if count < 1:
+            raise ConfigError("count must be at least 1", got=count)
+        self.count = count
+
+    def closed(self, tokens: Sequence[int], lm: CausalLM) -> bool:
+        if "\n" not in pieces(tokens[-1:], lm)[0]:
+            return False
+        breaks = 0
+        for text in reversed(pieces(tokens, lm)):
+            content = text.rstrip()
+            breaks += text.count("\n", len(content))
+            if content:
+                return breaks >= self.count
+        return False

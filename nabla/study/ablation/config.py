@@ -1,0 +1,212 @@
+"""An ablation as a value: a base evaluation of one method, factors, and how their levels are combined."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from itertools import product
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from nabla.core.errors import ConfigError
+from nabla.study.ablation.factors import Factor
+from nabla.study.ablation.overrides import METHOD, PointConfig, apply, merged
+from nabla.study.evaluation.config import EvaluationConfig
+
+SAMPLERS = ("grid", "random", "tpe")
+#: Name of the factor that explicit points are the levels of.
+POINTS = "configuration"
+
+
+@dataclass(frozen=True)
+class Point:
+    """One configuration.
+
+    Args:
+        levels: factor → label, or number of a range.
+        config: the evaluation.
+    """
+
+    levels: Mapping[str, Any]
+    config: EvaluationConfig
+
+    @property
+    def label(self) -> str:
+        """For tables."""
+        return ", ".join(v if isinstance(v, str) else f"{v:.4g}" for v in self.levels.values())
+
+
+@dataclass(frozen=True)
+class AblationConfig:
+    """One method at many points, on the same problems under the same seeds.
+
+    Args:
+        base: what every point starts from; an evaluation with ``method`` in place of ``methods``. Without
+            budgets the method runs by its own rule.
+        factors: what is changed.
+        sampler: ``grid`` takes all combinations, ``random`` and ``tpe`` take ``trials`` of them.
+        trials: of a search.
+        seed: of the sampler.
+        batch: trials that TPE proposes before it hears of their accuracy; fixed, so that a search does not
+            depend on the number of workers.
+    """
+
+    base: EvaluationConfig
+    factors: tuple[Factor, ...]
+    sampler: str = "grid"
+    trials: int | None = None
+    seed: int = 0
+    batch: int = 4
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> AblationConfig:
+        """From plain data: the arguments, with ``factors`` as a mapping, ``points`` (label → overrides) for
+        designs that are no grid, and ``reference`` (factor → level, or a point's label).
+
+        Raises ConfigError for whatever cannot work, as far as that shows without loading a model.
+        """
+        keys = ("base", "factors", "points", "reference", "sampler", "trials", "seed", "batch")
+        for key in values:
+            if key not in keys:
+                raise ConfigError(f"An ablation has no key {key!r}", fix=f"Its keys are {', '.join(keys)}.")
+        base = values.get("base")
+        if not isinstance(base, Mapping) or "method" not in base or "methods" in base:
+            raise ConfigError("An ablation needs a base: an evaluation with one 'method'", got=base)
+        given = {key: value for key, value in base.items() if key != "method"}
+        config = PointConfig.of({**given, "methods": {METHOD: base["method"]}})
+        for name in ("trials", "seed", "batch"):
+            value = values.get(name)
+            if name in values and (type(value) is not int or value < (name != "seed")):
+                raise ConfigError(f"{name} is a whole number from {int(name != 'seed')}", got=value)
+        made = {name: values[name] for name in ("trials", "seed", "batch") if name in values}
+        found = cls(config, _factors(values), values.get("sampler", "grid"), **made)
+        found.check()
+        return found
+
+    @classmethod
+    def load(cls, path: str | Path) -> AblationConfig:
+        """From a YAML file. Its base may name a ``file`` with another base (a path relative to this one),
+        over which the rest of the base is laid. Raises ConfigError."""
+        values = _read(Path(path))
+        base = values.get("base")
+        if isinstance(base, Mapping) and "file" in base:
+            if not isinstance(base["file"], str):
+                raise ConfigError("The base's file is a path", got=base["file"])
+            own = {key: value for key, value in base.items() if key != "file"}
+            values = {**values, "base": merged(_read(Path(path).parent / base["file"]), own)}
+        return cls.of(values)
+
+    def quickened(self) -> AblationConfig:
+        """With the base's ``quick`` values."""
+        return replace(self, base=self.base.quickened())
+
+    def check(self) -> None:
+        """Raises ConfigError for a design that cannot be, and for a level that the base cannot take."""
+        if self.sampler not in SAMPLERS:
+            raise ConfigError("Unknown sampler", got=self.sampler, fix=f"Use {', '.join(SAMPLERS)}.")
+        if not self.factors:
+            raise ConfigError("An ablation needs factors or points")
+        if self.sampler == "grid":
+            ranges = [f.name for f in self.factors if f.is_range]
+            if ranges or self.trials is not None:
+                raise ConfigError(
+                    "A grid takes all levels of every factor: no ranges, no trials",
+                    got=ranges or self.trials,
+                    fix="List levels, or choose sampler: random or tpe.",
+                )
+            self.points()
+        elif self.trials is None:
+            raise ConfigError(f"sampler: {self.sampler} needs trials, the number of points")
+        else:
+            start = {factor.name: factor.samples()[0] for factor in self.factors}
+            for factor in self.factors:
+                for value in factor.samples():
+                    self._resolved(self.point({**start, factor.name: value}))
+
+    def points(self) -> list[Point]:
+        """All points of a grid, in order. Raises ConfigError for two that are the same."""
+        names = [factor.name for factor in self.factors]
+        found: dict[str, Point] = {}
+        for values in product(*(factor.levels for factor in self.factors)):
+            point = self.point(dict(zip(names, values, strict=True)))
+            key = str(self._resolved(point))
+            if key in found:
+                raise ConfigError(
+                    "Two points are the same configuration",
+                    got=(found[key].label, point.label),
+                    fix="A factor changes nothing there; leave out a level.",
+                )
+            found[key] = point
+        return list(found.values())
+
+    @property
+    def size(self) -> int:
+        """Number of points."""
+        return self.trials or prod(len(factor.levels) for factor in self.factors)
+
+    def point(self, values: Mapping[str, Any]) -> Point:
+        """The point at some levels. Raises ConfigError."""
+        overrides: dict[str, Any] = {}
+        for factor in self.factors:
+            for path, value in factor.overrides(values[factor.name]).items():
+                if path in overrides:
+                    raise ConfigError("Two factors change the same path", got=path)
+                overrides[path] = value
+        return Point(dict(values), self._applied(overrides, values))
+
+    def _applied(self, overrides: Mapping[str, Any], values: Mapping[str, Any]) -> EvaluationConfig:
+        try:
+            return apply(self.base, overrides)
+        except ConfigError as error:
+            raise _located(error, values) from error
+
+    @staticmethod
+    def _resolved(point: Point) -> dict[str, Any]:
+        try:
+            return point.config.resolved()
+        except ConfigError as error:
+            raise _located(error, point.levels) from error
+
+    def resolved(self) -> dict[str, Any]:
+        """Plain data with every default written out."""
+        rest = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("base", "factors")}
+        return {
+            "base": self.base.resolved(),
+            "factors": [factor.to_dict() for factor in self.factors],
+            **rest,
+        }
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"The ablation cannot be read: {reason}", got=str(path)) from error
+    if not isinstance(values, Mapping):
+        raise ConfigError("An ablation is a mapping", got=values)
+    return values
+
+
+def _factors(values: Mapping[str, Any]) -> tuple[Factor, ...]:
+    factors, points = values.get("factors", {}), values.get("points")
+    for name, value in (("factors", factors), ("points", {} if points is None else points)):
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{name} is a mapping", got=value)
+    given = {**({} if points is None else {POINTS: points}), **factors}
+    reference = values.get("reference", {})
+    if not isinstance(reference, Mapping):
+        reference = {POINTS: reference}
+    for name in reference:
+        if name not in given:
+            raise ConfigError("reference names no factor", got=name, fix=f"Factors: {', '.join(given)}.")
+    return tuple(Factor.of(str(name), value, reference.get(name)) for name, value in given.items())
+
+
+def _located(error: ConfigError, values: Mapping[str, Any]) -> ConfigError:
+    where = ", ".join(f"{name} = {value}" for name, value in values.items())
+    what = error.what if error.got is None else f"{error.what} (got {error.got})"
+    return ConfigError(f"At {where}: {what}", fix=error.fix)

@@ -1,0 +1,32 @@
+"""Tables and plots of an ablation's folder, from its records alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from nabla.study.ablation.effects import summarise
+from nabla.study.ablation.plots import write_plots
+from nabla.study.ablation.results import Study
+from nabla.study.ablation.tables import EFFECTS, INTERACTIONS, points_columns, to_latex, to_markdown
+from nabla.study.evaluation.tables import to_csv
+
+
+def write_report(folder: Path) -> dict[str, Any]:
+    """Writes ``summary.json``, ``points.csv``, ``effects.csv``, ``interactions.csv``, ``tables.md``,
+    ``tables.tex`` and the plots; returns the summary. Raises ConfigError for a folder without finished
+    points."""
+    summary = summarise(Study.load(folder))
+    texts = {
+        "summary.json": json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
+        "points.csv": to_csv(summary["points"], points_columns(summary)),
+        "effects.csv": to_csv(summary["effects"], EFFECTS),
+        "interactions.csv": to_csv(summary["interactions"], INTERACTIONS),
+        "tables.md": to_markdown(summary),
+        "tables.tex": to_latex(summary),
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    write_plots(summary, folder)
+    return summary

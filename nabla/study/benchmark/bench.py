@@ -1,0 +1,78 @@
+"""What a target measures on: models, settings and how a solve is driven."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, TypeVar
+
+import torch
+
+from nabla.core.errors import NablaError
+from nabla.core.prompt import Prompt
+from nabla.engine.engine import Engine, Session
+from nabla.study.benchmark.floor import gemm_peak
+from nabla.study.benchmark.measurement import Measurement
+from nabla.study.benchmark.models import Workbench
+from nabla.study.benchmark.settings import Setting
+
+R = TypeVar("R")
+
+
+@dataclass
+class Bench:
+    """What a target's measurement gets, and where it leaves its figures.
+
+    Args:
+        setting: what to measure.
+        repeats: samples per figure.
+        dense_repeats: samples of the dense reference, which takes a minute each; 0 leaves it out.
+        tell: hears of progress.
+        threads: of torch on the CPU.
+    """
+
+    setting: Setting
+    repeats: int = 7
+    dense_repeats: int = 1
+    tell: Callable[[str], None] = lambda _: None
+    threads: int = 2
+    #: name → samples, seconds (or bytes).
+    samples: dict[str, list[float]] = field(default_factory=dict)
+    #: rows of the growth sweeps.
+    growth: list[dict[str, Any]] = field(default_factory=list)
+
+    @cached_property
+    def workbench(self) -> Workbench:
+        """The setting's models, built once."""
+        self.tell("building models")
+        return Workbench(self.setting)
+
+    @cached_property
+    def peak(self) -> float:
+        """FLOPs per second of a large matrix product."""
+        return gemm_peak(getattr(torch, self.setting.dtype), self.setting.device)
+
+    def keep(self, name: str, samples: Sequence[float]) -> None:
+        """Stores raw samples for the report."""
+        self.samples.setdefault(name, []).extend(samples)
+
+    def judge(self, found: Sequence[Measurement]) -> list[Measurement]:
+        """Without verdicts where the targets are not meant for the setting."""
+        return [replace(m, judged=m.judged and self.setting.judged) for m in found]
+
+
+def drive(
+    engine: Engine, prompts: Sequence[Prompt], work: Callable[[Session], Coroutine[Any, Any, R]]
+) -> list[R]:
+    """Runs ``await work(session)`` for each prompt, all together; results in their order."""
+
+    async def wrapped(session: Session) -> Any:
+        return (await work(session),)
+
+    found: dict[str, Any] = {}
+    for prompt, value in engine.run(wrapped, prompts):
+        if isinstance(value, NablaError):
+            raise value
+        found[prompt.id] = value
+    return [found[prompt.id][0] for prompt in prompts]

@@ -1,0 +1,70 @@
+"""The figures, as PNG."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from nabla.study.benchmark.bench import Bench
+from nabla.study.benchmark.measurement import Measurement
+
+#: Parts that are seconds of the floor, in the order in which they run.
+FLOOR_PARTS = ("LM forward", "head logits", "head backward", "LM backward", "RM forward", "RM backward")
+
+
+def write_plots(bench: Bench, found: Sequence[Measurement], folder: Path) -> list[Path]:
+    """``floor.png`` where target 1 was measured, ``growth.png`` where target 7 was."""
+    paths = []
+    ratios = [m for m in found if m.target == 1 and "floor" in m.parts]
+    if ratios:
+        paths.append(_draw(lambda figure: _floor(ratios, figure), folder / "floor.png"))
+    if bench.growth:
+        paths.append(_draw(lambda figure: _growth(bench.growth, figure), folder / "growth.png"))
+    return paths
+
+
+def _draw(draw: Any, path: Path) -> Path:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(layout="constrained")
+    FigureCanvasAgg(figure)
+    draw(figure)
+    figure.savefig(path, dpi=90)
+    return path
+
+
+def _floor(ratios: Sequence[Measurement], figure: Any) -> None:
+    """The floor's parts, stacked, beside the whole refinement."""
+    figure.set_size_inches(7, 1.6 + 0.9 * len(ratios))
+    axis = figure.subplots()
+    for index, m in enumerate(ratios):
+        left = 0.0
+        for color, part in enumerate(FLOOR_PARTS):
+            width = 1e3 * m.parts.get(part, 0.0)
+            axis.barh(2.5 * index, width, left=left, color=f"C{color}", label=None if index else part)
+            left += width
+        axis.barh(2.5 * index + 1, 1e3 * m.parts["refine"], color="0.4", label=None if index else "refine")
+    ticks = [2.5 * index + 0.5 for index in range(len(ratios))]
+    axis.set_yticks(ticks, [m.name.replace(" / floor", "") for m in ratios])
+    axis.set_xlabel("milliseconds")
+    figure.legend(loc="outside lower center", ncols=4, fontsize=8)
+
+
+def _growth(rows: Sequence[dict[str, Any]], figure: Any) -> None:
+    axes = list(dict.fromkeys(row["axis"] for row in rows))
+    figure.set_size_inches(3.4 * len(axes), 3.9)
+    grid = figure.subplots(1, len(axes), squeeze=False)[0]
+    for axis, name in zip(grid, axes, strict=True):
+        series = dict.fromkeys(row["series"] for row in rows if row["axis"] == name)
+        for label in series:
+            points = [row for row in rows if row["axis"] == name and row["series"] == label]
+            axis.plot(
+                [row["value"] for row in points],
+                [1e3 * row["seconds"] for row in points],
+                marker="o",
+                label=label,
+            )
+        axis.set(xscale="log", yscale="log", xlabel=name, ylabel="milliseconds")
+    figure.legend(*grid[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)

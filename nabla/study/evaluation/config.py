@@ -1,0 +1,307 @@
+"""An evaluation as a value: tasks with their models, labelled methods, budgets, seeds."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from nabla.core.budget import UNITS, Budget
+from nabla.core.errors import ConfigError, ModelError
+from nabla.launch.config.resolve import fill, resolve
+from nabla.launch.config.run import locate
+from nabla.launch.config.slots import slots
+
+
+@dataclass(frozen=True)
+class TaskSetup:
+    """A task and the models that answer it.
+
+    Args:
+        task: component of nabla.tasks: a name, or a dict of a name and arguments.
+        lm: language model: a path, a hub id, or ``sandbox:NAME``.
+        rewards: reward models by a name of your own; methods use the first unless they say otherwise.
+        lm_arguments, rm_arguments: for loading.
+        system: system prompt.
+        shared: arguments for every method that has one of that name (a step boundary, say) and does not
+            set it itself.
+    """
+
+    task: str | dict[str, Any]
+    lm: str
+    rewards: dict[str, str | dict[str, Any]] = field(default_factory=dict)
+    lm_arguments: dict[str, Any] = field(default_factory=dict)
+    rm_arguments: dict[str, Any] = field(default_factory=dict)
+    system: str | None = None
+    shared: dict[str, Any] = field(default_factory=dict)
+
+    def paths(self) -> dict[str, tuple[str, Mapping[str, Any]]]:
+        """What it is → (path or hub id as written, arguments for loading), of all its models."""
+        found: dict[str, tuple[str, Mapping[str, Any]]] = {"lm": (self.lm, self.lm_arguments)}
+        for name, spec in self.rewards.items():
+            for index, path in enumerate(_reward_paths(spec)):
+                found[f"{name}.{index}"] = (path, self.rm_arguments)
+        return found
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Every method on every task, with every seed, under every budget.
+
+    Args:
+        tasks: label → setup.
+        methods: label → a name, or a dict of a name and arguments; ``rm`` in it is the name of the task's
+            reward to use, or null for none, and ``tasks`` a list of task labels to restrict it to.
+        budgets: unit (calls, tokens, flops, seconds) → ascending values. A run goes on until the largest
+            value of every counted unit is spent and is read off at all others. Seconds steer a run only
+            where no other unit does: what the clock decides cannot be reproduced.
+        seeds: of the runs.
+        problems: of each task, so many behind the first ``offset``; null takes all that are left.
+        offset: skips those on which settings were chosen.
+        reference: label of the method that the others are compared with; null: the last one.
+        shared: arguments for every method that has one of that name; a task's own come before these.
+        shard: problems solved together. Batches, and with them the last bits of every number, depend on
+            this, and never on how many processes there are.
+        threads: of torch in each process on the CPU.
+        accelerator: Lightning Fabric's.
+        precision: of the models, see RunConfig.
+        engine: further arguments of nabla.engine.engine.Engine.
+        quick: values of this class's arguments that ``--quick`` puts in place of the above.
+    """
+
+    tasks: dict[str, TaskSetup]
+    methods: dict[str, str | dict[str, Any]]
+    budgets: dict[str, list[float]]
+    seeds: list[int] = field(default_factory=lambda: [0])
+    problems: int | None = None
+    offset: int = 0
+    reference: str | None = None
+    shared: dict[str, Any] = field(default_factory=dict)
+    shard: int = 64
+    threads: int = 1
+    accelerator: str = "auto"
+    precision: str | None = None
+    engine: dict[str, Any] = field(default_factory=dict)
+    quick: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("tasks", "methods", "budgets", "seeds"):
+            if not getattr(self, name):
+                raise ConfigError(f"An evaluation needs {name}", got=getattr(self, name))
+        for name in ("shard", "threads", "problems"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} must be at least 1", got=value)
+        if self.offset < 0:
+            raise ConfigError("offset must be at least 0", got=self.offset)
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ConfigError("A seed is given twice", got=self.seeds)
+        if self.reference is not None and self.reference not in self.methods:
+            raise ConfigError(
+                "reference is no method of this evaluation",
+                got=self.reference,
+                fix=f"Methods: {', '.join(self.methods)}.",
+            )
+        _budgets(self.budgets)
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> EvaluationConfig:
+        """From plain data. Raises ConfigError for unknown keys and for values of another kind."""
+        _known(cls, values, "An evaluation")
+        made = {"tasks": {}, "methods": {}, "budgets": {}, **values}
+        for name in ("tasks", "methods", "budgets", "shared", "engine", "quick"):
+            if not isinstance(made.get(name, {}), Mapping):
+                raise ConfigError(f"{name} is a mapping of names to values", got=made[name])
+        for name in ("shard", "threads", "problems"):
+            if type(made.get(name)) not in (int, type(None)):
+                raise ConfigError(f"{name} is a whole number", got=made[name])
+        if type(made.get("offset", 0)) is not int:
+            raise ConfigError("offset is a whole number", got=made["offset"])
+        seeds = made.get("seeds", [0])
+        if not isinstance(seeds, list) or not all(type(seed) is int for seed in seeds):
+            raise ConfigError("seeds is a list of whole numbers", got=seeds)
+        made["tasks"] = {str(label): _setup(label, value) for label, value in made["tasks"].items()}
+        made["methods"] = {str(label): _method(label, spec) for label, spec in made["methods"].items()}
+        made["budgets"] = {b.unit: list(b.values) for b in _budgets(made["budgets"])}
+        return cls(**made)
+
+    @classmethod
+    def load(cls, path: str | Path) -> EvaluationConfig:
+        """From a YAML file. Raises ConfigError."""
+        try:
+            values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            reason = " ".join(str(error).split())
+            raise ConfigError(f"The evaluation cannot be read: {reason}", got=str(path)) from error
+        if not isinstance(values, Mapping):
+            raise ConfigError("An evaluation is a mapping", got=values)
+        return cls.of(values)
+
+    def quickened(self) -> EvaluationConfig:
+        """With the values of ``quick``. Raises ConfigError if there are none."""
+        if not self.quick:
+            raise ConfigError("This evaluation has no quick form", fix="Add 'quick: {problems: 16}' to it.")
+        _known(type(self), self.quick, "quick")
+        return type(self).of({**vars(self), **self.quick})
+
+    def only(self, methods: Sequence[str]) -> EvaluationConfig:
+        """With some of the methods: labels of this configuration, or registered names."""
+        chosen: dict[str, str | dict[str, Any]] = {}
+        for label in methods:
+            if label not in self.methods:
+                slots()["methods"][label]  # an unknown name lists the known ones
+            chosen[label] = self.methods.get(label, label)
+        reference = self.reference if self.reference in chosen else None
+        return replace(self, methods=chosen, reference=reference)
+
+    # -- parts -------------------------------------------------------------------------------------
+
+    @property
+    def ladder(self) -> list[tuple[str, float]]:
+        """(unit, value) of every record of a run."""
+        return [(unit, value) for unit in UNITS for value in self.budgets.get(unit, ())]
+
+    @property
+    def driving(self) -> tuple[Budget, ...]:
+        """The budgets that a run is steered by."""
+        counted = {u: v for u, v in self.budgets.items() if u != "seconds"}
+        return _budgets(counted or self.budgets)
+
+    def runs(self, method: str, task: str) -> bool:
+        """Whether a method is run on a task."""
+        return task in self._options(method)[1]
+
+    def reward_name(self, method: str, task: str) -> str | None:
+        """Which of the task's rewards a method uses. Raises ConfigError for an unknown one."""
+        rewards = self.tasks[task].rewards
+        spec = self.methods[method]
+        chosen = next(iter(rewards), None)
+        if isinstance(spec, Mapping) and "rm" in spec:
+            chosen = spec["rm"]
+        if chosen is not None and chosen not in rewards:
+            raise ConfigError(
+                f"Method {method!r} wants a reward that task {task!r} has not",
+                got=chosen,
+                fix=f"Rewards: {', '.join(rewards) or 'none'}.",
+            )
+        return chosen
+
+    def method(self, method: str, task: str) -> dict[str, Any]:
+        """A method's resolved spec on a task. Raises ConfigError for unknown names and arguments."""
+        registry = slots()["methods"]
+        spec, _ = self._options(method)
+        known = inspect.signature(registry[spec["name"]]).parameters
+        shared = {**self.shared, **self.tasks[task].shared}
+        given = {name: value for name, value in shared.items() if name in known}
+        return resolve(registry, {**given, **spec})
+
+    def _options(self, label: str) -> tuple[dict[str, Any], list[str]]:
+        spec = self.methods[label]
+        if isinstance(spec, str):
+            return {"name": spec}, list(self.tasks)
+        tasks = spec.get("tasks", list(self.tasks))
+        for task in tasks:
+            if task not in self.tasks:
+                raise ConfigError(
+                    f"Method {label!r} is to run on an unknown task",
+                    got=task,
+                    fix=f"Tasks: {', '.join(self.tasks)}.",
+                )
+        return {k: v for k, v in spec.items() if k not in ("rm", "tasks")}, list(tasks)
+
+    def resolved(self) -> dict[str, Any]:
+        """Plain data with every default written out. Raises ConfigError or ModelError for anything that
+        cannot work, as far as that shows without loading a model."""
+        from nabla.engine.engine import Engine
+
+        omit = ("lm", "reward", "seed", "events", "budgets", "live")
+        for name in omit:
+            if name in self.engine:
+                raise ConfigError("The evaluation itself sets this argument of the engine", got=name)
+        engine = fill(Engine, self.engine, label="engine", omit=omit)
+        tasks = {}
+        for label, setup in self.tasks.items():
+            task = resolve(slots()["tasks"], setup.task)
+            for path, arguments in setup.paths().values():
+                _require(path, arguments)
+            tasks[label] = {**asdict(setup), "task": task}
+        methods = {}
+        for label in self.methods:
+            per_task = {}
+            for task_label in self.tasks:
+                if self.runs(label, task_label):
+                    spec = self.method(label, task_label)
+                    slots()["methods"].build(spec)
+                    per_task[task_label] = {**spec, "rm": self.reward_name(label, task_label)}
+            methods[label] = per_task
+        rest = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "quick"}
+        return {**rest, "tasks": tasks, "methods": methods, "engine": engine}
+
+
+def _budgets(values: Mapping[str, Any]) -> tuple[Budget, ...]:
+    found = []
+    for unit, ladder in values.items():
+        ladder = ladder if isinstance(ladder, list | tuple) else [ladder]
+        try:
+            numbers = tuple(float(value) for value in ladder)  # YAML 1.1 reads 1e8 as text
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"The budgets in {unit} are no numbers", got=ladder) from error
+        found.append(Budget(unit, numbers))
+    return tuple(found)
+
+
+def _method(label: str, spec: Any) -> str | dict[str, Any]:
+    if isinstance(spec, str):
+        return spec
+    if not (isinstance(spec, Mapping) and isinstance(spec.get("name"), str)):
+        raise ConfigError(
+            f"Method {label!r} is a registered name, or a mapping with 'name' and arguments", got=spec
+        )
+    return dict(spec)
+
+
+def _setup(label: str, value: Any) -> TaskSetup:
+    if isinstance(value, TaskSetup):
+        return value
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"Task {label!r} is a mapping with 'task' and 'lm'", got=value)
+    _known(TaskSetup, value, f"Task {label!r}")
+    for name in ("task", "lm"):
+        if name not in value:
+            raise ConfigError(f"Task {label!r} needs {name!r}", got=dict(value))
+    return TaskSetup(**value)
+
+
+def _known(cls: Any, values: Mapping[str, Any], what: str) -> None:
+    names = [f.name for f in fields(cls)]
+    for key in values:
+        if key not in names:
+            raise ConfigError(f"{what} has no key {key!r}", fix=f"Its keys are {', '.join(names)}.")
+
+
+def _reward_paths(spec: Any) -> list[str]:
+    if isinstance(spec, str):
+        return [spec]
+    if isinstance(spec, Mapping):
+        inner = [path for member in spec.get("members", ()) for path in _reward_paths(member)]
+        return [*([str(spec["path"])] if "path" in spec else []), *inner]
+    return []
+
+
+def _require(path: str, arguments: Mapping[str, Any]) -> None:
+    """Raises ModelError for a model that is not there, by its small configuration file alone."""
+    from transformers import AutoConfig
+
+    revision = arguments.get("revision")
+    try:
+        AutoConfig.from_pretrained(locate(path), **({"revision": revision} if revision else {}))
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"There is no such model: {' '.join(str(error).split())}",
+            got=path,
+            fix="Check the path or hub id; embedded models are written sandbox:NAME.",
+        ) from error

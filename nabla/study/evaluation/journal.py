@@ -1,0 +1,201 @@
+"""Records on disk, so that a killed run loses no finished unit and repeats none.
+
+A unit's lines and an end mark behind them are appended in one write to the journal of the process that
+solved it, and synced. Whatever follows the last end mark was cut by a kill: :func:`recover` removes it, and
+the unit is solved again from its beginning, because its problems share their batches. Only whole units
+count. When all units are there, :func:`merge` writes them in their canonical order into one file.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from nabla.core.errors import ConfigError, NablaError
+
+RECORDS = "records.jsonl"
+_END = "unit"
+
+
+def line(row: dict[str, Any]) -> bytes:
+    """One record: floats with as many digits as they have, no NaN."""
+    return json.dumps(row, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+
+
+class Lock:
+    """Exclusive use of a file as long as this process lives. Raises ConfigError if another one has it."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("ab")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._file.close()
+            raise ConfigError(
+                "Another process is writing to this results folder",
+                got=str(path),
+                fix="Wait until it has ended, or choose another --output.",
+            ) from error
+
+    def close(self) -> None:
+        """Lets others have it."""
+        self._file.close()
+
+    def __enter__(self) -> Lock:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Journal:
+    """Appends units to one process's file.
+
+    Args:
+        folder: of the results.
+        rank: of this process.
+    """
+
+    def __init__(self, folder: Path, rank: int) -> None:
+        path = folder / f"journal-{rank}.jsonl"
+        self._lock = Lock(path)
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+
+    def append(self, key: Sequence[Any], rows: Sequence[dict[str, Any]]) -> None:
+        """A unit's records, on disk when this returns. Raises NablaError if the disk takes only a part,
+        which is taken back."""
+        data = b"".join(line(row) for row in rows) + line({_END: list(key), "lines": len(rows)})
+        before = os.fstat(self._descriptor).st_size
+        written = os.write(self._descriptor, data)
+        if written < len(data):
+            os.ftruncate(self._descriptor, before)
+            raise NablaError(
+                "The disk did not take a unit of records",
+                got=f"{written} of {len(data)} bytes",
+                fix="Make room and start the same command again; finished units are kept.",
+            )
+        os.fsync(self._descriptor)
+
+    def close(self) -> None:
+        """Ends this process's use of the file."""
+        os.close(self._descriptor)
+        self._lock.close()
+
+
+def journals(folder: Path) -> list[Path]:
+    """All processes' files."""
+    return sorted(folder.glob("journal-*.jsonl"))
+
+
+def units(path: Path) -> Iterator[tuple[tuple[Any, ...], bytes, int]]:
+    """(key, its lines, offset behind its end mark) of each whole unit of a journal."""
+    lines: list[bytes] = []
+    offset = 0
+    with path.open("rb") as file:
+        for text in file:
+            offset += len(text)
+            lines.append(text)
+            if not text.startswith(b'{"unit":'):
+                continue
+            if not text.endswith(b"\n"):
+                return  # torn
+            mark = json.loads(text)
+            if mark["lines"] != len(lines) - 1:
+                raise ConfigError(
+                    "A journal of this results folder is damaged",
+                    got=f"{path} up to byte {offset}",
+                    fix="Remove that file; its units are then solved again.",
+                )
+            yield tuple(mark[_END]), b"".join(lines[:-1]), offset
+            lines = []
+
+
+def recover(folder: Path) -> set[tuple[Any, ...]]:
+    """Keys of the finished units; cuts off what kills left behind the last whole one of each journal.
+
+    Raises ConfigError while a process still writes.
+    """
+    found: set[tuple[Any, ...]] = set()
+    for path in journals(folder):
+        with Lock(path):
+            end = 0
+            for key, _, offset in units(path):
+                end = offset
+                found.add(key)
+            if end < path.stat().st_size:
+                os.truncate(path, end)
+    return found
+
+
+def merge(folder: Path, keys: Sequence[tuple[Any, ...]]) -> Path:
+    """All units in the given order in one file, complete or not there at all; the journals go.
+
+    A unit that two journals hold (a process outlived its run) counts once.
+    """
+    where: dict[tuple[Any, ...], tuple[Path, int, int]] = {}
+    for path in journals(folder):
+        for key, data, offset in units(path):
+            mark = len(line({_END: list(key), "lines": data.count(b"\n")}))
+            where.setdefault(key, (path, offset - mark - len(data), len(data)))
+    target, partial = folder / RECORDS, folder / f"{RECORDS}.partial"
+    with partial.open("wb") as file:
+        for key in keys:
+            path, start, length = where[key]
+            with path.open("rb") as source:
+                source.seek(start)
+                file.write(source.read(length))
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, target)
+    _sync(folder)
+    discard(folder)
+    return target
+
+
+def discard(folder: Path) -> None:
+    """Removes journals that were merged."""
+    for path in journals(folder):
+        path.unlink()
+
+
+def read(folder: Path) -> Iterator[dict[str, Any]]:
+    """All records of a folder, of an unfinished run too. Raises ConfigError for a malformed line."""
+    merged = folder / RECORDS
+    if merged.exists():
+        with merged.open("rb") as file:
+            for number, text in enumerate(file, 1):
+                yield _parsed(text, merged, number)
+        return
+    seen: set[tuple[Any, ...]] = set()
+    for path in journals(folder):
+        for key, data, _ in units(path):
+            if key not in seen:
+                seen.add(key)
+                for number, text in enumerate(data.splitlines(), 1):
+                    yield _parsed(text, path, number)
+
+
+def _parsed(text: bytes, path: Path, number: int) -> dict[str, Any]:
+    try:
+        row = json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"Line {number} of {path.name} is no record: {error}", got=text[:80]) from error
+    if not isinstance(row, dict):
+        raise ConfigError(f"Line {number} of {path.name} is no record", got=row)
+    return row
+
+
+def _sync(folder: Path) -> None:
+    """Makes the renaming itself last."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,46 @@
+"""Tables and plots of a results folder, from its records alone."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from nabla.core.errors import ConfigError
+from nabla.study.evaluation.plots import write_plots
+from nabla.study.evaluation.results import Results
+from nabla.study.evaluation.summary import summarise
+from nabla.study.evaluation.tables import COMPARISONS, ROWS, to_csv, to_latex, to_markdown
+
+
+def write_report(folder: Path, reference: str | None = None) -> tuple[Results, dict[str, Any]]:
+    """Writes ``summary.json``, ``results.csv``, ``comparisons.csv``, ``tables.md``, ``tables.tex`` and the
+    plots; returns what was read and the summary.
+
+    Args:
+        folder: of the results.
+        reference: method that the others are compared with; None for the configuration's.
+
+    Raises ConfigError for a folder without finished results, and for a reference that has none.
+    """
+    results = Results.load(folder)
+    if reference is not None:
+        known = list(dict.fromkeys(method for _, method in results.runs))
+        if reference not in known:
+            raise ConfigError(
+                "The reference is no finished method", got=reference, fix=f"Use {', '.join(known)}."
+            )
+        results = replace(results, reference=reference)
+    summary = summarise(results)
+    texts = {
+        "summary.json": json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
+        "results.csv": to_csv(summary["rows"], ROWS),
+        "comparisons.csv": to_csv(summary["comparisons"], COMPARISONS),
+        "tables.md": to_markdown(summary),
+        "tables.tex": to_latex(summary),
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    write_plots(results, summary, folder)
+    return results, summary

@@ -1,0 +1,173 @@
+"""Records read back into arrays."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nabla.core.budget import UNITS
+from nabla.core.errors import ConfigError
+from nabla.study.evaluation.journal import RECORDS, read
+from nabla.study.evaluation.statistics import Array
+
+ABOUT = "evaluation.json"
+
+
+@dataclass
+class Cell:
+    """One method on one task under one budget. Arrays are ``[seeds, problems]``."""
+
+    correct: Array
+    answered: Array
+    exhausted: Array
+    failed: Array
+    #: unit → cost until the answer that counts; NaN where there is none.
+    cost: dict[str, Array]
+
+
+@dataclass
+class Runs:
+    """One method on one task, whole runs. Arrays are ``[seeds, problems]``."""
+
+    correct: Array
+    failed: Array
+    #: unit → cost of the whole run.
+    cost: dict[str, Array]
+    #: unit → cost of the first answer; NaN where there is none.
+    first: dict[str, Array]
+    length: Array
+    #: phase → unit → cost, summed over all runs.
+    phases: dict[str, dict[str, float]] = field(default_factory=dict)
+    #: [relative position, old reward, new reward, accepted, old right, new right, problem] of every proposal.
+    proposals: list[list[Any]] = field(default_factory=list)
+    errors: dict[str, int] = field(default_factory=dict)
+    peak_bytes: int = 0
+
+
+@dataclass
+class Results:
+    """What a folder holds.
+
+    Args:
+        tasks: label → problem ids, in their order.
+        methods: labels.
+        seeds: of the runs.
+        ladder: (unit, value).
+        reference: the method that others are compared with.
+        complete: whether every unit is there; methods without all of their records are left out.
+        runs: by (task, method).
+        cells: by (task, method, unit, value).
+    """
+
+    tasks: dict[str, list[str]]
+    methods: list[str]
+    seeds: list[int]
+    ladder: list[tuple[str, float]]
+    reference: str
+    complete: bool
+    runs: dict[tuple[str, str], Runs]
+    cells: dict[tuple[str, str, str, float], Cell]
+
+    def methods_of(self, task: str) -> list[str]:
+        """Methods with records of a task."""
+        return [m for m in self.methods if (task, m) in self.runs]
+
+    @classmethod
+    def load(cls, folder: Path) -> Results:
+        """From a results folder. Raises ConfigError if it is none, or holds no finished method."""
+        path = folder / ABOUT
+        if not path.is_file():
+            raise ConfigError("There are no results of an evaluation here", got=str(folder))
+        try:
+            config = json.loads(path.read_text(encoding="utf-8"))["config"]
+        except (ValueError, KeyError) as error:
+            raise ConfigError(f"{ABOUT} is damaged: {error!r}", got=str(path)) from error
+        return _collect(read(folder), config, complete=(folder / RECORDS).exists())
+
+
+def _collect(rows: Iterable[dict[str, Any]], config: dict[str, Any], *, complete: bool) -> Results:
+    seeds = list(config["seeds"])
+    ladder = [(unit, float(value)) for unit, values in config["budgets"].items() for value in values]
+    methods = list(config["methods"])
+    tasks: dict[str, dict[str, int]] = {task: {} for task in config["tasks"]}
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        problems = tasks[row["task"]]
+        problems.setdefault(row["problem"], len(problems))
+        found.setdefault((row["task"], row["method"]), []).append(row)
+    runs: dict[tuple[str, str], Runs] = {}
+    cells: dict[tuple[str, str, str, float], Cell] = {}
+    at = {seed: index for index, seed in enumerate(seeds)}
+    for (task, method), own in found.items():
+        size = (len(seeds), len(tasks[task]))
+        if len(own) != size[0] * size[1] * (1 + len(ladder)):
+            continue  # of an unfinished run
+        made = {(unit, value): _empty_cell(size) for unit, value in ladder}
+        run = _empty_runs(size)
+        for row in own:
+            where = (at[row["seed"]], tasks[task][row["problem"]])
+            if row["kind"] == "run":
+                _put_run(run, where, row)
+            else:
+                _put_answer(made[row["unit"], float(row["value"])], where, row)
+        runs[task, method] = run
+        cells.update({(task, method, *key): cell for key, cell in made.items()})
+    if not runs:
+        raise ConfigError("No method has been run to its end yet", fix="Start the evaluation again.")
+    reference = config.get("reference") or methods[-1]
+    return Results(
+        {task: list(problems) for task, problems in tasks.items() if problems},
+        methods, seeds, ladder, reference, complete, runs, cells,
+    )  # fmt: skip
+
+
+def _empty_cell(size: tuple[int, int]) -> Cell:
+    return Cell(_no(size), _no(size), _no(size), _no(size), _unknown(size))
+
+
+def _empty_runs(size: tuple[int, int]) -> Runs:
+    return Runs(_no(size), _no(size), _unknown(size), _unknown(size), np.zeros(size))
+
+
+def _no(size: tuple[int, int]) -> Array:
+    return np.zeros(size, dtype=bool)
+
+
+def _unknown(size: tuple[int, int]) -> dict[str, Array]:
+    return {unit: np.full(size, np.nan) for unit in UNITS}
+
+
+def _put_answer(cell: Cell, where: tuple[int, int], row: dict[str, Any]) -> None:
+    cell.correct[where] = row["correct"]
+    cell.answered[where] = row["cost"] is not None
+    cell.exhausted[where] = row["exhausted"]
+    cell.failed[where] = row["error"] is not None
+    if row["cost"] is not None:
+        for unit, value in {**row["cost"], "seconds": row["timing"]["seconds"]}.items():
+            cell.cost[unit][where] = value
+
+
+def _put_run(run: Runs, where: tuple[int, int], row: dict[str, Any]) -> None:
+    timing = row["timing"]
+    run.correct[where] = row["correct"]
+    run.failed[where] = row["error"] is not None
+    run.length[where] = row["length"]
+    for unit in UNITS:
+        run.cost[unit][where] = timing["seconds"] if unit == "seconds" else row["cost"][unit]
+        if row["first"] is not None:
+            run.first[unit][where] = timing["first_seconds"] if unit == "seconds" else row["first"][unit]
+    for phase in {**row["phases"], **timing["phases"]}:
+        usage = {**row["phases"].get(phase, {}), "seconds": timing["phases"].get(phase, 0.0)}
+        total = run.phases.setdefault(phase, dict.fromkeys(UNITS, 0.0))
+        for unit in UNITS:
+            total[unit] += usage.get(unit, 0)
+    run.proposals += [[r[0] / max(row["length"], 1), *r[1:], where[1]] for r in row["revisions"]]
+    run.peak_bytes = max(run.peak_bytes, timing["peak_bytes"])
+    if row["error"] is not None:
+        name = row["error"]["class"]
+        run.errors[name] = run.errors.get(name, 0) + 1

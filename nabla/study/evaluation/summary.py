@@ -1,0 +1,160 @@
+"""Results condensed: one row per task, budget and method, and comparisons with the reference."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from nabla.core.budget import UNITS
+from nabla.core.errors import ConfigError
+from nabla.study.evaluation.results import Cell, Results, Runs
+from nabla.study.evaluation.statistics import (
+    Array,
+    Proportion,
+    bootstrap_share,
+    compare,
+    holm,
+    pass_at_k,
+    unbeaten,
+)
+
+LEVEL = 0.95
+
+
+def summarise(results: Results) -> dict[str, Any]:
+    """Everything that tables and plots show, JSON-ready.
+
+    ``best`` marks a method that a paired test, Holm-corrected over all pairs of methods under that budget,
+    finds more accurate than every other one. Comparisons are Holm-corrected over the methods that are
+    compared with the reference under one budget of one task.
+    """
+    rows, comparisons = [], []
+    for task, problems in results.tasks.items():
+        methods = results.methods_of(task)
+        for unit, value in results.ladder:
+            cells = {method: results.cells[task, method, unit, value] for method in methods}
+            best = unbeaten([cell.correct for cell in cells.values()], level=LEVEL)
+            for index, (method, cell) in enumerate(cells.items()):
+                labels = {"task": task, "unit": unit, "value": value, "method": method}
+                rows.append({**labels, "best": index == best, **_row(cell, len(problems))})
+            budget = {"task": task, "unit": unit, "value": value}
+            comparisons += _comparisons(results.reference, cells, budget)
+    return {
+        "level": LEVEL,
+        "complete": results.complete,
+        "problems": {task: len(problems) for task, problems in results.tasks.items()},
+        "seeds": results.seeds,
+        "reference": results.reference,
+        "rows": rows,
+        "comparisons": comparisons,
+        "runs": [
+            {"task": task, "method": method, **_run(run)} for (task, method), run in results.runs.items()
+        ],
+    }
+
+
+def require_met(results: Results) -> None:
+    """Raises ConfigError for a budget within which no method had an answer to any problem."""
+    for unit, value in results.ladder:
+        cells = [cell for key, cell in results.cells.items() if key[2:] == (unit, value)]
+        if any(cell.answered.any() for cell in cells):
+            continue
+        firsts = [run.first[unit] for run in results.runs.values()]
+        costs = [float(np.nanmin(first)) for first in firsts if not np.isnan(first).all()]
+        seen = f"The cheapest first answer took {min(costs):g} {unit}." if costs else "Every run failed."
+        raise ConfigError(
+            f"Within {value:g} {unit} no method had an answer to any problem",
+            got=value,
+            fix=f"{seen} The records are kept; use larger budgets in another --output.",
+        )
+
+
+def accuracy(correct: Array) -> tuple[float, float, float]:
+    """(accuracy, low, high): Wilson's interval over problems, seeds averaged within each."""
+    found = Proportion(float(correct.mean(0).sum()), correct.shape[1])
+    return (found.value, *found.interval(LEVEL))
+
+
+def _row(cell: Cell, problems: int) -> dict[str, Any]:
+    value, low, high = accuracy(cell.correct)
+    return {
+        "problems": problems,
+        "accuracy": value,
+        "low": low,
+        "high": high,
+        "by_seed": [float(v) for v in cell.correct.mean(1)],
+        "answered": float(cell.answered.mean()),
+        "exhausted": float(cell.exhausted.mean()),
+        "failed": int(cell.failed.sum()),
+        "pass_at_k": _pass(cell.correct),
+        **{unit: _mean(cell.cost[unit]) for unit in UNITS},
+    }
+
+
+def _run(run: Runs) -> dict[str, Any]:
+    value, low, high = accuracy(run.correct)
+    count = run.correct.size
+    proposals = run.proposals
+    accepted = [p for p in proposals if p[3]]
+    rejected = np.array([not p[3] for p in proposals])
+    return {
+        "accuracy": value,
+        "low": low,
+        "high": high,
+        "failed": int(run.failed.sum()),
+        "errors": run.errors,
+        "mean_length": float(run.length.mean()),
+        **{unit: _mean(run.cost[unit]) for unit in UNITS},
+        "peak_bytes": run.peak_bytes,
+        "phases": {
+            phase: {unit: total / count for unit, total in usage.items()}
+            for phase, usage in run.phases.items()
+        },
+        "proposals": len(proposals),
+        "accepted": len(accepted),
+        "rejection": None
+        if not proposals
+        else [
+            float(rejected.mean()),
+            *bootstrap_share(rejected, np.array([p[6] for p in proposals]), level=LEVEL),
+        ],
+        "effects": {
+            "wrong_to_right": sum(not p[4] and p[5] for p in accepted),
+            "right_to_wrong": sum(p[4] and not p[5] for p in accepted),
+            "wrong_to_wrong": sum(not p[4] and not p[5] for p in accepted),
+            "right_to_right": sum(p[4] and p[5] for p in accepted),
+        },
+    }
+
+
+def _comparisons(
+    reference: str, cells: dict[str, Cell], labels: dict[str, Any]
+) -> list[dict[str, Any]]:
+    if reference not in cells:
+        return []
+    own = cells[reference].correct
+    found = {
+        method: compare(own, cell.correct, level=LEVEL)
+        for method, cell in cells.items()
+        if method != reference
+    }
+    adjusted = holm([c.p for c in found.values()])
+    return [
+        {**labels, "reference": reference, "method": method, **asdict(c), "p_holm": p}
+        for (method, c), p in zip(found.items(), adjusted, strict=True)
+    ]
+
+
+def _pass(correct: Array) -> dict[str, float]:
+    seeds, problems = correct.shape
+    right = correct.sum(0)
+    return {
+        str(k): sum(pass_at_k(seeds, int(c), k) for c in right) / problems for k in range(1, seeds + 1)
+    }
+
+
+def _mean(values: Array) -> float | None:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if known.size else None

@@ -1,0 +1,67 @@
+"""Models, loaded once each, and engines made of them."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from nabla.engine.engine import Engine
+from nabla.launch.config.run import RunConfig
+from nabla.launch.launcher import place_models
+from nabla.methods.base import Method, methods
+from nabla.study.evaluation.config import EvaluationConfig
+
+if TYPE_CHECKING:
+    import torch
+
+    from nabla.models.causal_lm import CausalLM
+    from nabla.rewards.base import Reward
+
+
+class Workshop:
+    """The loaded models of all tasks; tasks with the same model share it.
+
+    Args:
+        config: of the evaluation.
+        device: where the models go.
+
+    Raises ConfigError, ModelError or VocabularyError for whatever no unit could run with: every method is
+    checked on every task here.
+    """
+
+    def __init__(self, config: EvaluationConfig, device: torch.device) -> None:
+        self.config, self.device = config, device
+        self._lms: dict[str, CausalLM] = {}
+        self._rewards: dict[str, Reward | None] = {}
+        self._methods: dict[tuple[str, str], Method] = {}
+        for task in config.tasks:
+            for label in config.methods:
+                if config.runs(label, task):
+                    method = methods.build(config.method(label, task))
+                    method.check(self.engine(task, label, seed=0))
+                    self._methods[task, label] = method
+
+    def method(self, task: str, label: str) -> Method:
+        """A method with its settings for a task."""
+        return self._methods[task, label]
+
+    def engine(self, task: str, label: str, *, seed: int) -> Engine:
+        """A fresh engine: what one unit leaves in caches does not reach the next."""
+        config, setup = self.config, self.config.tasks[task]
+        name = config.reward_name(label, task)
+        rm = None if name is None else setup.rewards[name]
+        run = RunConfig(setup.lm, rm, setup.lm_arguments, setup.rm_arguments)
+        lm, reward = self._load(run)
+        return Engine(lm, reward, seed=seed, live=config.shard, budgets=config.driving, **config.engine)
+
+    def _load(self, run: RunConfig) -> tuple[CausalLM, Reward | None]:
+        """Each language model once, and each reward once for each language model: it is bound to it."""
+        lm_key = json.dumps([run.lm, run.lm_arguments], default=str)
+        if lm_key not in self._lms:
+            self._lms[lm_key] = run.load_lm()
+        lm = self._lms[lm_key]
+        key = lm_key + json.dumps([run.rm, run.rm_arguments], default=str)
+        if key not in self._rewards:
+            self._rewards[key] = run.load_reward()
+            place_models(lm, self._rewards[key], self.device, self.config.precision)
+        return lm, self._rewards[key]

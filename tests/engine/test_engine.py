@@ -1,0 +1,340 @@
+"""The engine: scheduling, seeding, batching, caching, failures."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from nabla.core.errors import ComponentError, ConfigError, NablaError, NumericalError
+from nabla.core.prompt import Prompt
+from nabla.core.sampling import Sampling
+from nabla.core.solution import Solution
+from nabla.engine.engine import Engine, Session
+from nabla.engine.events import Callback, Events
+from nabla.methods.base import Method, methods
+from nabla.objectives.base import objectives
+from nabla.rewards.function import FunctionReward
+from tests import tiny
+
+SAMPLING = Sampling(temperature=0.7, max_new_tokens=48)
+
+
+def run(engine, method, prompts):
+    return {p.id: s for p, s in engine.run(method.solve, prompts)}
+
+
+def solve_one(engine, prompt, program):
+    """Runs an async function of the session on one prompt."""
+    box = {}
+
+    async def method(session: Session) -> Solution:
+        box["value"] = await program(session)
+        return object()  # type: ignore[return-value]
+
+    ((_, outcome),) = list(engine.run(method, [prompt]))
+    if isinstance(outcome, NablaError):
+        raise outcome
+    return box["value"]
+
+
+def same(a, b):
+    return a.tokens == b.tokens and a.reward == pytest.approx(b.reward, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["best-of-n", "nabla-reasoner"])
+def test_results_do_not_depend_on_batching_or_order(latin_lm, latin_rm, latin_prompts, name):
+    together = run(Engine(latin_lm, latin_rm, seed=3), methods.build(name), latin_prompts)
+    alone = run(Engine(latin_lm, latin_rm, seed=3, live=1, batch_size=1), methods.build(name), latin_prompts)
+    backwards = run(Engine(latin_lm, latin_rm, seed=3, live=2), methods.build(name), latin_prompts[::-1])
+    for prompt in latin_prompts:
+        assert same(together[prompt.id], alone[prompt.id])
+        assert same(together[prompt.id], backwards[prompt.id])
+
+
+def test_the_seed_changes_the_draws(latin_lm, latin_rm, latin_prompts):
+    texts = {
+        seed: [s.tokens for s in run(Engine(latin_lm, latin_rm, seed=seed), methods.build("best-of-n", n=1),
+                                     latin_prompts).values()]
+        for seed in (0, 1)
+    }
+    assert texts[0] != texts[1]
+
+
+def test_prefix_reuse_and_kept_gradients_change_cost_not_results(latin_lm, latin_rm, latin_prompts):
+    fast = run(Engine(latin_lm, latin_rm), methods.build("nabla-reasoner"), latin_prompts)
+    slow = run(
+        Engine(latin_lm, latin_rm, reuse_prefixes=False, kept_gradients=0),
+        methods.build("nabla-reasoner"),
+        latin_prompts,
+    )
+    for key in fast:
+        assert same(fast[key], slow[key])
+    assert sum(s.cost.total.tokens for s in fast.values()) < sum(s.cost.total.tokens for s in slow.values())
+    assert sum(s.cost.total.backward_passes for s in fast.values()) < sum(
+        s.cost.total.backward_passes for s in slow.values()
+    )
+
+
+def rollout_sizes(engine, monkeypatch):
+    """A list that grows by the number of rows of each batch of rollouts."""
+    sizes = []
+    original = engine.rollout.generate
+
+    def spy(lm, openings, runner):
+        sizes.append(len(openings))
+        return original(lm, openings, runner)
+
+    monkeypatch.setattr(engine.rollout, "generate", spy)
+    return sizes
+
+
+def test_requests_of_live_problems_share_batches(latin_lm, latin_rm, latin_prompts, monkeypatch):
+    engine = Engine(latin_lm, latin_rm)
+    sizes = rollout_sizes(engine, monkeypatch)
+    run(engine, methods.build("greedy"), latin_prompts)
+    assert sizes == [len(latin_prompts)]
+
+
+@pytest.mark.parametrize(
+    ("fullest_first", "expected"), [(True, [4, 4, 4, 4, 2]), (False, [4, 2, 2, 2, 2, 2, 2, 2])]
+)
+def test_problems_out_of_step_fall_back_into_it(
+    latin_lm, latin_prompts, monkeypatch, fullest_first, expected
+):
+    """Every second problem has one rollout more at the start: the others' scores wait or go ahead until
+    all roll out together again. The draws are the same as alone."""
+    prompts = latin_prompts[:4]
+    reward = FunctionReward(lambda prompt, response: 0.0)
+
+    class OutOfStep(Method):
+        async def solve(self, session):
+            late = session.prompt.id in (prompts[1].id, prompts[3].id)
+            for _ in range(2 if late else 1):
+                (trajectory,) = await session.rollout(SAMPLING)
+            for _ in range(3):
+                await session.score([trajectory])
+                (trajectory,) = await session.rollout(SAMPLING)
+            return self.solution(session, trajectory)
+
+    engine = Engine(latin_lm, reward, fullest_first=fullest_first)
+    sizes = rollout_sizes(engine, monkeypatch)
+    found = run(engine, OutOfStep(), prompts)
+    assert sizes == expected
+    alone = run(Engine(latin_lm, reward, live=1), OutOfStep(), prompts)
+    assert {i: s.tokens for i, s in found.items()} == {i: s.tokens for i, s in alone.items()}
+
+
+def test_rollouts_wait_for_everything_else(latin_lm, latin_prompts, monkeypatch):
+    """Three of four problems wait for a rollout, the fourth for a score: it comes first, so that all four
+    roll out together."""
+    prompts = latin_prompts[:4]
+
+    class OneScores(Method):
+        async def solve(self, session):
+            (trajectory,) = await session.rollout(SAMPLING)
+            if session.prompt.id == prompts[2].id:
+                await session.score([trajectory])
+            (trajectory,) = await session.rollout(SAMPLING)
+            return self.solution(session, trajectory)
+
+    engine = Engine(latin_lm, FunctionReward(lambda prompt, response: 0.0))
+    sizes = rollout_sizes(engine, monkeypatch)
+    run(engine, OneScores(), prompts)
+    assert sizes == [4, 4]
+
+
+def test_live_limits_how_many_problems_are_in_flight(latin_lm, latin_prompts):
+    engine = Engine(latin_lm, live=2)
+    in_flight, most = 0, 0
+
+    class Counting(Method):
+        async def solve(self, session):
+            nonlocal in_flight, most
+            in_flight += 1
+            most = max(most, in_flight)
+            (trajectory,) = await session.rollout(SAMPLING)
+            in_flight -= 1
+            return self.solution(session, trajectory)
+
+    run(engine, Counting(), latin_prompts)
+    assert most == 2
+
+
+def test_gradient_is_computed_once_per_text(latin_lm, latin_rm, latin_prompts):
+    engine = Engine(latin_lm, latin_rm)
+    objective = objectives.build("sum")
+
+    async def program(session):
+        (trajectory,) = await session.rollout(SAMPLING)
+        first = await session.gradient(trajectory, objective)
+        later = await session.gradient(trajectory.commit(5), objective)
+        other = await session.gradient(trajectory, objectives.build("likelihood"))
+        return first, later, other, session.cost
+
+    first, later, other, cost = solve_one(engine, latin_prompts[0], program)
+    assert later is first
+    assert other is not first
+    assert cost.counts["gradients_computed"] == 2
+    assert cost.counts["gradients_reused"] == 1
+
+
+def test_branch_after_eos_or_at_the_limit_rolls_nothing_out(latin_lm, latin_rm, latin_prompts):
+    engine = Engine(latin_lm, latin_rm)
+    eos = latin_lm.eos_ids[0]
+
+    async def program(session):
+        (trajectory,) = await session.rollout(SAMPLING)
+        before = session.cost.total.decode_steps
+        (ended,) = await session.branches(trajectory, 3, [eos])
+        (short,) = await session.rollout(replace(SAMPLING, max_new_tokens=4))
+        middle = session.cost.total.decode_steps
+        other = (int(short.tokens[3]) + 1) % 100
+        (full,) = await session.branches(short, 3, [other])
+        return trajectory, ended, short, full, before, middle, session.cost.total.decode_steps
+
+    trajectory, ended, short, full, before, middle, after = solve_one(engine, latin_prompts[0], program)
+    assert ended.finished
+    assert len(ended) == 4
+    assert int(ended.tokens[-1]) == eos
+    assert torch.equal(ended.tokens[:3], trajectory.tokens[:3])
+    assert middle - before == 3  # the short rollout alone
+    assert len(short) == len(full) == 4
+    assert not full.finished
+    assert after == middle
+
+
+def test_a_branch_knows_the_log_probability_of_its_forced_token(latin_lm, latin_rm, latin_prompts):
+    engine = Engine(latin_lm, latin_rm)
+
+    async def program(session):
+        (trajectory,) = await session.rollout(SAMPLING)
+        (branch,) = await session.branches(trajectory, 2, [int(trajectory.tokens[2]) + 1])
+        return session.prompt_ids, branch
+
+    prompt_ids, branch = solve_one(engine, latin_prompts[0], program)
+    ids = torch.cat([prompt_ids, branch.tokens])
+    logits = latin_lm.model(input_ids=ids[None]).logits[0, len(prompt_ids) - 1 : -1, : latin_lm.head.usable]
+    expected = logits.log_softmax(-1).gather(-1, branch.tokens[:, None])[:, 0]
+    torch.testing.assert_close(branch.log_probs, expected, atol=1e-3, rtol=1e-3)
+
+
+def test_a_known_reward_is_never_scored_again(latin_lm, latin_prompts):
+    calls = []
+
+    def reward(prompt, response):
+        calls.append(response)
+        return 1.0
+
+    async def program(session):
+        (trajectory,) = await session.rollout(SAMPLING)
+        (scored,) = await session.score([trajectory])
+        (again,) = await session.score([scored.commit(3)])
+        return scored, again
+
+    scored, again = solve_one(Engine(latin_lm, FunctionReward(reward)), latin_prompts[0], program)
+    assert len(calls) == 1
+    assert scored.reward == again.reward == 1.0
+
+
+def test_one_failing_problem_does_not_touch_the_others(latin_lm, latin_prompts):
+    bad = latin_prompts[2].text
+
+    def reward(prompt, response):
+        return float("nan") if prompt == bad else 0.0
+
+    outcomes = run(Engine(latin_lm, FunctionReward(reward)), methods.build("best-of-n", n=2), latin_prompts)
+    failed = [key for key, value in outcomes.items() if isinstance(value, NablaError)]
+    assert failed == [latin_prompts[2].id]
+    assert isinstance(outcomes[failed[0]], NumericalError)
+
+
+def test_a_bug_in_a_component_is_wrapped_with_its_cause(latin_lm, latin_prompts):
+    class Broken(Method):
+        async def solve(self, session):
+            raise ZeroDivisionError("oops")
+
+    outcomes = run(Engine(latin_lm), Broken(), latin_prompts[:2])
+    for outcome in outcomes.values():
+        assert isinstance(outcome, ComponentError)
+        assert isinstance(outcome.__cause__, ZeroDivisionError)
+
+
+def test_without_reward_a_score_request_says_what_to_do(latin_lm, latin_prompts):
+    async def program(session):
+        (trajectory,) = await session.rollout(SAMPLING)
+        return await session.score([trajectory])
+
+    with pytest.raises(ConfigError, match="Pass a reward model"):
+        solve_one(Engine(latin_lm), latin_prompts[0], program)
+
+
+def test_support_keeps_the_rows_own_token_and_reports_what_it_drops(latin_lm, latin_prompts):
+    async def program(session):
+        (trajectory,) = await session.rollout(replace(SAMPLING, temperature=3.0))
+        whole = slice(0, len(trajectory))
+        return trajectory, session.reference(trajectory, whole, 4), session.reference(trajectory, whole)
+
+    trajectory, small, full = solve_one(Engine(latin_lm), latin_prompts[0], program)
+    assert small.candidates is not None
+    own = small.candidates.gather(-1, small.chosen[:, None])[:, 0]
+    assert torch.equal(own, trajectory.tokens)
+    kept = full.logits.softmax(-1).gather(-1, small.candidates).sum(-1)
+    torch.testing.assert_close(small.dropped_mass, 1 - kept, atol=1e-5, rtol=1e-4)
+    assert float(full.dropped_mass.max()) == 0
+
+
+def test_seconds_of_all_phases_and_every_hook_are_counted(latin_lm, latin_rm, latin_prompts):
+    heard = []
+
+    class Listening(Callback):
+        def on_rollout(self, prompt, trajectory):
+            heard.append("rollout")
+
+        def on_select(self, prompt, trajectory, positions):
+            heard.append("select")
+
+        def on_commit(self, prompt, trajectory):
+            heard.append("commit")
+
+        def on_solution(self, solution):
+            heard.append("solution")
+
+    engine = Engine(latin_lm, latin_rm, events=Events([Listening()]))
+    (solution,) = run(engine, methods.build("nabla-reasoner"), latin_prompts[:1]).values()
+    assert {"rollout", "select", "commit", "solution"} <= set(heard)
+    for phase in ("rollout", "reward"):
+        assert solution.cost.phases[phase].seconds > 0
+        assert solution.cost.phases[phase].flops > 0
+
+
+def test_released_problems_leave_nothing_in_the_prefix_store(latin_lm, latin_rm, latin_prompts):
+    engine = Engine(latin_lm, latin_rm)
+    run(engine, methods.build("nabla-reasoner"), latin_prompts)
+    assert engine.store._store == {}
+
+
+def test_an_empty_prompt_and_one_beyond_the_context_fail_alone(latin_lm, latin_prompts):
+    long = Prompt.of("1" * 5000, id="long")
+    outcomes = run(Engine(latin_lm), methods.build("greedy"), [long, latin_prompts[0]])
+    assert "context" in str(outcomes["long"])
+    assert not isinstance(outcomes[latin_prompts[0].id], NablaError)
+
+
+def test_a_second_engine_forgets_what_the_first_ones_reward_forbade():
+    tok = tiny.tokenizer()
+    lm = tiny.causal_lm(tok=tok)
+    Engine(lm, tiny.outcome(tok=tiny.tokenizer(missing=["y"]), arguments={"minimum_coverage": 0.5}))
+    assert lm.head.blocked is not None
+    Engine(lm, tiny.outcome(tok=tok))
+    assert lm.head.blocked is None
+
+
+def test_a_method_that_returns_nothing_is_an_error_and_no_hang(latin_lm, latin_prompts):
+    class Silent(Method):
+        async def solve(self, session):
+            return None
+
+    ((_, outcome),) = Engine(latin_lm).run(Silent().solve, latin_prompts[:1])
+    assert isinstance(outcome, ComponentError)

@@ -1,0 +1,127 @@
+"""TestTimeLoop: order, failures, interruption, processes, loggers."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from nabla.core.errors import ConfigError, PromptError
+from nabla.core.sampling import Sampling
+from nabla.core.solution import Interrupted, RunError
+from nabla.engine.events import Callback
+from nabla.launch.launcher import TestTimeLoop
+from nabla.methods.base import Method, methods
+from nabla.rewards.function import FunctionReward
+
+
+def greedy(lm, **arguments):
+    return TestTimeLoop(methods.build("greedy", max_new_tokens=48), lm, accelerator="cpu", **arguments)
+
+
+def test_solutions_come_in_the_order_of_the_prompts(latin_lm, latin_prompts):
+    solutions = greedy(latin_lm, live=2).run(latin_prompts)
+    assert [s.prompt.id for s in solutions] == [p.id for p in latin_prompts]
+
+
+def test_texts_are_numbered(latin_lm, latin_prompts):
+    solutions = greedy(latin_lm).run([p.text for p in latin_prompts[:2]])
+    assert [s.prompt.id for s in solutions] == ["0", "1"]
+
+
+def test_no_prompts_and_double_ids(latin_lm, latin_prompts):
+    with pytest.raises(PromptError, match="no prompt"):
+        greedy(latin_lm).run([])
+    with pytest.raises(PromptError, match="same id"):
+        greedy(latin_lm).run([latin_prompts[0], latin_prompts[0]])
+
+
+def test_failures_keep_the_other_solutions(latin_lm, latin_prompts):
+    bad = latin_prompts[1].text
+    reward = FunctionReward(lambda prompt, response: float("inf") if prompt == bad else 1.0)
+    loop = TestTimeLoop(methods.build("best-of-n", n=2), latin_lm, reward, accelerator="cpu")
+    with pytest.raises(RunError) as caught:
+        loop.run(latin_prompts[:4])
+    assert [s.prompt.id for s in caught.value.solutions] == [latin_prompts[i].id for i in (0, 2, 3)]
+    assert list(caught.value.failures) == [latin_prompts[1].id]
+
+
+def test_a_single_failure_reads_as_itself(latin_lm):
+    with pytest.raises(RunError, match="context holds"):
+        greedy(latin_lm).run(["1" * 5000])
+
+
+def test_ctrl_c_keeps_what_is_finished(latin_lm, latin_prompts):
+    class Stopping(Method):
+        async def solve(self, session):
+            if session.prompt.id == latin_prompts[3].id:
+                raise KeyboardInterrupt
+            (trajectory,) = await session.rollout(Sampling(max_new_tokens=48))
+            return self.solution(session, trajectory)
+
+    with pytest.raises(Interrupted) as caught:
+        TestTimeLoop(Stopping(), latin_lm, accelerator="cpu", live=1).run(latin_prompts)
+    assert [s.prompt.id for s in caught.value.solutions] == [p.id for p in latin_prompts[:3]]
+
+
+def test_run_hooks_fire_also_after_a_failure(latin_lm):
+    heard = []
+
+    class Listening(Callback):
+        def on_run_start(self, loop, prompts):
+            heard.append("start")
+
+        def on_exception(self, prompt, error):
+            heard.append("exception")
+
+        def on_run_end(self, loop, solutions):
+            heard.append("end")
+
+    with pytest.raises(RunError):
+        greedy(latin_lm, callbacks=[Listening()]).run(["1" * 5000])
+    assert heard == ["start", "exception", "end"]
+
+
+def test_two_processes_give_the_results_of_one(tmp_path, latin_lm, latin_rm, latin_prompts):
+    script = tmp_path / "run.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            import json, torch
+            from nabla import NablaReasoner, Prompt
+            from nabla.problems.sandbox import TASKS, model_path
+
+            torch.set_num_threads(1)
+            prompts = [Prompt.of(p.prompt, id=p.id) for p in TASKS["latin"].problems("test", 6, 0)]
+            reasoner = NablaReasoner.from_pretrained(
+                str(model_path("latin-policy")), str(model_path("latin-reward")),
+                accelerator="cpu", devices=2, max_new_tokens=48,
+            )
+            solutions = reasoner.loop.run(prompts)
+            rank = reasoner.loop.fabric.global_rank
+            with open(f"rank-{rank}.json", "w") as file:  # two processes would mix on one stdout
+                json.dump([s.tokens for s in solutions], file)
+            """
+        )
+    )
+    command = [sys.executable, str(script)]
+    subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200, check=True)
+    one = TestTimeLoop(
+        {"name": "nabla-reasoner", "sampling": {"max_new_tokens": 48}},
+        latin_lm, latin_rm, accelerator="cpu",
+    ).run(latin_prompts)
+    expected = [list(s.tokens) for s in one]
+    found = [json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in range(2)]
+    assert found == [expected, expected]
+
+
+def test_bad_settings(latin_lm):
+    with pytest.raises(ConfigError, match="precision"):
+        greedy(latin_lm, precision="16-mixed")
+    with pytest.raises(ConfigError, match="Unknown component in callbacks"):
+        greedy(latin_lm, callbacks=["progresss"])
+    with pytest.raises(ConfigError, match="batch_size"):
+        greedy(latin_lm, batch_size=0)

@@ -1,0 +1,83 @@
+"""Effects: planted ones are found, others are not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from nabla.study.ablation.effects import effects, interactions, summarise
+from tests.study.ablation.small import study
+
+
+def test_a_planted_effect_is_found_and_a_null_is_not():
+    rates = {(a, c): 0.5 + 0.2 * (a == "b") for a in ("a", "b") for c in ("c", "d", "e")}
+    found = {(e.factor, e.level): e for e in effects(study(rates), "t", None)}
+    planted = found["f0", "b"]
+    assert planted.low < 0.2 < planted.high
+    assert planted.p_holm < 0.001
+    assert planted.difference == pytest.approx(planted.accuracy - 0.5, abs=0.05)
+    assert (planted.points, planted.calls) == (3, 2.0)
+    for level in ("d", "e"):
+        null = found["f1", level]
+        assert null.low < 0 < null.high
+        assert null.p_holm > 0.05
+        assert null.calls == 1.0
+    assert all(e.p_holm >= e.p for e in found.values())
+
+
+def test_several_runs_are_judged_by_their_mean_and_not_by_their_majority():
+    made = study({(a, c): 0.5 for a in ("a", "b") for c in ("c", "d", "e")}, problems=180)
+    # b loses the majority of 60 problems by one run each, and wins one run of 120 others that both have.
+    runs = {"a": ([True, True, False], [True, True, False]), "b": ([True, False, False], [True, True, True])}
+    for point in made.points:
+        few, many = (side["cde".index(point.levels["f1"])] for side in runs[point.levels["f0"]])
+        point.outcomes["t"].correct[None][:] = np.repeat([few, many], [60, 120])
+    (found,) = (e for e in effects(made, "t", None) if e.factor == "f0")
+    assert found.difference == pytest.approx((120 - 60) / (3 * 180))
+    assert (found.level_only, found.reference_only) == (0, 60)
+    gains = np.repeat([-1 / 3, 1 / 3], [60, 120])
+    t = gains.mean() / (gains.std(ddof=1) / 180**0.5)
+    assert found.p == pytest.approx(2 * scipy.stats.t.sf(t, 179))
+
+
+def test_nulls_are_flagged_as_rarely_as_promised():
+    flagged = 0
+    for seed in range(20):
+        made = study({(a,): 0.5 for a in "abcde"}, problems=200, seed=seed)
+        flagged += any(e.p_holm < 0.05 for e in effects(made, "t", None))
+    assert flagged <= 3  # 1 expected at most; 4 or more with a probability below 0.02
+
+
+def test_a_planted_interaction_is_found_and_its_absence_too():
+    both = {(a, c): 0.4 + 0.3 * (a == "b" and c == "d") for a in ("a", "b") for c in ("c", "d")}
+    (found,) = interactions(study(both, problems=800), "t", None)
+    assert found.low < 0.3 < found.high
+    assert found.p_holm < 0.01
+    additive = {(a, c): 0.4 + 0.15 * (a == "b") + 0.15 * (c == "d") for a in ("a", "b") for c in ("c", "d")}
+    (found,) = interactions(study(additive, problems=800), "t", None)
+    assert found.low < 0 < found.high
+    assert found.p_holm > 0.05
+
+
+def test_the_difference_of_differences_by_hand():
+    made = study({(a, c): 0.5 for a in ("a", "b") for c in ("c", "d")}, problems=9)
+    y = {p.label: p.outcomes["t"].correct[None].mean() for p in made.points}
+    (found,) = interactions(made, "t", None)
+    assert found.difference == pytest.approx((y["b, d"] - y["a, d"]) - (y["b, c"] - y["a, c"]))
+
+
+def test_missing_levels_of_an_unfinished_run_are_left_out():
+    made = study({("a",): 0.5, ("b",): 0.6})
+    made.factors["f0"].append("never run")
+    assert [e.level for e in effects(made, "t", None)] == ["b"]
+    assert summarise(made)["factors"] == {"f0": ["a", "b", "never run"]}
+
+
+def test_points_are_compared_with_the_reference_points_answers():
+    made = study({("a",): 0.5, ("b",): 0.5}, problems=100)
+    rows = summarise(made)["points"]
+    right = [p.outcomes["t"].correct[None] for p in made.points]
+    assert rows[0]["same_answers"] == 1.0
+    assert rows[1]["same_answers"] == pytest.approx(float(np.mean(right[0] == right[1])))
+    assert rows[1]["flops"] == 2.0

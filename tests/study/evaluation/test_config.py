@@ -1,0 +1,202 @@
+"""Evaluations as data: what is filled in, and what is refused before any model is loaded."""
+
+from __future__ import annotations
+
+import pytest
+
+from nabla.core.errors import ConfigError, ModelError, NablaError
+from nabla.problems.tasks.base import Problem
+from nabla.study.evaluation.config import EvaluationConfig
+from nabla.study.evaluation.fingerprint import difference, fingerprint, weights
+from nabla.study.evaluation.plan import plan
+from tests.study.evaluation.small import VALUES, small
+
+
+def test_shared_arguments_reach_the_methods_that_have_them():
+    config = small()
+    assert config.method("best", "squares")["sampling"]["max_new_tokens"] == 48
+    assert "sampling" not in config.method("greedy", "squares")
+
+
+def test_a_tasks_own_arguments_come_before_shared_ones_and_a_methods_before_both():
+    task = {**VALUES["tasks"]["squares"], "shared": {"sampling": {"temperature": 0.3}}}
+    methods = {"best": "best-of-n", "hot": {"name": "best-of-n", "sampling": {"temperature": 2.0}}}
+    config = small(tasks={"squares": task}, methods=methods)
+    assert config.method("best", "squares")["sampling"]["temperature"] == 0.3
+    assert config.method("hot", "squares")["sampling"]["temperature"] == 2.0
+
+
+def test_methods_choose_their_reward():
+    best = {"name": "best-of-n", "rm": "process"}
+    methods = {"a": "best-of-n", "b": best, "c": {"name": "greedy", "rm": None}}
+    config = small(methods=methods)
+    assert [config.reward_name(m, "squares") for m in methods] == ["outcome", "process", None]
+    with pytest.raises(ConfigError, match=r"wants a reward.*Rewards: outcome, process"):
+        small(methods={"a": {"name": "best-of-n", "rm": "proces"}}).resolved()
+
+
+def test_methods_can_be_restricted_to_tasks():
+    config = small(methods={"a": "greedy", "b": {"name": "greedy", "tasks": []}})
+    assert (config.runs("a", "squares"), config.runs("b", "squares")) == (True, False)
+    with pytest.raises(ConfigError, match="unknown task"):
+        small(methods={"a": {"name": "greedy", "tasks": ["cubes"]}}).resolved()
+
+
+def test_resolved_data_resolves_and_has_every_default():
+    found = small().resolved()
+    assert found["methods"]["best"]["squares"]["weight"] == "sigmoid"
+    assert found["tasks"]["squares"]["task"]["split"] == "test"
+    assert found["engine"]["batch_size"] == 64
+    assert found["budgets"] == {"calls": [50.0, 100.0]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tasks": {}}, "needs tasks"),
+        ({"tasks": {"x": {"task": "squares", "lm": "a"}}}, "Unknown component in tasks"),
+        ({"tasks": {"x": {"task": "sandbox"}}}, "needs 'lm'"),
+        ({"tasks": {"x": {"task": "sandbox", "lm": "a", "rm": "b"}}}, "no key 'rm'"),
+        ({"tasks": {"x": "sandbox"}}, "is a mapping"),
+        ({"methods": {}}, "needs methods"),
+        ({"methods": {"x": "best-of-m"}}, "Did you mean 'best-of-n'"),
+        ({"methods": {"x": {"name": "best-of-n", "m": 3}}}, "no argument 'm'"),
+        ({"methods": {"x": {"n": 3}}}, "with 'name'"),
+        ({"methods": {"x": {"name": "best-of-n", "n": 0}}}, "n must be at least 1"),
+        ({"methods": ["greedy"]}, "is a mapping"),
+        ({"budgets": {}}, "needs budgets"),
+        ({"budgets": {"dollars": [1]}}, "Unknown budget unit"),
+        ({"budgets": {"calls": [2, 1]}}, "ascend"),
+        ({"budgets": {"calls": ["many"]}}, "no numbers"),
+        ({"seeds": []}, "needs seeds"),
+        ({"seeds": [1, 1]}, "twice"),
+        ({"seeds": ["a"]}, "whole numbers"),
+        ({"problems": 0}, "problems must be at least 1"),
+        ({"shard": 0}, "shard must be at least 1"),
+        ({"threads": 0}, "threads must be at least 1"),
+        ({"threads": "many"}, "threads is a whole number"),
+        ({"problems": True}, "problems is a whole number"),
+        ({"offset": -1}, "offset must be at least 0"),
+        ({"offset": 1.5}, "offset is a whole number"),
+        ({"reference": "nobody"}, "reference is no method"),
+        ({"foo": 1}, "no key 'foo'"),
+        ({"engine": {"batchsize": 3}}, "batch_size"),
+        ({"engine": {"live": 3}}, "sets this argument"),
+    ],
+)
+def test_what_cannot_work_is_refused(changes, message):
+    with pytest.raises(NablaError, match=message):
+        small(**changes).resolved()
+
+
+@pytest.mark.parametrize(
+    ("lm", "message"),
+    [("sandbox:latin-policies", "Did you mean|did you mean"), ("nowhere/at/all", "no such model")],
+)
+def test_missing_models_are_named_without_loading_any(lm, message):
+    task = {**VALUES["tasks"]["squares"], "lm": lm}
+    with pytest.raises(NablaError, match=message):
+        small(tasks={"squares": task}).resolved()
+
+
+def test_a_missing_reward_model():
+    task = {**VALUES["tasks"]["squares"], "rewards": {"outcome": "./no-such-folder"}}
+    with pytest.raises(ModelError, match="no such model"):
+        small(tasks={"squares": task}).resolved()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("tasks: [\n", "cannot be read"), ("- 1\n", "is a mapping"), ("methods: {a: greedy}\n", "needs tasks")],
+)
+def test_unreadable_files(text, message, tmp_path):
+    path = tmp_path / "x.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        EvaluationConfig.load(path)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        EvaluationConfig.load(tmp_path / "none.yaml")
+
+
+def test_exponents_without_a_point_are_numbers(tmp_path):
+    assert small(budgets={"flops": ["1e8", "1e9"]}).ladder == [("flops", 1e8), ("flops", 1e9)]  # YAML 1.1
+
+
+def test_seconds_steer_only_where_nothing_else_does():
+    assert [b.unit for b in small(budgets={"seconds": [1], "calls": [9]}).driving] == ["calls"]
+    assert [b.unit for b in small(budgets={"seconds": [1]}).driving] == ["seconds"]
+
+
+def test_a_run_that_only_the_clock_steers_ends_by_it(tmp_path):
+    from nabla.study.evaluation.journal import read
+    from nabla.study.evaluation.runner import Evaluation
+
+    methods = {"best": VALUES["methods"]["best"]}
+    config = small(methods=methods, budgets={"seconds": [1e-6, 0.05]}, problems=1, seeds=[0])
+    Evaluation(config, tmp_path / "r").run()
+    run, early, late = read(tmp_path / "r")
+    assert run["timing"]["seconds"] >= 0.05
+    assert (early["response"], early["exhausted"], late["exhausted"]) == (None, True, True)
+
+
+def test_quick_and_only():
+    config = small(quick={"problems": 2, "seeds": [7]}, reference="best")
+    assert (config.quickened().problems, config.quickened().seeds) == (2, [7])
+    with pytest.raises(ConfigError, match="no quick form"):
+        small().quickened()
+    with pytest.raises(ConfigError, match="quick has no key"):
+        small(quick={"problem": 2}).quickened()
+    chosen = config.only(["greedy", "sampling"])
+    assert list(chosen.methods) == ["greedy", "sampling"]
+    assert chosen.reference is None
+    with pytest.raises(ConfigError, match="Unknown component in methods"):
+        config.only(["gredy"])
+
+
+def test_units_are_ordered_and_cover_everything_once():
+    config = small()
+    chosen = [Problem(str(i), "x", "y") for i in range(5)]
+    problems = {"squares": chosen}
+    found = plan(config, problems)
+    assert [u.key for u in found[:4]] == [
+        ("squares", "greedy", 0, 0), ("squares", "greedy", 0, 1), ("squares", "greedy", 0, 2),
+        ("squares", "greedy", 1, 0),
+    ]  # fmt: skip
+    assert [u.problems for u in found[:3]] == [tuple(chosen[:2]), tuple(chosen[2:4]), (chosen[4],)]
+    assert len({u.key for u in found}) == len(found) == 12
+
+
+# -- fingerprints --------------------------------------------------------------------------------------
+
+
+def test_fingerprints_see_the_configuration_the_problems_and_the_weights(tmp_path):
+    import shutil
+
+    from nabla.problems.sandbox import TASKS, model_path
+
+    drawn = TASKS["latin"].problems("test", 2, 0)
+    problems = {"squares": [Problem(p.id, p.prompt, p.solution) for p in drawn]}
+    folder = tmp_path / "policy"
+    shutil.copytree(model_path("latin-policy"), folder)
+    config = small(tasks={"squares": {"task": "sandbox", "lm": str(folder)}}, methods={"a": "greedy"})
+    first = fingerprint(config, problems)
+    assert difference(first, fingerprint(config, problems)) is None
+    other = {"squares": problems["squares"][:1]}
+    assert "problems.squares" in difference(first, fingerprint(config, other))
+    hotter = small(tasks=config.tasks, methods={"a": {"name": "greedy", "max_new_tokens": 9}})
+    assert "max_new_tokens: 1024 there, 9 here" in difference(first, fingerprint(hotter, problems))
+    file = folder / "model.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    assert "models.squares.lm.files.model.safetensors" in difference(first, fingerprint(config, problems))
+
+
+def test_large_weights_are_sampled_to_their_end(tmp_path, monkeypatch):
+    monkeypatch.setattr("nabla.study.evaluation.fingerprint.WHOLE", 10)
+    monkeypatch.setattr("nabla.study.evaluation.fingerprint._BLOCK", 4)
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(bytes(100))
+    before = weights(str(tmp_path), {})
+    file.write_bytes(bytes(99) + b"\x01")
+    assert weights(str(tmp_path), {}) != before

@@ -1,0 +1,231 @@
+"""Summaries, tables and plots of records whose statistics are known."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import shutil
+import struct
+
+import numpy as np
+import pytest
+from rich.console import Console
+from scipy.stats import ttest_1samp
+
+from nabla.core.costs import Cost, Usage
+from nabla.core.errors import ConfigError, NumericalError
+from nabla.core.prompt import Prompt
+from nabla.core.solution import Checkpoint, Revision, Solution
+from nabla.study.evaluation.journal import RECORDS, line
+from nabla.study.evaluation.lines import rows
+from nabla.study.evaluation.report import write_report
+from nabla.study.evaluation.results import Results
+from nabla.study.evaluation.summary import require_met, summarise
+from nabla.study.evaluation.tables import comparison_table, console_tables, to_latex, to_markdown
+
+LADDER = [("calls", 5.0), ("calls", 30.0), ("flops", 100.0)]
+PROBLEMS, SEEDS = 40, [0, 1]
+#: method → problems that it solves under each seed.
+RIGHT = {"weak_1": 10, "weak & co": 12, "∇ strong": 35}
+
+
+def solution(right: bool, calls: int, *, revised: bool) -> Solution:
+    usage = Usage(decode_steps=calls, tokens=2 * calls, flops=3.0 * calls, seconds=calls / 100)
+    text = "yes" if right else "no"
+    revisions = (
+        Revision(0, 1, 2, 0.0, 1.0, True, "no", text),
+        Revision(1, 1, 2, 1.0, 0.0, False, text, "no"),
+    )
+    return Solution(
+        Prompt.of("q", id="p"), text, (1, 2), 1.0, True, "m", Cost({"rollout": usage}),
+        revisions=revisions if revised else (), checkpoints=(Checkpoint(usage, (1, 2), text, 1.0, True),),
+    )  # fmt: skip
+
+
+def write(folder, *, calls=10, incomplete=False):
+    folder.mkdir(exist_ok=True)
+    config = {
+        "tasks": {"t_1": {}},
+        "methods": {method: {} for method in RIGHT},
+        "seeds": SEEDS,
+        "budgets": {"calls": [5.0, 30.0], "flops": [100.0]},
+        "reference": "∇ strong",
+    }
+    (folder / "evaluation.json").write_text(json.dumps({"config": config}))
+    with (folder / RECORDS).open("wb") as file:
+        for method, count in RIGHT.items():
+            for seed in SEEDS:
+                for number in range(PROBLEMS):
+                    if incomplete and (method, seed, number) == ("weak & co", 1, 39):
+                        continue
+                    labels = {"task": "t_1", "method": method, "seed": seed, "problem": str(number)}
+                    outcome = solution(number < count, calls, revised=method == "∇ strong")
+                    if (method, number) == ("weak_1", 39):
+                        outcome = NumericalError("broken")
+                    for row in rows(labels, outcome, {"yes": True, "no": False}, LADDER):
+                        file.write(line(row))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write(tmp_path_factory.mktemp("results") / "r")
+
+
+@pytest.fixture(scope="module")
+def summary(folder):
+    """Of a report that is written although nobody has an answer within 5 calls."""
+    results, found = write_report(folder)
+    with pytest.raises(ConfigError, match=r"Within 5 calls.*cheapest first answer took 10 calls"):
+        require_met(results)
+    return found
+
+
+def test_accuracies_costs_and_marks(summary):
+    found = {(r["method"], r["unit"], r["value"]): r for r in summary["rows"]}
+    strong = found["∇ strong", "calls", 30.0]
+    assert strong["accuracy"] == 35 / 40
+    assert strong["low"] < 35 / 40 < strong["high"]
+    assert strong["calls"] == 10
+    assert strong["pass_at_k"] == {"1": 35 / 40, "2": 35 / 40}
+    assert strong["best"]
+    assert [key[0] for key, row in found.items() if row["best"]] == ["∇ strong"] * 2
+    assert strong["exhausted"] == 0.0
+    early = found["∇ strong", "calls", 5.0]
+    assert (early["accuracy"], early["answered"], early["calls"]) == (0.0, 0.0, None)
+    assert found["weak_1", "calls", 30.0]["failed"] == 2
+
+
+def test_comparisons_are_with_the_reference(summary):
+    found = summary["comparisons"]
+    assert len(found) == 2 * len(LADDER)
+    row = next(r for r in found if r["method"] == "weak_1" and r["value"] == 30.0)
+    assert row["difference"] == pytest.approx(25 / 40)
+    assert (row["first_only"], row["second_only"]) == (25, 0)
+    assert row["p_mcnemar"] == pytest.approx(2 * 0.5**25)
+    gains = np.repeat([1.0, 0.0], [25, 15])
+    assert row["p"] == pytest.approx(ttest_1samp(gains, 0).pvalue)
+    assert row["p"] <= row["p_holm"] <= 2 * row["p"]
+    assert row["low"] <= 25 / 40 <= row["high"]
+
+
+def test_another_reference_can_be_asked_for(summary, tmp_path):
+    folder = write(tmp_path / "r")
+    _, found = write_report(folder, "weak_1")
+    turned = next(r for r in found["comparisons"] if r["method"] == "∇ strong" and r["value"] == 30.0)
+    row = next(r for r in summary["comparisons"] if r["method"] == "weak_1" and r["value"] == 30.0)
+    assert (turned["reference"], turned["difference"]) == ("weak_1", -row["difference"])
+    with pytest.raises(ConfigError, match=r"no finished method.*weak_1, "):
+        write_report(folder, "nobody")
+
+
+def test_proposals_are_counted_by_reward_and_checker(summary):
+    run = next(r for r in summary["runs"] if r["method"] == "∇ strong")
+    assert (run["proposals"], run["accepted"]) == (160, 80)
+    assert run["rejection"][0] == 0.5
+    assert run["effects"]["wrong_to_right"] == 70
+    assert run["effects"]["wrong_to_wrong"] == 10
+    assert run["phases"]["rollout"]["calls"] == 10
+
+
+def test_methods_that_are_not_finished_are_left_out(tmp_path):
+    results = Results.load(write(tmp_path / "r", incomplete=True))
+    assert results.methods_of("t_1") == ["weak_1", "∇ strong"]
+
+
+def test_all_files_parse(folder, summary):
+    assert json.loads((folder / "summary.json").read_text()) == json.loads(json.dumps(summary))
+    table = list(csv.DictReader(io.StringIO((folder / "results.csv").read_text())))
+    assert len(table) == len(RIGHT) * len(LADDER)
+    assert {float(row["accuracy"]) for row in table} == {r["accuracy"] for r in summary["rows"]}
+    compared = list(csv.DictReader(io.StringIO((folder / "comparisons.csv").read_text())))
+    assert [row["method"] for row in compared] == [r["method"] for r in summary["comparisons"]]
+    names = {path.name for path in folder.glob("*.png")}
+    units = {f"accuracy_{unit}.png" for unit in ("calls", "tokens", "flops", "seconds")}
+    assert names == units | {"phases.png", "rejection.png", "reward_hacking.png", "positions.png"}
+    for path in folder.glob("*.png"):
+        data = path.read_bytes()
+        assert data[:8] == b"\x89PNG\r\n\x1a\n"
+        assert min(struct.unpack(">II", data[16:24])) > 200
+
+
+def test_budgets_that_somebody_meets(tmp_path):
+    require_met(Results.load(write(tmp_path / "r", calls=3)))
+
+
+def test_if_everything_failed_there_is_no_cheapest_answer(folder):
+    results = Results.load(folder)
+    for run in results.runs.values():
+        run.first["calls"][:] = float("nan")
+    with pytest.raises(ConfigError, match="Every run failed"):
+        require_met(results)
+
+
+def test_markdown_is_a_table_of_equal_width(summary):
+    text = to_markdown(summary)
+    blocks = [block for block in text.split("\n\n") if block.startswith("|")]
+    assert len(blocks) == 3
+    for block in blocks:
+        assert len({len(re.findall(r"(?<!\\)\|", row)) for row in block.splitlines()}) == 1
+    assert "**<87.5* [74, 95]**" in text
+    assert text.count("**") == 4  # the strong one, under the two budgets that anybody meets
+
+
+def test_latex_is_balanced_and_escaped(summary):
+    text = to_latex(summary)
+    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 2
+    assert text.count(r"\toprule") == text.count(r"\midrule") == text.count(r"\bottomrule") == 2
+    plain = re.sub(r"\\.", "", text)
+    assert plain.count("{") == plain.count("}")
+    assert r"weak \& co" in text
+    assert r"weak\_1" in text
+    assert r"\textbf{87.5}" in text
+    for row in [row for row in text.splitlines() if row.endswith(r"\\")]:
+        assert len(re.findall(r"(?<!\\)&", row)) in (1, 2)
+
+
+def test_console_tables_mark_the_best(summary):
+    out = io.StringIO()
+    console = Console(file=out, width=110)
+    for table in [*console_tables(summary), comparison_table(summary)]:
+        console.print(table)
+    text = out.getvalue()
+    assert "87.5* [74, 95]" in text
+    assert "accuracy in % by budget in FLOPs, 40 problems, 2 seeds" in text
+    assert "+62.5*" in text
+
+
+def test_a_draw_has_no_best(tmp_path, monkeypatch):
+    monkeypatch.setitem(RIGHT, "weak & co", 34)
+    summary = summarise(Results.load(write(tmp_path / "r")))
+    assert not any(row["best"] for row in summary["rows"])
+    assert r"\textbf" not in to_latex(summary)
+
+
+def test_folders_without_results(tmp_path):
+    folder = write(tmp_path / "r")
+    with pytest.raises(ConfigError, match="no results"):
+        Results.load(tmp_path)
+    (folder / RECORDS).write_bytes(b"")
+    with pytest.raises(ConfigError, match="No method has been run"):
+        Results.load(folder)
+    shutil.rmtree(folder)
+    folder.mkdir()
+    (folder / "evaluation.json").write_text("{}")
+    with pytest.raises(ConfigError, match="damaged"):
+        Results.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("answered", "exhausted", "expected"),
+    [(0.0, 1.0, "-"), (0.4, 1.0, "~10.0 [5, 20]"), (0.6, 1.0, "10.0 [5, 20]"), (0.4, 0.2, "<10.0 [5, 20]")],
+)
+def test_cells_say_where_few_runs_had_an_answer(summary, answered, exhausted, expected):
+    changes = {"answered": answered, "exhausted": exhausted, "best": False}
+    changes |= {"accuracy": 0.1, "low": 0.05, "high": 0.2}
+    rows = [{**row, **changes} for row in summary["rows"]]
+    cells = [c.strip() for c in to_markdown({**summary, "rows": rows}).split("|")]
+    assert expected in cells
+    assert ("$\\sim$10.0" in to_latex({**summary, "rows": rows})) == expected.startswith("~")
