@@ -20,7 +20,8 @@ from nabla.core.errors import ConfigError, NablaError
 from nabla.core.prompt import Prompt
 from nabla.core.sampling import Sampling
 from nabla.core.solution import Solution
-from nabla.engine.engine import Engine, Session
+from nabla.engine.engine import Engine
+from nabla.engine.session import Session
 from nabla.launch.config.run import RunConfig
 from nabla.methods.baselines.greedy import Greedy
 from nabla.problems.tasks.base import tasks

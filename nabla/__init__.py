@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from nabla.core.sampling import Sampling
     from nabla.core.solution import Solution
     from nabla.core.trajectory import Trajectory
-    from nabla.engine.engine import Engine, Session
+    from nabla.engine.engine import Engine
     from nabla.engine.events import Callback
+    from nabla.engine.session import Session
     from nabla.launch.launcher import TestTimeLoop
     from nabla.launch.reasoner import NablaReasoner
     from nabla.methods.base import Method

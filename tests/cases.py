@@ -156,7 +156,7 @@ def case(
         DenseLM(model, question_ids, len(tiny.TOKENS), blocked if bool(blocked.any()) else None),
         dense_members,
     )
-    return Case(lm, reward, built, prompt, dense)
+    return Case(built.lm, built.reward, built, prompt, dense)
 
 
 def close(value: Tensor, expected: Tensor, tolerance: float = 1e-9) -> None:

@@ -30,7 +30,7 @@ SAMPLING = Sampling(temperature=1.0, max_new_tokens=6)
 
 def test_the_current_response_is_scored_with_the_prompt_in_it_once():
     lm, rm = tiny.causal_lm(), tiny.outcome()
-    rm.bind(lm)
+    rm = rm.bind(lm.vocabulary)
     prompt = Prompt.of("012345", id="p")
     response = Response(prompt, tiny.ids(lm.tokenizer, "54+"), Account("p", CostMeter(), "reward"))
     text = rm.tokenizer.decode(rm.layout(response).tokens)
@@ -142,7 +142,7 @@ def test_committed_tokens_survive_text_that_encodes_differently():
     assert len(tiny.ids(tok, "12")) == 1
     lm = tiny.causal_lm(tok=tok)
     rm = tiny.outcome(tok=tok)
-    rm.bind(lm)
+    rm = rm.bind(lm.vocabulary)
     split = torch.tensor([tok.get_vocab()["1"], tok.get_vocab()["2"]])
     assert lm.decode(split) == "12"
     response = Response(PROMPT, split, Account("p", CostMeter(), "reward"))

@@ -12,8 +12,8 @@ from nabla.core.solution import Solution
 from nabla.core.trajectory import Trajectory
 
 if TYPE_CHECKING:
+    from nabla.engine.reports import Refinement, StepReport
     from nabla.launch.launcher import TestTimeLoop
-    from nabla.refinement.dto import Refinement, StepReport
 
 
 class Callback:

@@ -22,7 +22,7 @@ from nabla.models.head import Head, work_dtype
 
 
 @dataclass(frozen=True, eq=False)
-class Reference:
+class InitialRows:
     """Initial logits of some rows of a trajectory over a support of candidates.
 
     Args:
@@ -141,7 +141,7 @@ class RowsWanted:
 
 
 @torch.no_grad()
-def references(head: Head, wanted: Sequence[RowsWanted], rows_ahead: int = 1) -> list[Reference]:
+def references(head: Head, wanted: Sequence[RowsWanted], rows_ahead: int = 1) -> list[InitialRows]:
     """One reference per wish, all of the same support.
 
     Args:
@@ -162,7 +162,7 @@ def references(head: Head, wanted: Sequence[RowsWanted], rows_ahead: int = 1) ->
     return found
 
 
-def _from_blocks(head: Head, wanted: Sequence[RowsWanted], rows_ahead: int) -> list[Reference]:
+def _from_blocks(head: Head, wanted: Sequence[RowsWanted], rows_ahead: int) -> list[InitialRows]:
     new = [w for w in wanted if w.cache.block_of(w.trajectory, w.positions.start) is None]
     if new:
         # One row costs nearly as much as many, the matrix has to be read: as many as a chunk of logits
@@ -197,10 +197,10 @@ def _from_blocks(head: Head, wanted: Sequence[RowsWanted], rows_ahead: int) -> l
     return found
 
 
-def _whole(head: Head, wish: RowsWanted, logits: Tensor, normalisers: Tensor) -> Reference:
+def _whole(head: Head, wish: RowsWanted, logits: Tensor, normalisers: Tensor) -> InitialRows:
     own = wish.trajectory.tokens[wish.positions].to(head.device)
     hidden = wish.trajectory.hidden[wish.positions].to(head.device)
-    return Reference(
+    return InitialRows(
         positions=wish.positions,
         logits=logits,
         candidates=None,
@@ -212,7 +212,7 @@ def _whole(head: Head, wish: RowsWanted, logits: Tensor, normalisers: Tensor) ->
     )
 
 
-def _supported(head: Head, wanted: Sequence[RowsWanted], support: int) -> list[Reference]:
+def _supported(head: Head, wanted: Sequence[RowsWanted], support: int) -> list[InitialRows]:
     new = [w for w in wanted if w.cache.table_of(w.trajectory, w.positions, support) is None]
     if new:
         hidden = torch.cat([w.trajectory.hidden[w.positions] for w in new])
@@ -248,7 +248,7 @@ def _supported(head: Head, wanted: Sequence[RowsWanted], support: int) -> list[R
         ids = table.candidates[part]
         own = wish.trajectory.tokens[wish.positions].to(head.device)
         found.append(
-            Reference(
+            InitialRows(
                 positions=wish.positions,
                 logits=table.logits[part],
                 candidates=ids,
@@ -287,7 +287,7 @@ def projection(
     return project
 
 
-def joined(head: Head, parts: Sequence[Reference], accounts: Sequence[Account]) -> Reference:
+def joined(head: Head, parts: Sequence[InitialRows], accounts: Sequence[Account]) -> InitialRows:
     """The rows of several problems as one reference; its positions only count them."""
     if len(parts) == 1:
         return parts[0]
@@ -298,7 +298,7 @@ def joined(head: Head, parts: Sequence[Reference], accounts: Sequence[Account]) 
     logits = cat("logits")
     candidates = None if parts[0].candidates is None else cat("candidates")
     payers = [(account, len(part.logits)) for account, part in zip(accounts, parts, strict=True)]
-    return Reference(
+    return InitialRows(
         positions=slice(0, len(logits)),
         logits=logits,
         candidates=candidates,

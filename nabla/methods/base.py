@@ -11,7 +11,8 @@ from nabla.core.solution import Revision, Solution
 from nabla.core.trajectory import Trajectory
 
 if TYPE_CHECKING:
-    from nabla.engine.engine import Engine, Session
+    from nabla.engine.engine import Engine
+    from nabla.engine.session import Session
 
 
 class Method(ABC):

@@ -1,11 +1,6 @@
-"""Pools of independent responses that grow until a budget is spent."""
+"""Pools of independent responses: how they grow, and how one of them is chosen."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from nabla.engine.engine import Session
 
 import math
 from collections.abc import Sequence
@@ -14,7 +9,7 @@ from typing import TYPE_CHECKING
 from nabla.core.trajectory import Trajectory
 
 if TYPE_CHECKING:
-    from nabla.engine.engine import Session
+    from nabla.engine.session import Session
 
 
 def next_round(session: Session, have: int, wanted: int) -> int:
@@ -29,7 +24,7 @@ def next_round(session: Session, have: int, wanted: int) -> int:
         have: size of the pool.
         wanted: size that the method's settings ask for.
     """
-    if not session.engine.budgets:
+    if not session.budgeted:
         return wanted - have
     return max(1, have // 4)
 

@@ -7,23 +7,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nabla.core.errors import ConfigError
 from nabla.core.sampling import Sampling
 from nabla.core.trajectory import Trajectory
 from nabla.rollouts.boundaries.base import Boundary
 
 if TYPE_CHECKING:
-    from nabla.engine.engine import Engine, Session
-
-
-def require_reward(engine: Engine, what: str) -> None:
-    """Raises ConfigError where the engine has no reward."""
-    if engine.reward is None:
-        raise ConfigError(
-            f"{what} by reward, and there is none", fix="Pass a reward model (rm=...) or a Python reward."
-        )
-
-
+    from nabla.engine.session import Session
 
 
 def value(trajectory: Trajectory) -> float:
@@ -61,7 +50,7 @@ def width(session: Session, begun: int, full: int) -> int:
         begun: searches before this one.
         full: the configured size.
     """
-    return min(full, 2 << begun) if session.engine.budgets else full
+    return min(full, 2 << begun) if session.budgeted else full
 
 
 class Scores:

@@ -27,11 +27,13 @@ from nabla.methods.pools import better
 from nabla.objectives.base import Objective
 from nabla.proposals.base import Proposal, ProposalView, proposals
 from nabla.refinement.dto import DTO
+from nabla.rewards.base import require_differentiable
 from nabla.selectors.base import SelectionView, Selector, selectors
 
 if TYPE_CHECKING:
-    from nabla.engine.engine import Engine, Session
-    from nabla.engine.initial_rows import Reference
+    from nabla.engine.engine import Engine
+    from nabla.engine.initial_rows import InitialRows
+    from nabla.engine.session import Session
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +46,7 @@ class Row:
     """
 
     logits: Float[Tensor, " k"]
-    reference: Reference
+    reference: InitialRows
 
 
 @dataclass(frozen=True)
@@ -279,12 +281,9 @@ class RefiningSweep(Sweep):
         return self.dto.objective
 
     def check(self, engine: Engine) -> None:
-        reward = engine.reward
-        if self.dto.needs_reward and (reward is None or not reward.differentiable):
-            raise ConfigError(
-                "The objective has a reward term, which needs a differentiable reward",
-                got=None if reward is None else type(reward).__name__,
-                fix="Pass a reward model (rm=...), or choose objective='likelihood'.",
+        if self.dto.needs_reward:
+            require_differentiable(
+                engine.reward, "The objective has a reward term", "choose objective='likelihood'"
             )
         super().check(engine)
 

@@ -109,6 +109,7 @@ class Body:
         self.reuse_prefix = reuse_prefix
         self.checkpoint = False
         self._compiled: dict[nn.Module, Any] = {}
+        self._use_compiled = False
         self.embedding: nn.Module = module.get_input_embeddings()  # type: ignore[operator]
         self.hidden_size = int(self.config.hidden_size)
         self.layers = int(self.config.num_hidden_layers)
@@ -156,8 +157,19 @@ class Body:
                     got=type(self.module).__name__,
                     fix="Run without compile_layers.",
                 )
-        for part, compiled in self._compiled.items():
-            part._compiled_call_impl = compiled if on else None  # what nn.Module.compile() sets
+        self._use_compiled = on
+
+    @contextmanager
+    def _in_place(self) -> Iterator[None]:
+        """Puts the compiled parts in while this body runs: the modules may belong to other bodies too."""
+        parts = self._compiled if self._use_compiled else {}
+        for part, compiled in parts.items():
+            part._compiled_call_impl = compiled  # what nn.Module.compile() sets
+        try:
+            yield
+        finally:
+            for part in parts:
+                part._compiled_call_impl = None
 
     def embed(self, tokens: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch hidden"]:
         """Input embeddings of token ids, with whatever scaling the model's embedding applies."""
@@ -223,7 +235,7 @@ class Body:
                 # The model's own choice of cache may forget what a sliding window has left behind.
                 arguments["past_key_values"] = DynamicCache()
         checkpointed = self.checkpoint and torch.is_grad_enabled() and not keep
-        with self._checkpointed() if checkpointed else nullcontext():
+        with self._in_place(), self._checkpointed() if checkpointed else nullcontext():
             output = self.module(**arguments)
         hidden = output.last_hidden_state
         cache = getattr(output, "past_key_values", None) if keep and self.reuse_prefix else None
@@ -287,7 +299,8 @@ class Body:
         }
         if self._takes_positions:
             arguments["position_ids"] = positions.unsqueeze(1)
-        hidden: Tensor = self.module(**arguments).last_hidden_state[:, -1]
+        with self._in_place():
+            hidden: Tensor = self.module(**arguments).last_hidden_state[:, -1]
         return hidden
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Iterable
 from typing import Any
@@ -11,13 +12,12 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from nabla.core.errors import ConfigError, ModelError, PromptError
+from nabla.core.errors import ConfigError, ModelError
 from nabla.core.prompt import Prompt
 from nabla.models.body import EMPTY, Body, Chunk, Prefix
-from nabla.models.chat import ChatFormat
 from nabla.models.head import EmbeddingTable, Head
 from nabla.models.loading import freeze, load, unwrap
-from nabla.models.vocabulary import usable_ids
+from nabla.models.vocabulary import Vocabulary, usable_ids
 
 log = logging.getLogger(__name__)
 
@@ -44,8 +44,6 @@ class CausalLM:
         reuse_prefix: bool = True,
     ) -> None:
         self.model = freeze(unwrap(model))
-        self.tokenizer = tokenizer
-        self.chat = ChatFormat(tokenizer, chat_template)
         output = self.model.get_output_embeddings()
         if output is None:
             raise ModelError(
@@ -58,7 +56,14 @@ class CausalLM:
         usable = min(usable_ids(tokenizer), rows)
         self.head = Head(output, self.model.config, usable)
         self.table = EmbeddingTable(self.body.embedding, self.head.usable)
-        self.eos_ids = self._eos_ids()
+        limit = getattr(self.body.config, "max_position_embeddings", None)
+        self.vocabulary = Vocabulary(
+            tokenizer,
+            chat_template=chat_template,
+            eos_ids=self._eos_ids(tokenizer),
+            usable=self.head.usable,
+            context_length=int(limit) if limit else None,
+        )
         self._verify()
 
     @classmethod
@@ -70,61 +75,45 @@ class CausalLM:
         model, tokenizer = load(AutoModelForCausalLM, str(path), role="language model", **arguments)
         return cls(model, tokenizer, chat_template=chat_template, reuse_prefix=reuse_prefix)
 
-    def _eos_ids(self) -> tuple[int, ...]:
+    def view(self) -> CausalLM:
+        """The same weights with a mask of tokens and settings of its own."""
+        made = copy.copy(self)
+        made.body, made.head = copy.copy(self.body), copy.copy(self.head)
+        made.head.blocked = None
+        return made
+
+    def _eos_ids(self, tokenizer: Any) -> tuple[int, ...]:
         found: list[int] = []
         generation = getattr(self.model, "generation_config", None)
-        for source in (generation, self.model.config, self.tokenizer):
+        for source in (generation, self.model.config, tokenizer):
             value = getattr(source, "eos_token_id", None)
             entries: Iterable[int] = value if isinstance(value, list | tuple) else [value]  # type: ignore[list-item]
             found += [int(e) for e in entries if e is not None and int(e) not in found]
-        if not found:
-            raise ModelError(
-                "The language model has no end-of-sequence token",
-                fix="Set eos_token_id in its generation config or tokenizer.",
-            )
         return tuple(found)
 
     @property
-    def context_length(self) -> int | None:
-        """Largest number of positions, None if unlimited."""
-        limit = getattr(self.body.config, "max_position_embeddings", None)
-        return int(limit) if limit else None
+    def tokenizer(self) -> Any:
+        """Of the vocabulary."""
+        return self.vocabulary.tokenizer
+
+    @property
+    def eos_ids(self) -> tuple[int, ...]:
+        """End-of-sequence tokens."""
+        return self.vocabulary.eos_ids
+
+    def encode(self, prompt: Prompt) -> Int[Tensor, " prompt"]:
+        """Prompt ids, see :meth:`~nabla.models.vocabulary.Vocabulary.encode`."""
+        return self.vocabulary.encode(prompt)
+
+    def decode(self, tokens: Int[Tensor, " n"] | list[int]) -> str:
+        """Text of response ids, special tokens removed."""
+        return self.vocabulary.decode(tokens)
 
     @property
     def candidates(self) -> Int[Tensor, " k"]:
         """Ids that may be written: known to the tokenizer and not blocked."""
         ids = torch.arange(self.head.usable, device=self.head.device)
         return ids if self.head.blocked is None else ids[~self.head.blocked]
-
-    def encode(self, prompt: Prompt) -> Int[Tensor, " prompt"]:
-        """Prompt ids. Raises PromptError if they leave no room for an answer."""
-        ids = self.chat.prompt(prompt.messages)
-        limit = self.context_length
-        if limit is not None and len(ids) >= limit:
-            raise PromptError(
-                f"The prompt has {len(ids)} tokens, the language model's context holds {limit}",
-                got=prompt.id,
-                fix="Shorten the prompt or use a model with a longer context.",
-            )
-        unknown = self.tokenizer.unk_token_id
-        if unknown is not None and bool((ids == unknown).any()):
-            raise PromptError(
-                "The tokenizer does not know a character of the prompt",
-                got=prompt.text,
-                fix="Use characters that the language model's tokenizer can write.",
-            )
-        return ids
-
-    def room(self, prompt_length: int, max_new_tokens: int) -> int:
-        """Length limit of a response: ``max_new_tokens`` or what the context leaves."""
-        limit = self.context_length
-        return max_new_tokens if limit is None else min(max_new_tokens, limit - prompt_length)
-
-    def decode(self, tokens: Int[Tensor, " n"] | list[int]) -> str:
-        """Text of response ids, special tokens removed."""
-        ids = tokens.tolist() if isinstance(tokens, Tensor) else tokens
-        text: str = self.tokenizer.decode(ids, skip_special_tokens=True)
-        return text
 
     @torch.no_grad()
     def _verify(self) -> None:

@@ -22,7 +22,7 @@ class PrefixStore:
 
     def __init__(self, entries: int = 3) -> None:
         self.entries = entries
-        self._store: dict[str, OrderedDict[tuple[int, int], tuple[Tensor, KeyValues]]] = {}
+        self._store: dict[str, OrderedDict[tuple[Body, int], tuple[Tensor, KeyValues]]] = {}
         self._counter = 0
 
     def put(self, problem: str, body: Body, tokens: Int[Tensor, " n"], keys: KeyValues | None) -> None:
@@ -31,8 +31,8 @@ class PrefixStore:
             return
         kept = self._store.setdefault(problem, OrderedDict())
         self._counter += 1
-        kept[(id(body), self._counter)] = (tokens[: keys.length].cpu(), keys)
-        mine = [key for key in kept if key[0] == id(body)]
+        kept[(body, self._counter)] = (tokens[: keys.length].cpu(), keys)
+        mine = [key for key in kept if key[0] is body]
         for key in mine[: -self.entries]:
             del kept[key]
 
@@ -40,7 +40,7 @@ class PrefixStore:
         """The longest stored prefix of ``tokens``; empty if none."""
         best, length = None, 0
         for (owner, _), (stored, keys) in self._store.get(problem, {}).items():
-            if owner != id(body):
+            if owner is not body:
                 continue
             size = min(len(stored), len(tokens))
             differs = (stored[:size] != tokens[:size]).nonzero()

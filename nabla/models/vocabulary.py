@@ -1,7 +1,8 @@
-"""Vocabulary alignment of language model and reward model (SPEC section 12)."""
+"""A model's tokens apart from its weights, and how two models' tokens agree (SPEC section 12)."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from nabla.core.errors import VocabularyError
+from nabla.core.errors import ModelError, PromptError, VocabularyError
+from nabla.core.prompt import Prompt
+from nabla.models.chat import ChatFormat
 
 #: Texts whose encodings must agree for two tokenizers to count as the same.
 SAMPLE_TEXTS = (
@@ -19,6 +22,72 @@ SAMPLE_TEXTS = (
     "  indented\n\ttabbed, UPPER lower_case 3.14159",
     "123456/234561",
 )
+
+
+class Vocabulary:
+    """Tokenizer, ids and chat format of a language model, without weights: all that is needed to ask a
+    server for texts and to read them.
+
+    Args:
+        tokenizer: of the model.
+        chat_template: see :class:`~nabla.models.chat.ChatFormat`.
+        eos_ids: end-of-sequence tokens; the tokenizer's own by default.
+        usable: ids that may be written are below this; all of the tokenizer's by default.
+        context_length: largest number of positions, None if unlimited.
+
+    Raises ModelError if there is no end-of-sequence token.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        *,
+        chat_template: str | None = None,
+        eos_ids: Sequence[int] | None = None,
+        usable: int | None = None,
+        context_length: int | None = None,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.chat = ChatFormat(tokenizer, chat_template)
+        own = tokenizer.eos_token_id
+        self.eos_ids = tuple(eos_ids) if eos_ids is not None else (() if own is None else (int(own),))
+        if not self.eos_ids:
+            raise ModelError(
+                "The language model has no end-of-sequence token",
+                fix="Set eos_token_id in its generation config or tokenizer.",
+            )
+        self.usable = usable_ids(tokenizer) if usable is None else usable
+        self.context_length = context_length
+
+    def encode(self, prompt: Prompt) -> Int[Tensor, " prompt"]:
+        """Prompt ids. Raises PromptError if they leave no room for an answer."""
+        ids = self.chat.prompt(prompt.messages)
+        limit = self.context_length
+        if limit is not None and len(ids) >= limit:
+            raise PromptError(
+                f"The prompt has {len(ids)} tokens, the language model's context holds {limit}",
+                got=prompt.id,
+                fix="Shorten the prompt or use a model with a longer context.",
+            )
+        unknown = self.tokenizer.unk_token_id
+        if unknown is not None and bool((ids == unknown).any()):
+            raise PromptError(
+                "The tokenizer does not know a character of the prompt",
+                got=prompt.text,
+                fix="Use characters that the language model's tokenizer can write.",
+            )
+        return ids
+
+    def room(self, prompt_length: int, max_new_tokens: int) -> int:
+        """Length limit of a response: ``max_new_tokens`` or what the context leaves."""
+        limit = self.context_length
+        return max_new_tokens if limit is None else min(max_new_tokens, limit - prompt_length)
+
+    def decode(self, tokens: Int[Tensor, " n"] | list[int]) -> str:
+        """Text of response ids, special tokens removed."""
+        ids = tokens.tolist() if isinstance(tokens, Tensor) else tokens
+        text: str = self.tokenizer.decode(ids, skip_special_tokens=True)
+        return text
 
 
 @dataclass(frozen=True, eq=False)

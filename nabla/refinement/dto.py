@@ -15,9 +15,11 @@ from torch import Tensor
 
 from nabla.core.errors import ConfigError, NablaError, NumericalError
 from nabla.core.trajectory import Trajectory
-from nabla.engine.engine import GradientRequest, Session
-from nabla.engine.gradient.stages import RowsOf, TrajectoryGradient
-from nabla.engine.initial_rows import Block, Reference, joined
+from nabla.engine.gradient.values import RowsRequest, TrajectoryGradient
+from nabla.engine.initial_rows import Block, InitialRows, joined
+from nabla.engine.reports import COLLAPSE, Refinement, StepReport, TermReport
+from nabla.engine.requests import GradientRequest
+from nabla.engine.session import Session
 from nabla.estimators.anchors.base import Anchor, AnchorPoint, anchors
 from nabla.estimators.base import Estimator, estimators, hard_index
 from nabla.objectives.base import LogitObjective, Objective, TrajectoryObjective, objectives, trajectory_terms
@@ -31,63 +33,14 @@ from nabla.schedulers.base import Schedule, Step
 
 log = logging.getLogger(__name__)
 
-#: KL(p_z || p_ref) per token above which a refinement counts as collapsed, nats (SPEC section 2).
-COLLAPSE = 2.0
 #: Numbers of logits refined as one parameter, at most; several tensors of that size exist.
 JOINT_ELEMENTS = 1 << 23
 
 
-@dataclass(frozen=True)
-class TermReport:
-    """One term at one step: unweighted value, its unit, weight, and share of the logit gradient's norm."""
-
-    value: float
-    unit: str
-    weight: float
-    gradient_share: float
 
 
-@dataclass(frozen=True)
-class StepReport:
-    """One optimisation step.
-
-    Args:
-        step: which.
-        terms: by name.
-        gradient_norm: of the weighted gradient with respect to the parameter.
-        recomputed: whether the models had to be run for it.
-    """
-
-    step: Step
-    terms: dict[str, TermReport]
-    gradient_norm: float
-    recomputed: bool
 
 
-@dataclass(frozen=True, eq=False)
-class Refinement:
-    """Refined rows.
-
-    Args:
-        reference: initial logits and support.
-        logits: refined logits ``[R, K]``.
-        kl: ``KL(p_z || p_ref)`` per row, nats ``[R]``.
-        first: report of the first step.
-        recomputed: number of gradients that needed the models.
-        dropped_mass: largest probability mass outside the support in any row.
-    """
-
-    reference: Reference
-    logits: Float[Tensor, "rows k"]
-    kl: Float[Tensor, " rows"]
-    first: StepReport
-    recomputed: int
-    dropped_mass: float
-
-    @property
-    def collapsed(self) -> bool:
-        """Whether a row has left the language model's distribution by more than 2 nats."""
-        return bool((self.kl > COLLAPSE).any())
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,7 +137,7 @@ class DTO:
 
     def refine_together(self, tasks: Sequence[Task]) -> list[Refinement | NablaError]:
         """Refines rows of several problems in step; each comes out as it would alone."""
-        usable = tasks[0].session.engine.lm.head.usable
+        usable = tasks[0].session.workspace.lm.head.usable
         width = usable if self.rows.support is None else min(self.rows.support, usable)
         groups: list[list[Task]] = []
         held = 0
@@ -202,7 +155,7 @@ class DTO:
         self,
         rows: dict[str, Float[Tensor, "rows k"]],
         task: Task,  # noqa: ARG002
-        reference: Reference,  # noqa: ARG002
+        reference: InitialRows,  # noqa: ARG002
     ) -> dict[str, Float[Tensor, "rows k"]]:
         """What the descent follows, given each trajectory term's ``∂term/∂y``: that itself. A control
         overrides it (a random direction, say)."""
@@ -218,13 +171,13 @@ class Descending:
 
     def __init__(self, dto: DTO, tasks: Sequence[Task]) -> None:
         self.dto, self.tasks = dto, tasks
-        self.engine = tasks[0].session.engine
+        self.workspace = tasks[0].session.workspace
         wanted = [
             t.session.rows_wanted(t.trajectory, dto.rows.positions(t.trajectory), dto.rows.support, t.ahead)
             for t in tasks
         ]
-        self.references = self.engine.references(wanted)
-        self.joint = joined(self.engine.lm.head, self.references, [w.account for w in wanted])
+        self.references = self.workspace.references(wanted)
+        self.joint = joined(self.workspace.lm.head, self.references, [w.account for w in wanted])
         ends = list(accumulate(len(r.logits) for r in self.references))
         self.spans = [slice(e - len(r.logits), e) for e, r in zip(ends, self.references, strict=True)]
         self.parameter = dto.parameterization.initial(self.joint).requires_grad_()
@@ -338,22 +291,24 @@ class Descending:
             task, reference = self.tasks[i], self.references[i]
             draws = self._part(now, self.spans[i]).reshape(self.dto.estimator.draws, *reference.logits.shape)
             texts = [_text(task.trajectory, reference, draw.argmax(-1)) for draw in draws]
-            plans.append(task.session.plan_values(task.trajectory, self.dto.objective, texts))
-        answers = iter(self.engine.answer([request for plan in plans for request in plan.requests]))
+            account = task.session.account("gradient")
+            plan = task.session.memory.plan_values(task.trajectory, self.dto.objective, texts, account)
+            plans.append(plan)
+        answers = iter(self.workspace.answer([request for plan in plans for request in plan.requests]))
         for i, plan in zip(moved, plans, strict=True):
             own = [next(answers) for _ in plan.requests]
             failure = next((a for a in own if isinstance(a, NablaError)), None)
             if failure is not None:
                 self.errors[i] = failure
                 continue
-            found = self.tasks[i].session.keep_values(plan, own)
+            found = self.tasks[i].session.memory.keep_values(plan, own)
             self.numbers[i] = {name: self.parameter.new_tensor(row) for name, row in found.items()}
             self.values[i] = {name: float(row.mean()) for name, row in self.numbers[i].items()}
 
     def _consult_gradients(self, moved: Sequence[int], now: Tensor) -> None:
         plans = [self._plan(i, self._part(now, self.spans[i])) for i in moved]
         requests = [plan for plan in plans if not isinstance(plan, TrajectoryGradient)]
-        answers = iter(self.engine.answer(requests))
+        answers = iter(self.workspace.answer(requests))
         gradients: dict[int, TrajectoryGradient] = {}
         for i, plan in zip(moved, plans, strict=True):
             if isinstance(plan, TrajectoryGradient):
@@ -363,7 +318,7 @@ class Descending:
             if isinstance(answer, NablaError):
                 self.errors[i] = answer
             else:
-                gradients[i] = self.tasks[i].session.keep_gradient(plan, answer)
+                gradients[i] = self.tasks[i].session.memory.keep_gradient(plan, answer)
         for i, found in self._rows_of(gradients).items():
             terms = self.dto.feedback(found, self.tasks[i], self.references[i])
             self.values[i] = {name: gradients[i].terms[name].value for name in terms}
@@ -377,18 +332,21 @@ class Descending:
 
     def _plan(self, i: int, now: Tensor) -> TrajectoryGradient | GradientRequest:
         task, reference = self.tasks[i], self.references[i]
+        memory, account = task.session.memory, task.session.account("gradient")
         if self.dto.estimator.hard:
             index = now.argmax(-1) if now.is_floating_point() else now
             tokens = _text(task.trajectory, reference, index)
-            return task.session.plan_gradient(task.trajectory, self.dto.objective, tokens=tokens)
+            return memory.plan_gradient(task.trajectory, self.dto.objective, account, tokens=tokens)
         begin = reference.positions.start
         soft = SoftTokens(begin, reference.candidates, now)
-        return task.session.plan_gradient(task.trajectory, self.dto.objective, start=begin, soft=soft)
+        return memory.plan_gradient(
+            task.trajectory, self.dto.objective, account, start=begin, soft=soft
+        )
 
     def _rows_of(self, gradients: dict[int, TrajectoryGradient]) -> dict[int, dict[str, Tensor]]:
         """``∂term/∂y`` over the support of each problem's rows. All that is not known is formed by one
         product per matrix, with rows for the positions ahead where the text is the trajectory's own."""
-        wanted: list[RowsOf] = []
+        wanted: list[RowsRequest] = []
         known: dict[tuple[int, str], Tensor] = {}
         makers: list[tuple[int, str, Block | None]] = []
         for i, gradient in gradients.items():
@@ -419,7 +377,7 @@ class Descending:
                         )
                 wanted.append(entry)
                 makers.append((i, name, block))
-        formed = self.engine.gradients.rows_of(wanted) if wanted else []
+        formed = self.workspace.gradients.rows_of(wanted) if wanted else []
         for (i, name, block), rows in zip(makers, formed, strict=True):
             if block is not None:
                 block.feedback[id(gradients[i]), name] = rows
@@ -590,7 +548,7 @@ class Descending:
         session.events.on_refine(session.prompt, position, result)
 
 
-def _same_contexts(gradient: TrajectoryGradient, task: Task, reference: Reference) -> bool:
+def _same_contexts(gradient: TrajectoryGradient, task: Task, reference: InitialRows) -> bool:
     """Whether the gradient's rows are predicted by the reference's states: nothing before the last of
     them differs from the trajectory."""
     last = reference.positions.stop - 1
@@ -600,7 +558,7 @@ def _same_contexts(gradient: TrajectoryGradient, task: Task, reference: Referenc
 
 
 def _text(
-    trajectory: Trajectory, reference: Reference, index: Int[Tensor, " rows"]
+    trajectory: Trajectory, reference: InitialRows, index: Int[Tensor, " rows"]
 ) -> Int[Tensor, " length"]:
     """The trajectory's tokens with those at some columns of the support in place."""
     tokens = trajectory.tokens.clone()

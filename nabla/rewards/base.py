@@ -17,9 +17,9 @@ from nabla.core.registry import Registry
 if TYPE_CHECKING:
     from nabla.core.costs import Account
     from nabla.models.body import Body, Chunk
-    from nabla.models.causal_lm import CausalLM
     from nabla.models.head import EmbeddingTable
     from nabla.models.runner import Runner
+    from nabla.models.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,9 +104,15 @@ class Reward(ABC):
         """Whether :meth:`relaxed` may be called."""
         return False
 
-    @abstractmethod
-    def bind(self, lm: CausalLM) -> None:
-        """Called once before use: learns the language model's vocabulary. Raises VocabularyError."""
+    #: Ids of the language model that this reward cannot read, and that may therefore not be written.
+    unreadable: Int[Tensor, " n"] | None = None
+
+    def bind(self, vocabulary: Vocabulary) -> Reward:
+        """This reward for a language model's tokens: a view of it, itself where it needs nothing of them.
+
+        Raises VocabularyError.
+        """
+        return self
 
     @abstractmethod
     def score(self, responses: Sequence[Response], runner: Runner) -> list[float]:
@@ -127,6 +133,45 @@ class Reward(ABC):
             fix="Use it for acceptance only: choose an objective without a reward term, "
             "or pass a reward model.",
         )
+
+
+def require_reward(reward: Reward | None, what: str) -> Reward:
+    """The reward. Raises ConfigError if there is none.
+
+    Args:
+        reward: of the run.
+        what: why one is needed, the beginning of the message.
+    """
+    if reward is None:
+        raise ConfigError(
+            f"{what}: a reward is needed, and there is none",
+            fix="Pass a reward model (rm=...) or a Python reward.",
+        )
+    return reward
+
+
+def unbound() -> ConfigError:
+    """For a reward that is asked before it knows the language model's tokens."""
+    return ConfigError(
+        "The reward is not bound to a language model", fix="Use what bind(vocabulary) returns."
+    )
+
+
+def require_differentiable(reward: Reward | None, what: str, fix: str) -> Reward:
+    """The reward, which has a gradient. Raises ConfigError if there is none or it has none.
+
+    Args:
+        reward: of the run.
+        what: needs it, the beginning of the message.
+        fix: what to do instead of passing a reward model.
+    """
+    if reward is None or not reward.differentiable:
+        raise ConfigError(
+            f"{what}, which needs a differentiable reward",
+            got=None if reward is None else type(reward).__name__,
+            fix=f"Pass a reward model (rm=...), or {fix}.",
+        )
+    return reward
 
 
 rewards: Registry[Reward] = Registry("rewards", lambda: Reward, __package__)

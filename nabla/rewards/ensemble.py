@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import torch
+from torch import Tensor
+
 from nabla.core.errors import ConfigError
 from nabla.rewards.base import RelaxedResponse, RelaxedReward, Response, Reward, rewards
 
 if TYPE_CHECKING:
     from nabla.models.body import Body
-    from nabla.models.causal_lm import CausalLM
     from nabla.models.head import EmbeddingTable
     from nabla.models.runner import Runner
+    from nabla.models.vocabulary import Vocabulary
 
 
 @rewards.register("ensemble")
@@ -38,9 +41,13 @@ class EnsembleReward(Reward):
     def differentiable(self) -> bool:
         return all(member.differentiable for member in self.members)
 
-    def bind(self, lm: CausalLM) -> None:
-        for member in self.members:
-            member.bind(lm)
+    @property
+    def unreadable(self) -> Tensor | None:  # type: ignore[override]
+        parts = [m.unreadable for m in self.members if m.unreadable is not None]
+        return torch.cat(parts) if parts else None
+
+    def bind(self, vocabulary: Vocabulary) -> EnsembleReward:
+        return EnsembleReward([member.bind(vocabulary) for member in self.members], self.weights)
 
     def score(self, responses: Sequence[Response], runner: Runner) -> list[float]:
         by_member = [member.score(responses, runner) for member in self.members]

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from nabla.core.errors import ConfigError
-from nabla.rewards.base import Response, Reward, rewards
+from nabla.rewards.base import Response, Reward, rewards, unbound
 
 if TYPE_CHECKING:
-    from nabla.models.causal_lm import CausalLM
     from nabla.models.runner import Runner
+    from nabla.models.vocabulary import Vocabulary
 
 
 @rewards.register("function")
@@ -30,18 +30,20 @@ class FunctionReward(Reward):
                 got=function,
             )
         self.function = function
-        self._lm: CausalLM | None = None
+        self._vocabulary: Vocabulary | None = None
 
-    def bind(self, lm: CausalLM) -> None:
-        self._lm = lm
+    def bind(self, vocabulary: Vocabulary) -> FunctionReward:
+        bound = FunctionReward(self.function)
+        bound._vocabulary = vocabulary
+        return bound
 
     def score(self, responses: Sequence[Response], runner: Runner) -> list[float]:
-        if self._lm is None:
-            raise ConfigError("The reward is not bound to a language model", fix="Call bind(lm).")
+        if self._vocabulary is None:
+            raise unbound()
         values = []
         for response in responses:
             try:
-                value = float(self.function(response.prompt.text, self._lm.decode(response.tokens)))
+                value = float(self.function(response.prompt.text, self._vocabulary.decode(response.tokens)))
             except Exception as error:
                 raise ConfigError(
                     f"The reward function failed: {error!r}",

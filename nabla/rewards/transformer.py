@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -12,15 +13,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from nabla.core.errors import ConfigError, ModelError
+from nabla.core.errors import ModelError
 from nabla.models.body import EMPTY, Body, Chunk
-from nabla.models.causal_lm import CausalLM, check_close, verify_prefix_reuse
+from nabla.models.causal_lm import check_close, verify_prefix_reuse
 from nabla.models.chat import ChatFormat
 from nabla.models.head import EmbeddingTable
 from nabla.models.loading import freeze, load, unwrap
 from nabla.models.runner import Runner
-from nabla.models.vocabulary import Alignment, align
-from nabla.rewards.base import RelaxedResponse, RelaxedReward, Response, Reward
+from nabla.models.vocabulary import Alignment, Vocabulary, align
+from nabla.rewards.base import RelaxedResponse, RelaxedReward, Response, Reward, unbound
 
 log = logging.getLogger(__name__)
 
@@ -152,25 +153,29 @@ class TransformerReward(Reward):
 
     # -- vocabulary and layout -------------------------------------------------------------------
 
-    def bind(self, lm: CausalLM) -> None:
-        self.alignment = align(lm.tokenizer, self.tokenizer, minimum_coverage=self.minimum_coverage)
-        index = self.alignment.index
-        self._eos = lm.eos_ids
-        self.table = EmbeddingTable(
-            self.body.embedding, lm.head.usable, None if index is None else index[: lm.head.usable]
+    def bind(self, vocabulary: Vocabulary) -> TransformerReward:
+        bound = copy.copy(self)
+        bound.body, bound._layouts = copy.copy(self.body), {}
+        bound.alignment = align(
+            vocabulary.tokenizer, self.tokenizer, minimum_coverage=self.minimum_coverage
         )
+        index, usable = bound.alignment.index, vocabulary.usable
+        bound._eos = vocabulary.eos_ids
+        bound.table = EmbeddingTable(self.body.embedding, usable, None if index is None else index[:usable])
+        bound.unreadable = None
         if index is not None:
-            known = index[: lm.head.usable] >= 0
-            known[[e for e in self._eos if e < len(known)]] = True  # never read as part of an answer
+            known = index[:usable] >= 0
+            known[[e for e in bound._eos if e < len(known)]] = True  # never read as part of an answer
             missing = (~known).nonzero()[:, 0]
             if len(missing):
-                lm.head.block(missing)
+                bound.unreadable = missing
                 log.warning(
                     "The reward model lacks %d of the language model's tokens (coverage %.2f %%); they "
                     "are forbidden",
                     len(missing),
-                    100 * self.alignment.coverage,
+                    100 * bound.alignment.coverage,
                 )
+        return bound
 
     def _map(self, tokens: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
         assert self.alignment is not None
@@ -180,7 +185,7 @@ class TransformerReward(Reward):
     def layout(self, response: Response) -> Layout:
         """The response in this model's ids. Raises ConfigError before :meth:`bind`."""
         if self.alignment is None:
-            raise ConfigError("The reward is not bound to a language model", fix="Call bind(lm).")
+            raise unbound()
         messages = response.prompt.messages
         if messages not in self._layouts:
             if len(self._layouts) > 4096:
@@ -238,7 +243,7 @@ class TransformerReward(Reward):
 
     def channels(self) -> tuple[EmbeddingTable, ...]:
         if self.table is None:
-            raise ConfigError("The reward is not bound to a language model", fix="Call bind(lm).")
+            raise unbound()
         return (self.table,)
 
     def relaxed(self, responses: Sequence[RelaxedResponse], runner: Runner) -> list[RelaxedReward]:

@@ -180,7 +180,9 @@ class _Batch:
         self.lm, self.openings, self.runner = lm, openings, runner
         self.accounts = [o.account for o in openings]
         self.context = [torch.cat([o.prompt, o.response]) for o in openings]
-        self.limits = [lm.room(len(o.prompt), o.sampling.max_new_tokens) - len(o.response) for o in openings]
+        self.limits = [
+            lm.vocabulary.room(len(o.prompt), o.sampling.max_new_tokens) - len(o.response) for o in openings
+        ]
         device = lm.head.device
         self.draws = Draws(
             [o.sampling for o in openings],

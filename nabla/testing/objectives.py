@@ -13,7 +13,8 @@ from torch.nn.functional import one_hot
 from nabla.core.costs import Account, CostMeter
 from nabla.core.errors import NablaError
 from nabla.core.prompt import Prompt
-from nabla.engine.gradient.stages import GradientComputer, GradientTask, TermGradient, TrajectoryGradient
+from nabla.engine.gradient.stages import GradientComputer
+from nabla.engine.gradient.values import GradientTask, TermGradient, TrajectoryGradient
 from nabla.models.causal_lm import CausalLM
 from nabla.models.runner import Runner
 from nabla.objectives.base import (
@@ -309,7 +310,7 @@ class Bench:
 
     def __init__(self, lm: CausalLM, reward: Reward) -> None:
         self.lm, self.reward = lm, reward
-        reward.bind(lm)
+        reward = reward.bind(lm.vocabulary)
         self.runner = Runner()
         self.gradients = GradientComputer(lm, reward, self.runner)
         self.prompt_ids = lm.encode(_PROMPT)

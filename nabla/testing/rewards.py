@@ -39,7 +39,7 @@ class RewardBench:
             known = {} if tokenizer is None else tokenizer.get_vocab()
             shared = PAD in known and END in known
             lm = tiny_lm(tokenizer if shared else char_tokenizer("abcd"))
-        reward.bind(lm)
+        reward = reward.bind(lm.vocabulary)
         return cls(reward, lm)
 
     def text(self, draws: list[int]) -> Tensor:

@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from nabla import errors
+from nabla.core import errors
 from nabla.core.costs import Cost
 from nabla.core.errors import ConfigError, NablaError, NumericalError, PromptError
 from nabla.core.prompt import Prompt

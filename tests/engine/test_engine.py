@@ -11,8 +11,9 @@ from nabla.core.errors import ComponentError, ConfigError, NablaError, Numerical
 from nabla.core.prompt import Prompt
 from nabla.core.sampling import Sampling
 from nabla.core.solution import Solution
-from nabla.engine.engine import Engine, Session
+from nabla.engine.engine import Engine
 from nabla.engine.events import Callback, Events
+from nabla.engine.session import Session
 from nabla.methods.base import Method, methods
 from nabla.objectives.base import objectives
 from nabla.rewards.function import FunctionReward
@@ -80,13 +81,13 @@ def test_prefix_reuse_and_kept_gradients_change_cost_not_results(latin_lm, latin
 def rollout_sizes(engine, monkeypatch):
     """A list that grows by the number of rows of each batch of rollouts."""
     sizes = []
-    original = engine.rollout.generate
+    original = engine.workspace.rollout.generate
 
     def spy(lm, openings, runner):
         sizes.append(len(openings))
         return original(lm, openings, runner)
 
-    monkeypatch.setattr(engine.rollout, "generate", spy)
+    monkeypatch.setattr(engine.workspace.rollout, "generate", spy)
     return sizes
 
 
@@ -312,7 +313,7 @@ def test_seconds_of_all_phases_and_every_hook_are_counted(latin_lm, latin_rm, la
 def test_released_problems_leave_nothing_in_the_prefix_store(latin_lm, latin_rm, latin_prompts):
     engine = Engine(latin_lm, latin_rm)
     run(engine, methods.build("nabla-reasoner"), latin_prompts)
-    assert engine.store._store == {}
+    assert engine.workspace.store._store == {}
 
 
 def test_an_empty_prompt_and_one_beyond_the_context_fail_alone(latin_lm, latin_prompts):
@@ -322,13 +323,42 @@ def test_an_empty_prompt_and_one_beyond_the_context_fail_alone(latin_lm, latin_p
     assert not isinstance(outcomes[latin_prompts[0].id], NablaError)
 
 
-def test_a_second_engine_forgets_what_the_first_ones_reward_forbade():
+def test_a_second_engine_knows_nothing_of_what_the_first_ones_reward_forbade():
     tok = tiny.tokenizer()
     lm = tiny.causal_lm(tok=tok)
-    Engine(lm, tiny.outcome(tok=tiny.tokenizer(missing=["y"]), arguments={"minimum_coverage": 0.5}))
-    assert lm.head.blocked is not None
-    Engine(lm, tiny.outcome(tok=tok))
+    first = Engine(lm, tiny.outcome(tok=tiny.tokenizer(missing=["y"]), arguments={"minimum_coverage": 0.5}))
+    second = Engine(lm, tiny.outcome(tok=tok))
+    assert first.lm.head.blocked is not None
+    assert second.lm.head.blocked is None
     assert lm.head.blocked is None
+
+
+def test_two_engines_on_one_model_run_in_turn_as_each_does_alone():
+    """Masks, bound rewards and checkpointing belong to an engine, not to the model it shares."""
+    tok = tiny.tokenizer()
+    lm = tiny.causal_lm(tok=tok)
+    shared = tiny.outcome(tok=tok)
+    poorer = tiny.outcome(tok=tiny.tokenizer(missing=["y"]), arguments={"minimum_coverage": 0.5})
+    prompts = [Prompt.of(f"{i}+2=", id=str(i)) for i in range(4)]
+    settings = [(shared, {}), (poorer, {"checkpoint_activations": True}), (shared, {"seed": 3})]
+
+    def method():
+        sampling = {"max_new_tokens": 6}
+        return methods.build(
+            "nabla-reasoner", dto={"steps": 2}, selector="all", sampling=sampling, max_rollouts=3
+        ).solve
+
+    def run(reward, arguments):
+        return Engine(lm, reward, live=1, **arguments).run(method(), prompts)
+
+    alone = [[s.to_dict() for _, s in run(*setting)] for setting in settings]
+    together = [run(*setting) for setting in settings]
+    turns = [[next(one)[1].to_dict() for one in together] for _ in prompts]
+    for number, expected in enumerate(alone):
+        found = [turn[number] for turn in turns]
+        for a, b in zip(found, expected, strict=True):
+            assert {k: a[k] for k in a if k != "cost"} == {k: b[k] for k in b if k != "cost"}
+    assert {t for row in alone[1] for t in row["tokens"]}.isdisjoint({tok.get_vocab()["y"]})
 
 
 def test_a_method_that_returns_nothing_is_an_error_and_no_hang(latin_lm, latin_prompts):

@@ -18,7 +18,7 @@ from nabla.core.errors import ConfigError, NumericalError
 from nabla.core.prompt import Prompt
 from nabla.core.sampling import Sampling
 from nabla.core.trajectory import Trajectory
-from nabla.engine.gradient.stages import TermGradient, TrajectoryGradient
+from nabla.engine.gradient.values import TermGradient, TrajectoryGradient
 from nabla.objectives.base import trajectory_terms
 from nabla.objectives.likelihood import Likelihood
 from nabla.objectives.reward import RewardObjective
@@ -49,7 +49,7 @@ def rows_of(
 ) -> Tensor:
     """Rows of all positions that the gradient covers."""
     where = slice(gradient.start, len(gradient.tokens))
-    return c.engine.gradients.rows(gradient, part, where, candidates, account())
+    return c.engine.workspace.gradients.rows(gradient, part, where, candidates, account())
 
 
 def check(c: Case, text: str | Tensor, committed: int = 0, **weights: Any) -> None:
@@ -74,7 +74,7 @@ def check(c: Case, text: str | Tensor, committed: int = 0, **weights: Any) -> No
     total = gradient.total(trajectory_terms(objective), Step())
     whole = sum((weights or BOTH)[name] * expected[name][committed:] for name in gradient.terms)
     c.close(rows_of(c, gradient, total), whole)
-    plain, centred = c.engine.gradients.norms(gradient, total, account())
+    plain, centred = c.engine.workspace.gradients.norms(gradient, total, account())
     c.close(plain, whole.norm(dim=-1), 1e-8)
     c.close(centred, (whole - whole.mean(-1, keepdim=True)).norm(dim=-1), 1e-8)
 
@@ -302,13 +302,14 @@ def test_norms_do_not_depend_on_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     c = case("gemma2", RewardSpec("gemma2", permute=2, missing=("5",)))
     gradient = gradient_of(c, c.trajectory(FINISHED), c.objective(**BOTH))
     total = gradient.total(trajectory_terms(c.objective(**BOTH)), Step())
-    expected = c.engine.gradients.norms(gradient, total, account())
+    expected = c.engine.workspace.gradients.norms(gradient, total, account())
     rows = rows_of(c, gradient, total)
     monkeypatch.setattr(head_module, "CHUNK_ELEMENTS", 2 * V)
     fresh = case("gemma2", RewardSpec("gemma2", permute=2, missing=("5",)))
     again = gradient_of(fresh, fresh.trajectory(FINISHED), fresh.objective(**BOTH))
     total = again.total(trajectory_terms(c.objective(**BOTH)), Step())
-    for value, other in zip(fresh.engine.gradients.norms(again, total, account()), expected, strict=True):
+    found = fresh.engine.workspace.gradients.norms(again, total, account())
+    for value, other in zip(found, expected, strict=True):
         close(value, other, 1e-9)
     close(rows_of(fresh, again, total), rows, 1e-12)
 
@@ -381,8 +382,8 @@ def test_a_gradient_serves_later_positions_of_its_text() -> None:
     where = slice(5, len(first))
     for name, part in early.terms.items():
         close(
-            c.engine.gradients.rows(early, part, where, None, account()),
-            fresh.engine.gradients.rows(late, late.terms[name], where, None, account()),
+            c.engine.workspace.gradients.rows(early, part, where, None, account()),
+            fresh.engine.workspace.gradients.rows(late, late.terms[name], where, None, account()),
         )
 
 
@@ -440,7 +441,7 @@ def test_terms_that_share_a_model_add_up() -> None:
         prefix = -c.dense.lm.log_pi(c.dense.one_hot(trajectory.tokens))
     whole = (0.3 + 1.0) * expected["reward"] + (-0.2 + 0.25 + 0.1) * expected["likelihood"] + 0.4 * prefix
     c.close(rows_of(c, gradient, total), whole[3:])
-    plain, centred = c.engine.gradients.norms(gradient, total, account())
+    plain, centred = c.engine.workspace.gradients.norms(gradient, total, account())
     c.close(plain, whole[3:].norm(dim=-1), 1e-8)
     c.close(centred, (whole - whole.mean(-1, keepdim=True))[3:].norm(dim=-1), 1e-8)
 

@@ -240,7 +240,7 @@ def test_a_checkpointed_pass_keeps_less(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_groups_of_bounded_size_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    from nabla import dto as module
+    from nabla.refinement import dto as module
 
     prompts = [Prompt.of("1+2=" * (1 + i), id=name) for i, name in enumerate(TEXTS)]
     found = []

@@ -49,7 +49,7 @@ def test_parts_are_sorted_to_whom_they_belong(latin_lm, latin_rm):
     assert reasoner.method.acceptance.margin == 1.0
     assert reasoner.method.sampling.temperature == 0.3
     assert reasoner.loop.engine.seed == 5
-    assert reasoner.loop.engine.runner.batch_size == 7
+    assert reasoner.loop.engine.workspace.runner.batch_size == 7
 
 
 def test_unknown_parts_and_components_say_what_to_do(latin_lm, latin_rm):

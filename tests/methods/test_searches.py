@@ -79,14 +79,14 @@ def test_searches_start_narrow_under_a_budget_and_widen(spec):
     wide = {k: 4 for k in ("expansions", "thoughts") if k in spec}
     engine = running.tiny_engine(**toy.calls(1000.0))
     first_steps = []
-    rollouts = engine._handlers["rollout"]
+    rollouts = engine.workspace.handlers["rollout"]
 
     def watched(requests):
         begins = all(len(r.opening.response) == 0 for r in requests)
         first_steps.append(len(requests) if begins else 0)
         return rollouts(requests)
 
-    engine._handlers["rollout"] = watched
+    engine.workspace.handlers["rollout"] = watched
     running.run(engine, methods.build({**spec, **wide}), PROMPTS[:1])
     full = 8 if spec["name"] == "beam-search" else 4
     assert first_steps[0] == 2
@@ -131,13 +131,13 @@ def test_no_text_is_scored_twice(spec):
         changes["boundary"] = toy.SINGLE
     engine = toy.engine(reward, **toy.calls(150.0))
     written = []
-    score = engine._handlers["score"]
+    score = engine.workspace.handlers["score"]
 
     def watched(requests):
         written.extend(tuple(r.response.tokens.tolist()) for r in requests)
         return score(requests)
 
-    engine._handlers["score"] = watched
+    engine.workspace.handlers["score"] = watched
     running.run(engine, methods.build({**spec, **changes}), [toy.PROMPT])
     assert len(written) == len(set(written)) == len(reward.seen) > 5
 

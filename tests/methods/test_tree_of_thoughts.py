@@ -59,13 +59,13 @@ def test_depth_first_stops_after_its_expansions(limit):
     method = build("dfs", thoughts=3, max_expansions=limit)
     engine = toy.engine()
     asked = []
-    rollouts = engine._handlers["rollout"]
+    rollouts = engine.workspace.handlers["rollout"]
 
     def watched(requests):
         asked.append(len(requests))
         return rollouts(requests)
 
-    engine._handlers["rollout"] = watched
+    engine.workspace.handlers["rollout"] = watched
     running.run(engine, method, [toy.PROMPT])
     assert asked[:limit] == [3] * limit
     assert len(asked) <= limit + 1  # the last one writes an open state to its end
@@ -75,13 +75,13 @@ def test_depth_first_stops_after_its_expansions(limit):
 def test_breadth_first_keeps_no_more_than_its_breadth():
     engine = toy.engine()
     asked = []
-    rollouts = engine._handlers["rollout"]
+    rollouts = engine.workspace.handlers["rollout"]
 
     def watched(requests):
         asked.append(len(requests))
         return rollouts(requests)
 
-    engine._handlers["rollout"] = watched
+    engine.workspace.handlers["rollout"] = watched
     running.run(engine, build("bfs", thoughts=5, breadth=2), [toy.PROMPT])
     assert asked[0] == 5
     assert all(count in (5, 10) for count in asked[1:])

@@ -9,12 +9,11 @@ import pytest
 import torch
 import transformers as hf
 
-from nabla.core.costs import Account
+from nabla.core.costs import Account, CostMeter
 from nabla.core.errors import ConfigError, ModelError, PromptError
 from nabla.core.prompt import Prompt
 from nabla.models.body import Chunk
 from nabla.models.causal_lm import CausalLM, require_lm
-from nabla.core.costs import CostMeter
 from nabla.models.runner import Runner
 from tests import tiny
 from tests.cases import close
@@ -210,8 +209,8 @@ def test_encode_and_decode() -> None:
 def test_prompts_that_do_not_fit() -> None:
     lm = tiny.causal_lm("qwen2", max_position_embeddings=40)
     assert len(lm.encode(Prompt.of("1+2="))) == 23
-    assert lm.room(23, 100) == 17
-    assert lm.room(23, 5) == 5
+    assert lm.vocabulary.room(23, 100) == 17
+    assert lm.vocabulary.room(23, 5) == 5
     with pytest.raises(PromptError, match="context holds 40"):
         lm.encode(Prompt.of("1" * 21))
     assert len(lm.encode(Prompt.of("1" * 20))) == 39

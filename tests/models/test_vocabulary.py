@@ -90,7 +90,7 @@ def test_usable_ids_with_holes() -> None:
 def test_padding_of_the_matrices_does_not_matter(padded: int) -> None:
     lm = tiny.causal_lm("qwen2", padded=padded)
     reward = tiny.outcome("qwen2", padded=7 - padded)
-    reward.bind(lm)
+    reward = reward.bind(lm.vocabulary)
     assert lm.head.usable == len(TOKENS)
     assert reward.alignment is not None
     assert reward.alignment.exact
@@ -100,7 +100,7 @@ def test_padding_of_the_matrices_does_not_matter(padded: int) -> None:
 def test_binding_forbids_what_the_reward_model_lacks(caplog: pytest.LogCaptureFixture) -> None:
     lm = tiny.causal_lm("qwen2")
     reward = tiny.outcome("llama", tokenizer(missing=("4", "5"), permute=1))
-    reward.bind(lm)
+    reward = reward.bind(lm.vocabulary)
     blocked = lm.head.blocked
     assert blocked is not None
     assert [TOKENS[i] for i in blocked.nonzero()[:, 0].tolist()] == ["4", "5"]
@@ -113,7 +113,7 @@ def test_binding_never_forbids_the_end() -> None:
     tok = tokenizer((*TOKENS, "<eot>"))
     lm = tiny.causal_lm("qwen2", tok, eos=(tiny.END, "<eot>"))
     reward = tiny.outcome("llama", tokenizer())
-    reward.bind(lm)
+    reward = reward.bind(lm.vocabulary)
     assert lm.head.blocked is None or not lm.head.blocked[list(lm.eos_ids)].any()
 
 
@@ -126,7 +126,7 @@ def test_an_end_id_beyond_the_tokenizer() -> None:
 
     lm = CausalLM(model, tok)
     reward = tiny.outcome("llama", tokenizer(missing=("4",), permute=1))
-    reward.bind(lm)
+    reward = reward.bind(lm.vocabulary)
     assert lm.head.blocked is not None
     assert int(lm.head.blocked.sum()) == 1
 
@@ -134,5 +134,5 @@ def test_an_end_id_beyond_the_tokenizer() -> None:
 def test_below_the_threshold_binding_fails() -> None:
     reward: Any = tiny.outcome("llama", tokenizer(missing=("4", "5", "3", "2")))
     with pytest.raises(VocabularyError, match="at least 90"):
-        reward.bind(tiny.causal_lm("qwen2"))
+        reward = reward.bind(tiny.causal_lm("qwen2").vocabulary)
     assert torch.is_tensor(tiny.causal_lm("qwen2").candidates)

@@ -17,7 +17,8 @@ from nabla.core.prompt import Prompt
 from nabla.core.random import generator
 from nabla.core.sampling import Sampling
 from nabla.core.trajectory import Trajectory
-from nabla.refinement.dto import DTO, Refinement
+from nabla.engine.reports import Refinement
+from nabla.refinement.dto import DTO
 from nabla.schedulers.cosine import Cosine
 from nabla.schedulers.linear import Linear
 from tests import dense, tiny

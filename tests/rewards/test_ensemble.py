@@ -10,6 +10,7 @@ import torch
 from nabla.core.costs import Account, CostMeter
 from nabla.core.errors import ConfigError
 from nabla.core.prompt import Prompt
+from nabla.engine.engine import Engine
 from nabla.models.runner import Runner
 from nabla.rewards.base import RelaxedResponse, Response
 from nabla.rewards.ensemble import EnsembleReward
@@ -37,12 +38,10 @@ def responses() -> list[Response]:
 def test_values_and_gradients_are_weighted_sums(weights: list[float] | None) -> None:
     lm = tiny.causal_lm()
     ensemble = EnsembleReward(members(), weights)
-    ensemble.bind(lm)
+    ensemble = ensemble.bind(lm.vocabulary)
     assert ensemble.differentiable
     shares = weights or [1 / 3] * 3
-    alone = members()
-    for member in alone:
-        member.bind(lm)
+    alone = [member.bind(lm.vocabulary) for member in members()]
     values = [member.score(responses(), Runner()) for member in alone]
     expected = [sum(w * v[i] for w, v in zip(shares, values, strict=True)) for i in range(2)]
     assert ensemble.score(responses(), Runner()) == pytest.approx(expected)
@@ -64,10 +63,10 @@ def test_values_and_gradients_are_weighted_sums(weights: list[float] | None) -> 
 
 def test_a_member_without_gradient() -> None:
     ensemble = EnsembleReward([tiny.outcome(), FunctionReward(lambda p, r: float(len(r)))], [1.0, 0.1])
-    ensemble.bind(tiny.causal_lm())
+    ensemble = ensemble.bind(tiny.causal_lm().vocabulary)
     assert not ensemble.differentiable
     plain = tiny.outcome()
-    plain.bind(tiny.causal_lm())
+    plain = plain.bind(tiny.causal_lm().vocabulary)
     lengths = [1, 6]
     expected = [v + 0.1 * n for v, n in zip(plain.score(responses(), Runner()), lengths, strict=True)]
     assert ensemble.score(responses(), Runner()) == pytest.approx(expected)
@@ -77,11 +76,13 @@ def test_a_member_without_gradient() -> None:
 
 def test_members_forbid_what_any_of_them_lacks() -> None:
     lm = tiny.causal_lm()
-    EnsembleReward(
+    reward = EnsembleReward(
         [tiny.outcome("llama", tokenizer(missing=(t,)), arguments={"minimum_coverage": 0.9}) for t in "45"]
-    ).bind(lm)
-    assert lm.head.blocked is not None
-    assert [tiny.TOKENS[i] for i in lm.head.blocked.nonzero()[:, 0]] == ["4", "5"]
+    )
+    own = Engine(lm, reward).lm
+    assert own.head.blocked is not None
+    assert [tiny.TOKENS[i] for i in own.head.blocked.nonzero()[:, 0]] == ["4", "5"]
+    assert lm.head.blocked is None  # the model itself may serve another engine
 
 
 def test_wrong_settings() -> None:

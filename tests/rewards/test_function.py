@@ -27,8 +27,7 @@ def response(text: str, prompt: Prompt | None = None) -> Response:
 
 def bound(function: Any) -> FunctionReward:
     reward = FunctionReward(function)
-    reward.bind(tiny.causal_lm())
-    return reward
+    return reward.bind(tiny.causal_lm().vocabulary)
 
 
 def test_it_gets_the_question_and_the_decoded_answer() -> None:

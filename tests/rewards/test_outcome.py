@@ -25,8 +25,7 @@ def bound(
     arch: str = "qwen2", tok: Any = None, eos: tuple[str, ...] = (END,), **arguments: Any
 ) -> OutcomeReward:
     reward = tiny.outcome(arch, tok, arguments=arguments)
-    reward.bind(tiny.causal_lm("qwen2", eos=eos))
-    return reward
+    return reward.bind(tiny.causal_lm("qwen2", eos=eos).vocabulary)
 
 
 def response(text: str, prompt: Prompt | None = None, problem: str = "p") -> Response:
@@ -84,7 +83,7 @@ def test_the_end_of_a_reward_model_that_lacks_it() -> None:
     tok = tokenizer((*tiny.TOKENS, "<eot>"))
     lm = tiny.causal_lm("qwen2", tok, eos=("<eot>",))
     reward = tiny.outcome("llama", tokenizer())
-    reward.bind(lm)
+    reward = reward.bind(lm.vocabulary)
     prompt = Prompt.of("1+2=")
     answer = torch.cat([ids(tok, "1+2"), torch.tensor([len(tiny.TOKENS)])])
     (found,) = reward.score([Response(prompt, answer, Account("p", CostMeter(), "reward"))], Runner())
@@ -148,7 +147,7 @@ def test_the_relaxed_value_is_the_score(start: int, text: str, template: str) ->
 def test_answers_beyond_the_context() -> None:
     tok = tokenizer()
     reward = OutcomeReward(outcome_model("llama", tok, max_position_embeddings=30), tok)
-    reward.bind(tiny.causal_lm("qwen2"))
+    reward = reward.bind(tiny.causal_lm("qwen2").vocabulary)
     assert len(reward.score([response("11111")], Runner())) == 1
     with pytest.raises(ModelError, match="context holds 30"):
         reward.score([response("1111111111")], Runner())
@@ -174,7 +173,7 @@ def test_differentiable() -> None:
 
 def test_half_precision() -> None:
     reward = tiny.outcome("llama", dtype=torch.bfloat16)
-    reward.bind(tiny.causal_lm("qwen2", dtype=torch.bfloat16))
+    reward = reward.bind(tiny.causal_lm("qwen2", dtype=torch.bfloat16).vocabulary)
     (found,) = reward.score([response("1+2")], Runner())
     expected = transformers_score(reward, rendered(tokenizer(), Prompt.of("1+2="), "1+2"))
     assert found == pytest.approx(expected, abs=0.05)

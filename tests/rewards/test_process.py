@@ -24,8 +24,7 @@ TEXTS = ("3", "1+2;\n3; 4+", "sum 3;1" + END, ";", "111;1111111;111111111111;" +
 
 def bound(arch: str = "qwen2", tok: Any = None, *, labels: int = 1, **arguments: Any) -> ProcessReward:
     reward = tiny.process(arch, tok, labels=labels, arguments=arguments)
-    reward.bind(tiny.causal_lm("qwen2"))
-    return reward
+    return reward.bind(tiny.causal_lm("qwen2").vocabulary)
 
 
 def response(text: str, problem: str = "p", prompt: str = "1+2=") -> Response:

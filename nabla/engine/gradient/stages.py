@@ -23,145 +23,14 @@ from torch import Tensor
 
 from nabla.core.costs import Account, Usage
 from nabla.core.errors import ConfigError, NablaError, NumericalError
-from nabla.core.trajectory import Trajectory
+from nabla.engine.gradient.passes import _LanguagePass, _log_likelihood
+from nabla.engine.gradient.values import GradientTask, RowsRequest, TermGradient, TrajectoryGradient
 from nabla.models.body import Chunk
 from nabla.models.causal_lm import CausalLM
-from nabla.models.head import CHUNK_ELEMENTS, EmbeddingTable, Head, cross_gram, work_dtype
+from nabla.models.head import CHUNK_ELEMENTS, EmbeddingTable, cross_gram, work_dtype
 from nabla.models.runner import Runner
 from nabla.objectives.base import Term, TrajectoryObjective, TrajectoryView
-from nabla.rewards.base import RelaxedResponse, RelaxedReward, Response, Reward, SoftTokens
-from nabla.schedulers.base import Step
-
-
-@dataclass(frozen=True, eq=False)
-class TermGradient:
-    """One term's value and gradient, unweighted.
-
-    Args:
-        value: of the term, in its unit.
-        channels: ``∂term/∂e`` per embedding table, LM first; None where the term does not reach it
-            ``[n, H]``.
-        direct: ``∂term/∂ℓ_i``, the factor of ``log π(.|y_<i, x)`` in row i ``[n]``.
-    """
-
-    value: float
-    channels: tuple[Float[Tensor, "n _"] | None, ...]
-    direct: Float[Tensor, " n"]
-
-
-@dataclass(frozen=True, eq=False)
-class TrajectoryGradient:
-    """Gradient of all trajectory terms at one text, valid for every position from ``start`` on.
-
-    Args:
-        tokens: the text it was taken at (hard tokens) ``[L]``.
-        start: first position covered.
-        terms: by name.
-        hidden: states that predict positions ``start..L-1`` of this text, if a term needs ``log π``.
-        normalisers: log-partition of each of those rows ``[n]``.
-        reward: of this text, if a term needs it.
-        hard: no row was relaxed.
-    """
-
-    tokens: Int[Tensor, " length"]
-    start: int
-    terms: dict[str, TermGradient]
-    hidden: Float[Tensor, "n hidden"] | None
-    normalisers: Float[Tensor, " n"] | None
-    reward: float | None
-    hard: bool = True
-
-    def rows_wanted(
-        self, part: TermGradient, places: Int[Tensor, " rows"], candidates: Tensor | None, account: Account
-    ) -> RowsOf:
-        """A request for rows of ``part`` (one of the terms, or their total), counted from ``start``."""
-        return RowsOf(
-            part,
-            places,
-            candidates,
-            account,
-            None if self.hidden is None else self.hidden[places],
-            None,
-            None if self.normalisers is None else self.normalisers[places],
-        )
-
-    def total(self, terms: Sequence[Term], step: Step) -> TermGradient:
-        """The weighted sum of the terms at a step."""
-        weights = {term.name: term.weight(step) for term in terms}
-        parts = [(weights[name], part) for name, part in self.terms.items()]
-        width = len(parts[0][1].channels)
-        channels: list[Tensor | None] = []
-        for index in range(width):
-            present = [(w, p.channels[index]) for w, p in parts]
-            scaled = [w * c for w, c in present if c is not None]
-            channels.append(sum(scaled[1:], scaled[0]) if scaled else None)
-        direct = sum((w * p.direct for w, p in parts), torch.zeros_like(parts[0][1].direct))
-        return TermGradient(sum(w * p.value for w, p in parts), tuple(channels), direct)
-
-
-@dataclass(frozen=True, eq=False)
-class GradientTask:
-    """One gradient to compute.
-
-    Args:
-        prompt_ids: of the language model.
-        trajectory: gives the prompt, and the states of the prefix.
-        tokens: the hard text: the trajectory's, or with replaced tokens from ``start`` on.
-        start: first free position.
-        soft: relaxed rows, or None.
-        account: who pays.
-    """
-
-    prompt_ids: Int[Tensor, " prompt"]
-    trajectory: Trajectory
-    tokens: Int[Tensor, " length"]
-    start: int
-    soft: SoftTokens | None
-    account: Account
-
-    @property
-    def known(self) -> bool:
-        """The text is the trajectory's own, whose log-probabilities its rollout knows."""
-        return self.soft is None and torch.equal(self.tokens, self.trajectory.tokens)
-
-    def relaxed(self) -> RelaxedResponse:
-        """As the models take it."""
-        response = Response(self.trajectory.prompt, self.tokens, self.account)
-        return RelaxedResponse(response, self.start, self.soft)
-
-
-@dataclass(frozen=True, eq=False)
-class RowsOf:
-    """Rows of one gradient to be formed.
-
-    Args:
-        part: a term's gradient, or a weighted total.
-        places: rows of it, counted from its start ``[R]``.
-        candidates: support of each row ``[R, K]``; None: all usable ids.
-        account: who pays.
-        hidden: states that predict the rows ``[R, H]``; None where no term needs ``log π``.
-        logits: of these states over the support, where known ``[R, K]``.
-        normalisers: log-partitions of the rows, where known ``[R]``.
-    """
-
-    part: TermGradient
-    places: Int[Tensor, " rows"]
-    candidates: Int[Tensor, "rows k"] | None
-    account: Account
-    hidden: Float[Tensor, "rows hidden"] | None
-    logits: Float[Tensor, "rows k"] | None = None
-    normalisers: Float[Tensor, " rows"] | None = None
-
-
-@dataclass(eq=False)
-class _LanguagePass:
-    """One LM pass over the free part of a text."""
-
-    leaf: Tensor
-    chunk: Chunk | None
-    values: Tensor
-    normalisers: Tensor
-    hidden: Tensor
+from nabla.rewards.base import RelaxedReward, Reward
 
 
 class GradientComputer:
@@ -456,7 +325,7 @@ class GradientComputer:
         return found
 
     @torch.no_grad()
-    def rows_of(self, wanted: Sequence[RowsOf]) -> list[Float[Tensor, "rows k"]]:
+    def rows_of(self, wanted: Sequence[RowsRequest]) -> list[Float[Tensor, "rows k"]]:
         """``∂L/∂y_i`` for every entry; one product per embedding table for all of them, since it reads the
         whole table however few rows are asked for. All entries have supports of one size."""
         head = self.lm.head
@@ -492,7 +361,7 @@ class GradientComputer:
                 part += direct.unsqueeze(-1) * self._log_pi(entry)
         return parts
 
-    def _log_pi(self, entry: RowsOf) -> Float[Tensor, "rows k"]:
+    def _log_pi(self, entry: RowsRequest) -> Float[Tensor, "rows k"]:
         """``log π(.|y_<i)`` over the entry's support; 0 at masked tokens, which have no weight."""
         head, account = self.lm.head, entry.account
         logits, normalisers = entry.logits, entry.normalisers
@@ -678,27 +547,3 @@ def _merged(
     )
 
 
-def _log_likelihood(head: Head, hidden: Tensor, task: GradientTask) -> tuple[Tensor, Tensor]:
-    """``y_i^T log π(.|y_<i)`` and log-normalisers of the free rows; hard rows need one logit each."""
-
-    def part(rows: slice, tokens: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        return head.log_likelihood(hidden[rows], tokens, weights)
-
-    def hard(rows: slice) -> tuple[Tensor, Tensor]:
-        tokens = task.tokens[task.start :][rows].unsqueeze(-1)
-        return part(rows, tokens, torch.ones_like(tokens, dtype=hidden.dtype))
-
-    count = len(hidden)
-    if task.soft is None:
-        return hard(slice(0, count))
-    begin = task.soft.start - task.start
-    end = begin + len(task.soft.weights)
-    candidates = task.soft.candidates
-    if candidates is None:
-        candidates = torch.arange(head.usable).expand(end - begin, -1)
-    pieces = [
-        hard(slice(0, begin)),
-        part(slice(begin, end), candidates, task.soft.weights),
-        hard(slice(end, count)),
-    ]
-    return torch.cat([v for v, _ in pieces]), torch.cat([n for _, n in pieces])

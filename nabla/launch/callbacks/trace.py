@@ -15,8 +15,8 @@ from nabla.engine.events import Callback
 from nabla.launch.callbacks.base import callbacks
 
 if TYPE_CHECKING:
+    from nabla.engine.reports import Refinement
     from nabla.launch.launcher import TestTimeLoop
-    from nabla.refinement.dto import Refinement
 
 
 @callbacks.register("trace")

@@ -18,7 +18,8 @@ from nabla.problems.answers.base import Answers
 from nabla.problems.answers.base import answers as known_answers
 
 if TYPE_CHECKING:
-    from nabla.engine.engine import Engine, Session
+    from nabla.engine.engine import Engine
+    from nabla.engine.session import Session
 
 
 

@@ -13,15 +13,18 @@ from nabla.core.registry import construct
 from nabla.core.sampling import Sampling
 from nabla.core.solution import Solution
 from nabla.core.trajectory import Trajectory
+from nabla.engine.reports import Refinement
 from nabla.methods.base import Method, methods
 from nabla.methods.pools import better
 from nabla.objectives.base import Objective
 from nabla.proposals.base import Proposal, ProposalView, proposals
-from nabla.refinement.dto import DTO, Refinement
+from nabla.refinement.dto import DTO
+from nabla.rewards.base import require_differentiable
 from nabla.schedulers.base import Schedule
 
 if TYPE_CHECKING:
-    from nabla.engine.engine import Engine, Session
+    from nabla.engine.engine import Engine
+    from nabla.engine.session import Session
 
 
 @methods.register("cold")
@@ -82,12 +85,9 @@ class Cold(Method):
         self.rounds = rounds
 
     def check(self, engine: Engine) -> None:
-        reward = engine.reward
-        if self.dto.needs_reward and (reward is None or not reward.differentiable):
-            raise ConfigError(
-                "The objective has a reward term, which needs a differentiable reward",
-                got=None if reward is None else type(reward).__name__,
-                fix="Pass a reward model (rm=...), or choose objective='likelihood'.",
+        if self.dto.needs_reward:
+            require_differentiable(
+                engine.reward, "The objective has a reward term", "choose objective='likelihood'"
             )
 
     async def solve(self, session: Session) -> Solution:
@@ -108,7 +108,7 @@ class Cold(Method):
         return self.solution(session, best.commit(len(best)), candidates=texts)
 
     async def _judge(self, session: Session, trajectory: Trajectory) -> Trajectory:
-        return trajectory if session.engine.reward is None else (await session.score([trajectory]))[0]
+        return trajectory if not session.judged else (await session.score([trajectory]))[0]
 
     def text(
         self, session: Session, start: Trajectory, refinement: Refinement, noise: torch.Generator
@@ -125,6 +125,6 @@ class Cold(Method):
                 noise,
             )
             tokens[position] = token = self.proposal.propose(view)
-            if token in session.engine.lm.eos_ids:
+            if token in session.vocabulary.eos_ids:
                 return tokens[: position + 1]
         return tokens

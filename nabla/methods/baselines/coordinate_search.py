@@ -18,10 +18,12 @@ from nabla.methods.base import Method, methods
 from nabla.methods.pools import better
 from nabla.objectives.base import LogitObjective, Objective, objectives, trajectory_terms
 from nabla.objectives.reward import RewardObjective
+from nabla.rewards.base import require_differentiable
 from nabla.schedulers.base import Step
 
 if TYPE_CHECKING:
-    from nabla.engine.engine import Engine, Session
+    from nabla.engine.engine import Engine
+    from nabla.engine.session import Session
 
 
 @methods.register("coordinate-search")
@@ -78,13 +80,10 @@ class CoordinateSearch(Method):
         self.rounds = rounds
 
     def check(self, engine: Engine) -> None:
-        reward = engine.reward
         needed = any(t.objective.needs_reward for t in self.terms)
-        if needed and (reward is None or not reward.differentiable):
-            raise ConfigError(
-                "The objective has a reward term, which needs a differentiable reward",
-                got=None if reward is None else type(reward).__name__,
-                fix="Pass a reward model (rm=...), or choose objective='likelihood'.",
+        if needed:
+            require_differentiable(
+                engine.reward, "The objective has a reward term", "choose objective='likelihood'"
             )
 
     async def solve(self, session: Session) -> Solution:
@@ -110,7 +109,7 @@ class CoordinateSearch(Method):
         return self.solution(session, best.commit(len(best)), candidates=texts)
 
     async def _judge(self, session: Session, texts: list[Trajectory]) -> list[Trajectory]:
-        return texts if session.engine.reward is None else await session.score(texts)
+        return texts if not session.judged else await session.score(texts)
 
     async def evaluate(
         self, session: Session, current: Trajectory, texts: Sequence[Int[Tensor, " length"]]
@@ -165,8 +164,10 @@ class CoordinateSearch(Method):
         logits: Float[Tensor, "n k"],
     ) -> Tensor:
         """Which candidates may be put in ``[n, K]``: no special token, no blocked one, not the same."""
-        lm = session.engine.lm
-        special = torch.tensor(sorted({*lm.eos_ids, *lm.tokenizer.all_special_ids}), device=logits.device)
+        known = session.vocabulary
+        special = torch.tensor(
+            sorted({*known.eos_ids, *known.tokenizer.all_special_ids}), device=logits.device
+        )
         if candidates is None:
             candidates = torch.arange(logits.shape[-1], device=logits.device).expand(len(own), -1)
         return (

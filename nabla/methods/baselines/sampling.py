@@ -10,7 +10,7 @@ from nabla.core.solution import Solution
 from nabla.methods.base import Method, methods
 
 if TYPE_CHECKING:
-    from nabla.engine.engine import Session
+    from nabla.engine.session import Session
 
 
 @methods.register("sampling")

@@ -15,7 +15,7 @@ from nabla.problems.answers.base import Answers
 from nabla.problems.answers.base import answers as known_answers
 
 if TYPE_CHECKING:
-    from nabla.engine.engine import Session
+    from nabla.engine.session import Session
 
 
 @methods.register("self-consistency")

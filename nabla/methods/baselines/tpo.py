@@ -14,9 +14,11 @@ from nabla.core.solution import Solution
 from nabla.core.trajectory import Trajectory
 from nabla.methods.base import Method, methods
 from nabla.models.chat import PLAIN
+from nabla.rewards.base import require_reward
 
 if TYPE_CHECKING:
-    from nabla.engine.engine import Engine, Session
+    from nabla.engine.engine import Engine
+    from nabla.engine.session import Session
 
 CRITIQUE = (
     "Two answers to the same question follow. A judge prefers the first one.\n\n"
@@ -73,14 +75,10 @@ class TPO(Method):
 
     def check(self, engine: Engine) -> None:
         """Raises ConfigError unless there is a reward and the language model can be asked at all."""
-        if engine.reward is None:
-            raise ConfigError(
-                "TPO compares responses by reward, and there is none",
-                fix="Pass a reward model (rm=...) or a Python reward.",
-            )
+        require_reward(engine.reward, "TPO compares responses by reward")
         lm = engine.lm
         advice = "TPO needs a model that follows instructions; the sandbox models only know their own tasks."
-        if lm.chat.template == PLAIN:
+        if lm.vocabulary.chat.template == PLAIN:
             raise ConfigError("TPO asks in a conversation, and this model only continues text", fix=advice)
         for name, template in (
             ("critique_prompt", self.critique_prompt),
@@ -95,10 +93,10 @@ class TPO(Method):
                 ) from error
             # Two texts of the model's own stand in each request, and one is to be written.
             needed = length + 3 * self.sampling.max_new_tokens
-            if lm.context_length is not None and needed > lm.context_length:
+            if lm.vocabulary.context_length is not None and needed > lm.vocabulary.context_length:
                 raise ConfigError(
                     f"{name}, two texts in it and one behind it may take {needed} tokens",
-                    got=lm.context_length,
+                    got=lm.vocabulary.context_length,
                     fix=f"Lower max_new_tokens or shorten the prompt. {advice}",
                 )
 

@@ -20,7 +20,7 @@ from nabla.refinement.dto import DTO, Task
 from nabla.selectors.base import Selector
 
 if TYPE_CHECKING:
-    from nabla.engine.initial_rows import Reference
+    from nabla.engine.initial_rows import InitialRows
 
 
 class RandomDirectionDTO(DTO):
@@ -58,7 +58,7 @@ class RandomDirectionDTO(DTO):
             )
 
     def feedback(
-        self, rows: dict[str, Float[Tensor, "rows k"]], task: Task, reference: Reference
+        self, rows: dict[str, Float[Tensor, "rows k"]], task: Task, reference: InitialRows
     ) -> dict[str, Float[Tensor, "rows k"]]:
         """The models are asked (and paid for) as ever; the directions are those of the noise. They stay the
         same over the steps of one refinement, as the gradient's nearly do."""

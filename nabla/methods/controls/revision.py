@@ -13,10 +13,12 @@ from nabla.methods.base import methods
 from nabla.methods.sweep import Row, Sweep
 from nabla.objectives.base import Objective, objectives
 from nabla.proposals.base import Proposal
+from nabla.rewards.base import require_differentiable
 from nabla.selectors.base import Selector
 
 if TYPE_CHECKING:
-    from nabla.engine.engine import Engine, Session
+    from nabla.engine.engine import Engine
+    from nabla.engine.session import Session
 
 
 @methods.register("revision")
@@ -54,14 +56,13 @@ class Revising(Sweep):
         return self.objective
 
     def check(self, engine: Engine) -> None:
-        reward = engine.reward
         if self.selector.needs_gradient and self.objective is not None:
             needed = any(t.objective.needs_reward for t in self.objective.terms() if t.active)
-            if needed and (reward is None or not reward.differentiable):
-                raise ConfigError(
-                    "The selector's objective has a reward term, which needs a differentiable reward",
-                    got=None if reward is None else type(reward).__name__,
-                    fix="Pass a reward model (rm=...), or choose another selector, e.g. 'entropy'.",
+            if needed:
+                require_differentiable(
+                    engine.reward,
+                    "The selector's objective has a reward term",
+                    "choose another selector, e.g. 'entropy'",
                 )
         super().check(engine)
 

@@ -18,7 +18,7 @@ from nabla.methods.sweep import RefiningSweep, Row
 from nabla.objectives.kl import kl_rows
 
 if TYPE_CHECKING:
-    from nabla.engine.engine import Session
+    from nabla.engine.session import Session
 
 #: Inverse temperature beyond which a row counts as its argmax.
 _COLDEST = 1e8

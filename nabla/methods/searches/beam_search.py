@@ -10,11 +10,13 @@ from nabla.core.sampling import Sampling
 from nabla.core.solution import Solution
 from nabla.core.trajectory import Trajectory
 from nabla.methods.base import Method, methods
-from nabla.methods.steps import Scores, Search, Steps, distinct, require_reward, search, value, width
+from nabla.methods.steps import Scores, Search, Steps, distinct, search, value, width
+from nabla.rewards.base import require_reward
 from nabla.rollouts.boundaries.base import Boundary, boundaries
 
 if TYPE_CHECKING:
-    from nabla.engine.engine import Engine, Session
+    from nabla.engine.engine import Engine
+    from nabla.engine.session import Session
 
 
 @methods.register("beam-search")
@@ -48,7 +50,7 @@ class BeamSearch(Method):
         self.boundary = boundaries.build(boundary)
 
     def check(self, engine: Engine) -> None:
-        require_reward(engine, "Beam search ranks steps")
+        require_reward(engine.reward, "Beam search ranks steps by reward")
 
     async def solve(self, session: Session) -> Solution:
         scores = Scores(session)

@@ -11,11 +11,13 @@ from nabla.core.solution import Solution
 from nabla.core.trajectory import Trajectory
 from nabla.methods.base import Method, methods
 from nabla.methods.pools import next_round
-from nabla.methods.steps import Scores, Search, Steps, best, require_reward, search, width
+from nabla.methods.steps import Scores, Search, Steps, best, search, width
+from nabla.rewards.base import require_reward
 from nabla.rollouts.boundaries.base import Boundary, boundaries
 
 if TYPE_CHECKING:
-    from nabla.engine.engine import Engine, Session
+    from nabla.engine.engine import Engine
+    from nabla.engine.session import Session
 
 
 @methods.register("dvts")
@@ -48,7 +50,7 @@ class DVTS(Method):
         self.boundary = boundaries.build(boundary)
 
     def check(self, engine: Engine) -> None:
-        require_reward(engine, "DVTS ranks steps")
+        require_reward(engine.reward, "DVTS ranks steps by reward")
 
     async def solve(self, session: Session) -> Solution:
         scores = Scores(session)

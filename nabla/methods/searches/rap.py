@@ -14,12 +14,14 @@ from nabla.core.solution import Solution
 from nabla.core.trajectory import Trajectory
 from nabla.methods.base import Method, methods
 from nabla.methods.pools import heaviest, sigmoid
-from nabla.methods.steps import Scores, Search, Steps, best, distinct, require_reward, search, value, width
+from nabla.methods.steps import Scores, Search, Steps, best, distinct, search, value, width
 from nabla.problems.answers.base import Answers, answers
+from nabla.rewards.base import require_reward
 from nabla.rollouts.boundaries.base import Boundary, boundaries
 
 if TYPE_CHECKING:
-    from nabla.engine.engine import Engine, Session
+    from nabla.engine.engine import Engine
+    from nabla.engine.session import Session
 
 
 @methods.register("rap")
@@ -81,7 +83,7 @@ class RAP(Method):
         self.boundary = boundaries.build(boundary)
 
     def check(self, engine: Engine) -> None:
-        require_reward(engine, "RAP values steps")
+        require_reward(engine.reward, "RAP values steps by reward")
 
     async def solve(self, session: Session) -> Solution:
         scores = Scores(session)

@@ -11,7 +11,7 @@ from nabla.models.head import work_dtype
 from nabla.refinement.parameterizations.base import Parameterization, parameterizations
 
 if TYPE_CHECKING:
-    from nabla.engine.initial_rows import Reference
+    from nabla.engine.initial_rows import InitialRows
 
 
 @parameterizations.register("logits")
@@ -22,13 +22,15 @@ class Logits(Parameterization):
     them.
     """
 
-    def initial(self, reference: Reference) -> Float[Tensor, "rows width"]:
+    def initial(self, reference: InitialRows) -> Float[Tensor, "rows width"]:
         logits = reference.logits.to(work_dtype(reference.logits.dtype))
         if reference.forbidden is None:
             return logits.clone()
         return logits.masked_fill(reference.forbidden, 0.0)
 
-    def logits(self, parameter: Float[Tensor, "rows width"], reference: Reference) -> Float[Tensor, "rows k"]:
+    def logits(
+        self, parameter: Float[Tensor, "rows width"], reference: InitialRows
+    ) -> Float[Tensor, "rows k"]:
         if reference.forbidden is None:
             return parameter
         return parameter.masked_fill(reference.forbidden, float("-inf"))

@@ -11,7 +11,8 @@ import torch
 
 from nabla.core.errors import NablaError
 from nabla.core.prompt import Prompt
-from nabla.engine.engine import Engine, Session
+from nabla.engine.engine import Engine
+from nabla.engine.session import Session
 from nabla.study.benchmark.floor import gemm_peak
 from nabla.study.benchmark.measurement import Measurement
 from nabla.study.benchmark.models import Workbench

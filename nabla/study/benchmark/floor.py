@@ -18,7 +18,7 @@ from nabla.core.costs import Account, CostMeter
 from nabla.core.prompt import Prompt
 from nabla.models.causal_lm import CausalLM
 from nabla.rewards.base import Response
-from nabla.rewards.outcome import OutcomeReward
+from nabla.rewards.transformer import TransformerReward
 from nabla.study.benchmark.timing import now, seconds
 
 #: Numbers of logits held at once that are tried, rows with the whole vocabulary or all rows with a tile of
@@ -39,7 +39,7 @@ class Floor:
     def __init__(
         self,
         lm: CausalLM,
-        reward: OutcomeReward,
+        reward: TransformerReward,
         prompt: Prompt,
         tokens: Tensor,
         *,

@@ -92,7 +92,7 @@ def _settle() -> None:
 
 
 def _measure(request: dict[str, Any]) -> dict[str, float]:
-    from nabla.engine.engine import Session
+    from nabla.engine.session import Session
     from nabla.study.benchmark.bench import drive
     from nabla.study.benchmark.dense import WHY_NOT, dense_problem, load_dense
     from nabla.study.benchmark.models import Workbench

@@ -120,8 +120,7 @@ class Workbench:
         self.lm = CausalLM(random_model(setting.lm, "ForCausalLM", seed=1, **common), tokenizer)
         self.reward = OutcomeReward(
             random_model(setting.rm, "ForSequenceClassification", seed=2, **common), tokenizer
-        )
-        self.reward.bind(self.lm)
+        ).bind(self.lm.vocabulary)
         self.sampling = Sampling(temperature=1.0, max_new_tokens=setting.response)
 
     def engine(self, **arguments: Any) -> Engine:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch.profiler import ProfilerActivity, profile
 
-from nabla.engine.engine import Session
+from nabla.engine.session import Session
 from nabla.study.benchmark.bench import Bench, drive
 from nabla.study.benchmark.solves import FAMILIES, Sandbox
 from nabla.study.benchmark.targets.first_row import fresh

@@ -15,7 +15,7 @@ from nabla.core.errors import NablaError
 from nabla.core.prompt import Prompt
 from nabla.core.solution import Solution
 from nabla.engine.engine import Engine
-from nabla.engine.gradient.stages import GradientTask
+from nabla.engine.gradient.values import GradientTask
 from nabla.launch.config.presets import SANDBOX_RUNS
 from nabla.models.causal_lm import CausalLM
 from nabla.objectives.base import Term
@@ -181,13 +181,13 @@ class Sandbox:
         """The texts at which the models are differentiated."""
         engine = Engine(self.lm, self.reward)
         found: list[GradientTask] = []
-        compute = engine.gradients.compute
+        compute = engine.workspace.gradients.compute
 
         def noted(terms: Sequence[Term], tasks: Sequence[GradientTask]) -> Any:
             found.extend(tasks)
             return compute(terms, tasks)
 
-        engine.gradients.compute = noted  # type: ignore[method-assign]
+        engine.workspace.gradients.compute = noted  # type: ignore[method-assign]
         self._solve(engine, self.prompts)
         return found
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from nabla.engine.engine import Session
+from nabla.engine.session import Session
 from nabla.study.benchmark.bench import Bench, drive
 from nabla.study.benchmark.memory import memory_over_models
 from nabla.study.benchmark.solves import FAMILIES, Sandbox

@@ -15,8 +15,9 @@ from nabla.core.errors import ConfigError, NablaError
 from nabla.core.prompt import Prompt
 from nabla.core.sampling import Sampling
 from nabla.core.trajectory import Trajectory
-from nabla.engine.engine import Engine, Session
-from nabla.engine.gradient.stages import GradientTask
+from nabla.engine.engine import Engine
+from nabla.engine.gradient.values import GradientTask
+from nabla.engine.session import Session
 from nabla.estimators.base import Estimator
 from nabla.objectives.base import Objective
 from nabla.objectives.reward import RewardObjective
@@ -64,7 +65,7 @@ class Bench:
     def _consult(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """f and ``∂f/∂y`` at relaxed rows ``[n, L, K]``, through the engine's own gradient."""
         account, start = self.account(), self.positions.start
-        terms, size = self.objective.terms(), self.engine.runner.batch_size
+        terms, size = self.objective.terms(), self.engine.workspace.runner.batch_size
         tasks = [
             GradientTask(
                 self.prompt_ids,
@@ -78,11 +79,13 @@ class Bench:
         ]
         values, slopes = [], []
         for i in range(0, len(tasks), size):
-            for found in self.engine.gradients.compute(terms, tasks[i : i + size]):
+            for found in self.engine.workspace.gradients.compute(terms, tasks[i : i + size]):
                 if isinstance(found, NablaError):
                     raise found
                 (part,) = found.terms.values()
-                slope = self.engine.gradients.rows(found, part, self.positions, self.candidates, account)
+                slope = self.engine.workspace.gradients.rows(
+                    found, part, self.positions, self.candidates, account
+                )
                 values.append(part.value)
                 slopes.append(slope.double())
         return torch.tensor(values, dtype=torch.float64), torch.stack(slopes)
@@ -107,18 +110,18 @@ class Bench:
                     tokens = self.trajectory.tokens.clone()
                     tokens[self.positions] = text
                     tasks.append(GradientTask(self.prompt_ids, self.trajectory, tokens, start, None, account))
-                found = self.engine.gradients.values(terms, tasks)
+                found = self.engine.workspace.gradients.values(terms, tasks)
                 feedback = torch.tensor([_value(answer) for answer in found])
             else:
                 soft = SoftTokens(start, self.candidates, detached[0])
                 task = GradientTask(
                     self.prompt_ids, self.trajectory, self.trajectory.tokens, start, soft, account
                 )
-                (gradient,) = self.engine.gradients.compute(terms, [task])
+                (gradient,) = self.engine.workspace.gradients.compute(terms, [task])
                 if isinstance(gradient, NablaError):
                     raise gradient
                 (part,) = gradient.terms.values()
-                feedback = self.engine.gradients.rows(
+                feedback = self.engine.workspace.gradients.rows(
                     gradient, part, self.positions, self.candidates, account
                 )
             torch.autograd.grad(estimator.loss(leaf, rows, feedback), leaf)

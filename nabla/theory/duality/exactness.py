@@ -8,8 +8,9 @@ from torch import Tensor
 
 from nabla.core.random import generator
 from nabla.core.trajectory import Trajectory
-from nabla.engine.engine import Engine, Session
-from nabla.engine.gradient.stages import TrajectoryGradient
+from nabla.engine.engine import Engine
+from nabla.engine.gradient.values import TrajectoryGradient
+from nabla.engine.session import Session
 from nabla.estimators.base import Estimator
 from nabla.estimators.straight_through import StraightThrough
 from nabla.objectives.base import Objective

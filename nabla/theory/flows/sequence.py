@@ -30,7 +30,7 @@ from nabla.acceptance.base import Acceptance
 from nabla.core.errors import ConfigError
 from nabla.core.prompt import Prompt
 from nabla.core.sampling import Sampling
-from nabla.engine.engine import Session
+from nabla.engine.session import Session
 from nabla.refinement.dto import DTO
 from nabla.theory.arrays import Array
 from nabla.theory.problems.text import SequenceSpace, ask_all

@@ -19,9 +19,10 @@ from torch.nn.functional import one_hot
 from nabla.core.errors import ConfigError, NablaError
 from nabla.core.prompt import Prompt
 from nabla.core.trajectory import Trajectory
-from nabla.engine.engine import Engine, Session
+from nabla.engine.engine import Engine
+from nabla.engine.session import Session
 from nabla.models.causal_lm import CausalLM
-from nabla.rewards.outcome import OutcomeReward
+from nabla.rewards.transformer import TransformerReward
 from nabla.testing.tiny import char_tokenizer, tiny_lm, tiny_reward, tiny_trajectory
 
 
@@ -51,8 +52,7 @@ class SequenceSpace:
         if (size - 1) ** (length - 1) * size > largest:
             raise ConfigError("Too many responses to enumerate", got=(length, size), fix="Shorten them.")
         self.lm: CausalLM = tiny_lm(tokenizer, seed=seed)
-        self.rm: OutcomeReward = tiny_reward(tokenizer, seed=seed + 7)
-        self.rm.bind(self.lm)
+        self.rm: TransformerReward = tiny_reward(tokenizer, seed=seed + 7).bind(self.lm.vocabulary)
         self.length, self.weight, self.vocabulary = length, weight, size
         self.prompt = Prompt.of("ab")
         self.prompt_ids = self.lm.encode(self.prompt)

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nabla.engine.initial_rows import Reference
+from nabla.engine.initial_rows import InitialRows
 from nabla.refinement.parameterizations.base import parameterizations
 from nabla.refinement.parameterizations.latents import Latents
 from nabla.refinement.parameterizations.logits import Logits
@@ -31,7 +31,7 @@ def make_reference(z, hidden_dtype=None, seed=0):
         return product.masked_fill(z == -INF, -INF)
 
     exact = project(hidden.to(torch.promote_types(hidden.dtype, torch.float32)))
-    return Reference(
+    return InitialRows(
         positions=slice(0, rows),
         logits=exact,
         candidates=None,
@@ -81,7 +81,7 @@ def test_trap_adam_on_bfloat16_is_a_no_op(given_dtype, kept):
     z = torch.full((1, 3), 4.0, dtype=given_dtype)
     reference = make_reference(z, hidden_dtype=given_dtype)
     for parameterization in (Logits(), Latents()):
-        half = Reference(
+        half = InitialRows(
             reference.positions,
             reference.logits.to(given_dtype),
             None,

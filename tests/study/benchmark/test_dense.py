@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from nabla.refinement.dto import Refinement
+from nabla.engine.reports import Refinement
 from nabla.schedulers.cosine import Cosine
 from nabla.study.benchmark.bench import drive
 from nabla.study.benchmark.dense import dense_problem, load_dense

@@ -82,7 +82,7 @@ def test_reward_problems_are_the_reward_models(study):
             -1, problem.logits.new_tensor([divmod(number, 4)]).long().T
         )[:, 0]
         response = Response(place.trajectory.prompt, tokens, place.account())
-        (score,) = place.engine.reward.score([response], place.engine.runner)
+        (score,) = place.engine.reward.score([response], place.engine.workspace.runner)
         assert float(problem.values[number]) == pytest.approx(-score, abs=1e-4)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nabla.core.errors import NumericalError
 from nabla.core.trajectory import Trajectory
-from nabla.engine.engine import Session
+from nabla.engine.session import Session
 from nabla.study.benchmark.bench import Bench, drive
 from nabla.study.benchmark.dense import WHY_NOT, dense_problem, load_dense
 from nabla.study.benchmark.floor import Floor

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from nabla.engine.engine import Session
+from nabla.engine.session import Session
 from nabla.study.benchmark.bench import Bench, drive
 from nabla.study.benchmark.floor import Floor
 from nabla.study.benchmark.measurement import Measurement

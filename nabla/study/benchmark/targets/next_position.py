@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nabla.core.errors import NumericalError
-from nabla.engine.engine import Session
+from nabla.engine.session import Session
 from nabla.study.benchmark.bench import Bench, drive
 from nabla.study.benchmark.floor import Floor
 from nabla.study.benchmark.measurement import Measurement
@@ -42,7 +42,7 @@ def measure(bench: Bench) -> list[Measurement]:
     bench.tell("next positions")
     drive(workbench.engine(), [prompt], work)
     # Rows are formed for a block of positions at once: a mean over a block holds its share.
-    block = workbench.engine().rows_ahead
+    block = workbench.engine().workspace.rows_ahead
     blocks = [each[i : i + block] for i in range(0, len(each), block)]
     times = [sum(part) / len(part) for part in blocks]
     bench.keep("next position", each)

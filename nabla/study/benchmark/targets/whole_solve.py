@@ -11,7 +11,8 @@ from torch import Tensor
 from nabla.core.costs import PHASES
 from nabla.core.prompt import Prompt
 from nabla.core.sampling import Sampling
-from nabla.engine.engine import Engine, Session
+from nabla.engine.engine import Engine
+from nabla.engine.session import Session
 from nabla.models.causal_lm import CausalLM
 from nabla.rewards.outcome import OutcomeReward
 from nabla.study.benchmark.bench import Bench, drive
@@ -111,11 +112,11 @@ def _floor(bench: Bench, sandbox: Sandbox) -> Measurement:
 @contextmanager
 def _endless(lm: CausalLM) -> Iterator[None]:
     """Nothing ends a response but its length: both sides then run equally many decoding steps."""
-    ends, lm.eos_ids = lm.eos_ids, ()
+    ends, lm.vocabulary.eos_ids = lm.eos_ids, ()
     try:
         yield
     finally:
-        lm.eos_ids = ends
+        lm.vocabulary.eos_ids = ends
 
 
 def _generate(bench: Bench, name: str, lm: CausalLM, prompts: Sequence[Prompt]) -> Measurement:

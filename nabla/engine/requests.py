@@ -1,0 +1,120 @@
+"""What a session asks of the engine, as values."""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from jaxtyping import Int
+from torch import Tensor
+
+from nabla.core.costs import Account
+from nabla.engine.gradient.values import GradientTask
+from nabla.objectives.base import Objective, Term
+from nabla.rewards.base import Response
+from nabla.rollouts.base import Opening
+
+
+@dataclass(frozen=True, eq=False)
+class Request(ABC):
+    """Something a session asks of the engine. ``group`` requests of a kind run together."""
+
+    kind: ClassVar[str]
+    account: Account
+
+    @property
+    def group(self) -> Any:
+        """Requests run in one batch only with those of an equal group."""
+        return None
+
+
+@dataclass(frozen=True, eq=False)
+class RolloutRequest(Request):
+    """Write a response, or continue one."""
+
+    kind = "rollout"
+    opening: Opening
+
+
+@dataclass(frozen=True, eq=False)
+class ReadRequest(Request):
+    """Run the language model over a given response."""
+
+    kind = "read"
+    prompt: Int[Tensor, " prompt"]
+    tokens: Int[Tensor, " length"]
+
+
+@dataclass(frozen=True, eq=False)
+class ScoreRequest(Request):
+    """Score a response."""
+
+    kind = "score"
+    response: Response
+
+
+@dataclass(frozen=True, eq=False)
+class GradientRequest(Request):
+    """Differentiate an objective at a text."""
+
+    kind = "gradient"
+    terms: tuple[Term, ...]
+    task: GradientTask
+
+    @property
+    def group(self) -> Any:
+        return identity(self.terms)
+
+
+@dataclass(frozen=True, eq=False)
+class ValueRequest(GradientRequest):
+    """Say what an objective is at a hard text; forward passes only."""
+
+    kind = "value"
+
+
+@dataclass(frozen=True, eq=False)
+class JointRequest(Request):
+    """Arithmetic of a component that runs once for all problems that wait for it."""
+
+    kind = "joint"
+    function: Callable[[Sequence[Any]], Sequence[Any]]
+    task: Any
+
+    @property
+    def group(self) -> Any:
+        return self.function
+
+
+class Wait(Awaitable[list[Any]]):
+    """Hands requests to the engine and receives their results."""
+
+    def __init__(self, requests: Sequence[Request]) -> None:
+        self.requests = list(requests)
+
+    def __await__(self) -> Generator[list[Request], list[Any], list[Any]]:
+        return (yield self.requests)
+
+
+@dataclass(frozen=True, eq=False)
+class ValuePlan:
+    """Values of an objective at some texts: which are known, and requests for the rest.
+
+    Args:
+        terms: of the objective.
+        keys: of all texts.
+        new: of those that are not known.
+        requests: for these.
+    """
+
+    terms: tuple[Term, ...]
+    keys: list[Any]
+    new: list[Any]
+    requests: list[ValueRequest]
+
+
+def identity(terms: Sequence[Term]) -> tuple[tuple[str, Objective], ...]:
+    """Equal for the same terms under the same names; weights apart, which are applied later."""
+    return tuple((term.name, term.objective) for term in terms)

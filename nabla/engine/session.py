@@ -1,0 +1,398 @@
+"""What one problem's method sees of the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from nabla.core.costs import Account, Cost, CostMeter
+from nabla.core.errors import ConfigError
+from nabla.core.prompt import Prompt
+from nabla.core.random import derive_key, generator
+from nabla.core.sampling import Sampling
+from nabla.core.solution import Checkpoint
+from nabla.core.trajectory import Trajectory
+from nabla.engine.edits import joined, replaced, trajectory_of
+from nabla.engine.gradient.values import TermGradient, TrajectoryGradient
+from nabla.engine.initial_rows import InitialRows, RowCache, RowsWanted
+from nabla.engine.memory import Memory
+from nabla.engine.requests import JointRequest, ReadRequest, RolloutRequest, ScoreRequest, Wait
+from nabla.engine.workspace import Workspace
+from nabla.objectives.base import Objective, trajectory_terms
+from nabla.rewards.base import Response, SoftTokens
+from nabla.rollouts.base import Continuation, Opening
+from nabla.rollouts.boundaries.base import Boundary
+from nabla.schedulers.base import Step
+
+
+class Session:
+    """What one problem's method sees of the engine. Awaits return when the batch has run."""
+
+    def __init__(self, workspace: Workspace, prompt: Prompt) -> None:
+        self.workspace = workspace
+        self.vocabulary = workspace.lm.vocabulary
+        self.prompt = prompt
+        self.meter = CostMeter()
+        self.events = workspace.events
+        self.prompt_ids = self.vocabulary.encode(prompt)
+        self.checkpoints: list[Checkpoint] = []
+        self.memory = Memory(self.prompt_ids, self.meter, workspace.kept_gradients)
+        self.rows = RowCache()
+        self._encoded = {prompt: self.prompt_ids}
+        self._requests = 0
+        self._calls_before: int | None = None
+
+    # -- randomness ------------------------------------------------------------------------------
+
+    def generator(self, *labels: object) -> torch.Generator:
+        """A generator for (run seed, problem, labels): the same whatever else runs."""
+        return generator(self.workspace.seed, self.prompt.id, "method", *labels)
+
+    @property
+    def requests(self) -> int:
+        """Number of rollouts asked for so far."""
+        return self._requests
+
+    def _next_key(self) -> int:
+        self._requests += 1
+        return derive_key(self.workspace.seed, self.prompt.id, "request", self._requests)
+
+    def account(self, phase: str) -> Account:
+        """Who pays for a request of a phase."""
+        return Account(self.prompt.id, self.meter, phase)
+
+    # -- the language model writes ---------------------------------------------------------------
+
+    async def rollout(
+        self,
+        sampling: Sampling,
+        n: int = 1,
+        *,
+        prompt: Prompt | None = None,
+        until: Boundary | None = None,
+        phase: str = "rollout",
+    ) -> list[Trajectory]:
+        """``n`` responses, in one batch.
+
+        Args:
+            sampling: how tokens are drawn.
+            n: number of responses.
+            prompt: another prompt than the problem's (a critique of an answer, say); the trajectories
+                carry it. Raises PromptError if it does not fit.
+            until: stop each response at the end of its first step.
+            phase: who pays.
+        """
+        nothing = torch.empty(0, dtype=torch.long)
+        prompt = prompt or self.prompt
+        account = self.account(phase)
+        ids = self._ids(prompt)
+        requests = [
+            RolloutRequest(account, Opening(ids, nothing, sampling, self._next_key(), account, until))
+            for _ in range(n)
+        ]
+        found: list[Continuation] = await Wait(requests)
+        trajectories = [
+            trajectory_of(part, request.opening, prompt)
+            for part, request in zip(found, requests, strict=True)
+        ]
+        for trajectory in trajectories:
+            self.events.on_rollout(self.prompt, trajectory)
+        return trajectories
+
+    async def extend(
+        self,
+        trajectories: Sequence[Trajectory],
+        *,
+        until: Boundary | None = None,
+        sampling: Sampling | None = None,
+        phase: str = "rollout",
+    ) -> list[Trajectory]:
+        """Each trajectory written further with fresh draws, all in one batch.
+
+        One that is at its end stays as it is; the others lose their reward. The same trajectory may be
+        given several times, for several continuations.
+
+        Args:
+            trajectories: responses, finished or not.
+            until: stop at the end of the next step; None writes to the end.
+            sampling: how tokens are drawn; the trajectory's own by default.
+            phase: who pays.
+        """
+        account = self.account(phase)
+        grown = list(trajectories)
+        going = [i for i, t in enumerate(trajectories) if not self.ended(t)]
+        requests = [
+            RolloutRequest(
+                account,
+                Opening(
+                    self._ids(grown[i].prompt),
+                    grown[i].tokens,
+                    sampling or grown[i].sampling,
+                    self._next_key(),
+                    account,
+                    until,
+                ),
+            )
+            for i in going
+        ]
+        found: list[Continuation] = await Wait(requests) if requests else []
+        for i, part, request in zip(going, found, requests, strict=True):
+            tail = trajectory_of(part, request.opening, grown[i].prompt)
+            grown[i] = replace(joined(grown[i], tail), reward=None)
+            self.events.on_rollout(self.prompt, grown[i])
+        return grown
+
+    def ended(self, trajectory: Trajectory) -> bool:
+        """Whether a response is at its end-of-sequence token or at its length limit."""
+        prompt = self._ids(trajectory.prompt)
+        limit = self.vocabulary.room(len(prompt), trajectory.sampling.max_new_tokens)
+        return trajectory.finished or len(trajectory) >= limit
+
+    async def read(
+        self,
+        texts: Sequence[Int[Tensor, " length"]],
+        sampling: Sampling,
+        *,
+        committed: int = 0,
+        phase: str = "gradient",
+    ) -> list[Trajectory]:
+        """Trajectories of given responses to the problem, by one forward pass of the language model each.
+
+        Their Gumbel keys are fresh: their tokens were not drawn from the language model.
+
+        Args:
+            texts: response ids, at least one each.
+            sampling: what later continuations draw with.
+            committed: leading tokens of each that are final.
+            phase: who pays.
+        """
+        account = self.account(phase)
+        requests = [ReadRequest(account, self.prompt_ids, text) for text in texts]
+        found: list[Continuation] = await Wait(requests) if requests else []
+        trajectories = []
+        for request, part in zip(requests, found, strict=True):
+            opening = Opening(request.prompt, request.tokens[:0], sampling, self._next_key(), account)
+            trajectories.append(replace(trajectory_of(part, opening, self.prompt), committed=committed))
+        return trajectories
+
+    def _ids(self, prompt: Prompt) -> Int[Tensor, " prompt"]:
+        if prompt not in self._encoded:
+            self._encoded[prompt] = self.vocabulary.encode(prompt)
+        return self._encoded[prompt]
+
+    async def branches(
+        self, trajectory: Trajectory, position: int, tokens: Sequence[int]
+    ) -> list[Trajectory]:
+        """Continuations of ``y_<position`` with each of ``tokens`` in place of ``y_position``.
+
+        Nothing is written behind an end-of-sequence token or at the length limit. The branches keep
+        ``committed`` and have no reward.
+        """
+        lm = self.workspace.lm
+        heads = [replaced(lm, trajectory, position, token) for token in tokens]
+        return await self.extend(heads)
+
+    # -- the reward model judges -----------------------------------------------------------------
+
+    async def score(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
+        """The trajectories with their rewards; one that has a reward is never scored again."""
+        todo = [i for i, t in enumerate(trajectories) if t.reward is None]
+        account = self.account("reward")
+        requests = [
+            ScoreRequest(account, Response(trajectories[i].prompt, trajectories[i].tokens, account))
+            for i in todo
+        ]
+        values: list[float] = await Wait(requests) if requests else []
+        scored = list(trajectories)
+        for i, value in zip(todo, values, strict=True):
+            scored[i] = scored[i].with_reward(value)
+        return scored
+
+    # -- gradients -------------------------------------------------------------------------------
+
+    async def gradient(
+        self,
+        trajectory: Trajectory,
+        objective: Objective,
+        *,
+        start: int | None = None,
+        tokens: Int[Tensor, " length"] | None = None,
+        soft: SoftTokens | None = None,
+        phase: str = "gradient",
+    ) -> TrajectoryGradient:
+        """Gradient of the trajectory terms at a hard text or at relaxed rows.
+
+        The gradient at a hard text is a function of the text alone: it is kept and serves every later
+        position of that text (SPEC section 7.1), also after a rejected proposal.
+
+        Args:
+            trajectory: gives the prefix.
+            objective: its trajectory terms are differentiated.
+            start: first position needed; the first uncommitted one by default.
+            tokens: another hard text that agrees with the trajectory before ``start``.
+            soft: relaxed rows.
+            phase: who pays.
+        """
+        account = self.account(phase)
+        plan = self.memory.plan_gradient(
+            trajectory, objective, account, start=start, tokens=tokens, soft=soft
+        )
+        if isinstance(plan, TrajectoryGradient):
+            return plan
+        (found,) = await Wait([plan])
+        return self.memory.keep_gradient(plan, found)
+
+    async def values(
+        self,
+        trajectory: Trajectory,
+        objective: Objective,
+        texts: Sequence[Int[Tensor, " length"]],
+        *,
+        phase: str = "gradient",
+    ) -> dict[str, list[float]]:
+        """Each trajectory term's unweighted value at each text, from the first uncommitted position on.
+
+        Forward passes only, all new texts in one batch; a text's values are kept and never computed
+        again. The reward need not be differentiable.
+
+        Args:
+            trajectory: gives the prefix.
+            objective: its trajectory terms are evaluated.
+            texts: hard texts that agree with the trajectory's committed tokens.
+            phase: who pays.
+        """
+        plan = self.memory.plan_values(trajectory, objective, texts, self.account(phase))
+        found: list[dict[str, float]] = await Wait(plan.requests) if plan.requests else []
+        return self.memory.keep_values(plan, found)
+
+    async def jointly(self, function: Callable[[Sequence[Any]], Sequence[Any]], task: Any) -> Any:
+        """``function``'s result for ``task``: it is called once with the tasks of all problems that wait for
+        it, and returns one result (or NablaError) per task. Its own time is counted as phase "method"."""
+        (found,) = await Wait([JointRequest(self.account("method"), function, task)])
+        return found
+
+    def gradient_rows(
+        self,
+        gradient: TrajectoryGradient,
+        part: TermGradient,
+        reference: InitialRows,
+        phase: str = "gradient",
+    ) -> Float[Tensor, "rows k"]:
+        """``∂/∂y`` of one term (or a weighted total) over the reference's support."""
+        return self.workspace.gradients.rows(
+            gradient, part, reference.positions, reference.candidates, self.account(phase)
+        )
+
+    async def gradient_norms(
+        self, trajectory: Trajectory, objective: Objective
+    ) -> tuple[Float[Tensor, " length"], Float[Tensor, " length"]]:
+        """``||∂L/∂y_i||`` per position of the response, plain and centred; NaN at committed ones.
+
+        Raises ConfigError for an objective without trajectory terms.
+        """
+        if not trajectory_terms(objective):
+            raise ConfigError(
+                "Gradient norms need an objective with a reward or likelihood term",
+                got=[term.name for term in objective.terms()],
+                fix="Choose another selector, or add such a term.",
+            )
+        gradient = await self.gradient(trajectory, objective, phase="selection")
+        total = gradient.total(trajectory_terms(objective), Step())
+        found = self.workspace.gradients.norms(gradient, total, self.account("selection"))
+        padded = []
+        for norms in found:
+            row = torch.full((len(trajectory),), float("nan"), dtype=norms.dtype)
+            row[gradient.start :] = norms.cpu()
+            padded.append(row)
+        return padded[0], padded[1]
+
+    def reference(
+        self,
+        trajectory: Trajectory,
+        positions: slice,
+        support: int | None = None,
+        ahead: Sequence[int] = (),
+    ) -> InitialRows:
+        """Initial logits of rows, from the states the rollout kept: no pass through the model.
+
+        Args:
+            trajectory: the current response.
+            positions: rows, contiguous.
+            support: most likely candidates kept per row (the row's own token always is); None: all.
+            ahead: positions that will probably be asked for next.
+        """
+        (found,) = self.workspace.references([self.rows_wanted(trajectory, positions, support, ahead)])
+        return found
+
+    def rows_wanted(
+        self, trajectory: Trajectory, positions: slice, support: int | None, ahead: Sequence[int] = ()
+    ) -> RowsWanted:
+        """The request behind :meth:`reference`."""
+        account = self.account("gradient")
+        return RowsWanted(trajectory, positions, support, ahead, account, self.rows)
+
+    # -- the answer ------------------------------------------------------------------------------
+
+    def decode(self, tokens: Int[Tensor, " n"]) -> str:
+        """Text of response ids."""
+        return self.vocabulary.decode(tokens)
+
+    @property
+    def cost(self) -> Cost:
+        """The cost so far."""
+        return self.meter.snapshot()
+
+    # -- budgets ---------------------------------------------------------------------------------
+
+    def proceed(self, wanted: bool) -> bool:
+        """Whether the method should do another round.
+
+        Without budgets: ``wanted``, the method's own rule. With budgets: until the largest value of
+        every one is reached, or a round has called no model (it would never end).
+
+        Args:
+            wanted: the method has not done yet what its settings ask for.
+        """
+        if not self.budgeted:
+            return wanted
+        calls = self.cost.total.calls
+        idle = calls == self._calls_before
+        self._calls_before = calls
+        return not idle and not self.spent
+
+    @property
+    def budgeted(self) -> bool:
+        """Whether there are budgets."""
+        return bool(self.workspace.budgets)
+
+    @property
+    def judged(self) -> bool:
+        """Whether there is a reward."""
+        return self.workspace.reward is not None
+
+    @property
+    def spent(self) -> bool:
+        """There are budgets, and the largest value of every one is reached."""
+        usage = self.cost.total
+        return self.budgeted and all(budget.spent(usage) for budget in self.workspace.budgets)
+
+    def report(self, trajectory: Trajectory) -> None:
+        """Hands in the answer so far: what counts if the budget ends here."""
+        last = self.checkpoints[-1] if self.checkpoints else None
+        tokens = tuple(trajectory.tokens.tolist())
+        if last is not None and (last.tokens, last.reward) == (tokens, trajectory.reward):
+            return
+        self.checkpoints.append(
+            Checkpoint(
+                self.cost.total,
+                tokens,
+                self.decode(trajectory.tokens),
+                trajectory.reward,
+                trajectory.finished,
+            )
+        )
