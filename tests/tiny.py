@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerFast
 from nabla.core.errors import NablaError
 from nabla.core.prompt import Prompt
 from nabla.core.sampling import Sampling
-from nabla.core.trajectory import Trajectory
+from nabla.core.trajectory import States, Trajectory
 from nabla.engine.engine import Engine
 from nabla.models.causal_lm import CausalLM
 from nabla.rewards.outcome import OutcomeReward
@@ -261,14 +261,17 @@ def trajectory(
         prompt=prompt,
         tokens=response,
         finished=int(response[-1]) in lm.eos_ids,
-        hidden=hidden,
         log_probs=log_pi.gather(-1, response[:, None])[:, 0],
-        entropy=entropy,
-        top1=p.amax(-1),
+        states=States(hidden, entropy, p.amax(-1)),
         noise_keys=torch.zeros_like(response),
         sampling=Sampling(max_new_tokens=limit),
         committed=committed,
     )
+
+
+def rewards_of(reward: Any, responses: Sequence[Any], runner: Any) -> list[float]:
+    """The values of a reward's scores."""
+    return [score.value for score in reward.score(responses, runner)]
 
 
 def drive(engine: Engine, prompts: Prompt | Sequence[Prompt], method: Callable[[Any], Any]) -> Any:

@@ -1,57 +1,74 @@
-"""The values that flow through a run: prompt → trajectory → solution. All are immutable."""
+"""A response on its way: its tokens, what a model knows of them, and what a reward says of them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from nabla.core.errors import ConfigError
 from nabla.core.prompt import Prompt
 from nabla.core.sampling import Sampling
 
-if TYPE_CHECKING:
-    pass
+
+@dataclass(frozen=True, eq=False)
+class States:
+    """What a language model in this process knows of a response's rows.
+
+    Args:
+        hidden: last hidden states, before the head, that predict each token ``[L, H]``.
+        entropy: entropy of ``π(. | y_<i, x)``, nats ``[L]``.
+        top1: largest probability of ``π(. | y_<i, x)`` ``[L]``.
+    """
+
+    hidden: Float[Tensor, "length hidden"]
+    entropy: Float[Tensor, " length"]
+    top1: Float[Tensor, " length"]
 
 
+@dataclass(frozen=True)
+class Score:
+    """What a reward says of a response.
 
+    Args:
+        value: the reward, in its own unit.
+        steps: of each step, in the same unit; empty where the reward has none.
+        ends: position in the response of each step's last token.
+    """
 
-
-
+    value: float
+    steps: tuple[float, ...] = ()
+    ends: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
 class Trajectory:
-    """A response to a prompt, with what its rollout already knows. Immutable: accepting a proposal
-    is choosing another trajectory.
+    """A response to a prompt, with what is known of it. Immutable: accepting a proposal is choosing
+    another trajectory.
 
     Args:
         prompt: the problem.
         tokens: ids of the response in the LM's vocabulary, end-of-sequence token included ``[L]``.
         finished: whether the last token is an end-of-sequence token.
-        hidden: last hidden states, before the head, that predict each token ``[L, H]``.
         log_probs: ``log π(y_i | y_<i, x)`` at temperature 1, nats ``[L]``.
-        entropy: entropy of ``π(. | y_<i, x)``, nats ``[L]``.
-        top1: largest probability of ``π(. | y_<i, x)`` ``[L]``.
-        noise_keys: key of the Gumbel field each token was drawn with ``[L]``.
         sampling: how the tokens were drawn.
+        states: of the language model; None where it runs elsewhere, until ``Session.states`` asks for them.
+        noise_keys: key of the Gumbel field each token was drawn with ``[L]``; None where the backend has
+            no such field.
         committed: number of leading tokens that are final.
-        reward: the reward model's value, in its own logit unit; None until scored.
+        score: the reward's judgement; None until scored.
     """
 
     prompt: Prompt
     tokens: Int[Tensor, " length"]
     finished: bool
-    hidden: Float[Tensor, "length hidden"]
     log_probs: Float[Tensor, " length"]
-    entropy: Float[Tensor, " length"]
-    top1: Float[Tensor, " length"]
-    noise_keys: Int[Tensor, " length"]
     sampling: Sampling
+    states: States | None = None
+    noise_keys: Int[Tensor, " length"] | None = None
     committed: int = 0
-    reward: float | None = None
+    score: Score | None = None
 
     def __len__(self) -> int:
         return int(self.tokens.shape[0])
@@ -62,25 +79,48 @@ class Trajectory:
         return self.committed >= len(self)
 
     @property
+    def reward(self) -> float | None:
+        """The score's value, in the reward model's own unit; None until scored."""
+        return None if self.score is None else self.score.value
+
+    @property
     def log_likelihood(self) -> float:
         """``log π(y | x)`` of the whole response, nats."""
         return float(self.log_probs.double().sum())
+
+    @property
+    def known(self) -> States:
+        """The states. Raises ConfigError where there are none."""
+        if self.states is None:
+            raise ConfigError(
+                "The states of this response are not known: it was written elsewhere",
+                fix="Await session.states(trajectory) first: a pass of the local language model gives them.",
+            )
+        return self.states
+
+    @property
+    def hidden(self) -> Float[Tensor, "length hidden"]:
+        """Of the states."""
+        return self.known.hidden
+
+    @property
+    def entropy(self) -> Float[Tensor, " length"]:
+        """Of the states, nats."""
+        return self.known.entropy
+
+    @property
+    def top1(self) -> Float[Tensor, " length"]:
+        """Of the states."""
+        return self.known.top1
 
     def commit(self, count: int = 1) -> Trajectory:
         """The same text with ``count`` more tokens final."""
         return replace(self, committed=min(self.committed + count, len(self)))
 
+    def with_score(self, score: Score) -> Trajectory:
+        """The same text, judged."""
+        return replace(self, score=score)
+
     def with_reward(self, reward: float) -> Trajectory:
-        """The same text with its reward."""
-        return replace(self, reward=reward)
-
-    def noise(self, position: int, tokens: Int[Tensor, " k"]) -> Float[Tensor, " k"]:
-        """The Gumbel noise with which the token at ``position`` was drawn."""
-        from nabla.core.random import gumbel
-
-        where = torch.tensor([position])
-        return gumbel(self.noise_keys[position : position + 1].cpu(), where, tokens.cpu())[0]
-
-
-
-
+        """The same text with a reward that has no steps."""
+        return self.with_score(Score(reward))

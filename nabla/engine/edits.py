@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import torch
+from torch import Tensor
 
 from nabla.core.prompt import Prompt
-from nabla.core.trajectory import Trajectory
+from nabla.core.trajectory import States, Trajectory
 from nabla.models.causal_lm import CausalLM
 from nabla.rollouts.base import Continuation, Opening
 
@@ -19,23 +19,34 @@ def trajectory_of(part: Continuation, opening: Opening, prompt: Prompt) -> Traje
         prompt=prompt,
         tokens=part.tokens,
         finished=part.finished,
-        hidden=part.hidden,
         log_probs=part.log_probs,
-        entropy=part.entropy,
-        top1=part.top1,
-        noise_keys=torch.full_like(part.tokens, opening.key),
         sampling=opening.sampling,
+        states=part.states,
+        noise_keys=torch.full_like(part.tokens, opening.key) if part.keyed else None,
     )
 
 
 def joined(head: Trajectory, tail: Trajectory) -> Trajectory:
-    """The tail behind the head."""
-    names = ("tokens", "hidden", "log_probs", "entropy", "top1", "noise_keys")
-    merged: dict[str, Any] = {
-        name: torch.cat([getattr(head, name), getattr(tail, name).to(getattr(head, name).device)])
-        for name in names
-    }
-    return replace(head, finished=tail.finished, **merged)
+    """The tail behind the head, not judged yet; what only one of both knows is not known of the whole."""
+    states = noise_keys = None
+    if head.states is not None and tail.states is not None:
+        names = ("hidden", "entropy", "top1")
+        states = States(*(_behind(getattr(head.states, n), getattr(tail.states, n)) for n in names))
+    if head.noise_keys is not None and tail.noise_keys is not None:
+        noise_keys = _behind(head.noise_keys, tail.noise_keys)
+    return replace(
+        head,
+        tokens=_behind(head.tokens, tail.tokens),
+        finished=tail.finished,
+        log_probs=_behind(head.log_probs, tail.log_probs),
+        states=states,
+        noise_keys=noise_keys,
+        score=None,
+    )
+
+
+def _behind(one: Tensor, other: Tensor) -> Tensor:
+    return torch.cat([one, other.to(one.device)])
 
 
 @torch.no_grad()
@@ -54,10 +65,8 @@ def replaced(lm: CausalLM, trajectory: Trajectory, position: int, token: int) ->
         trajectory,
         tokens=tokens,
         finished=token in lm.vocabulary.eos_ids,
-        hidden=trajectory.hidden[:end],
         log_probs=log_probs,
-        entropy=trajectory.entropy[:end],
-        top1=trajectory.top1[:end],
-        noise_keys=trajectory.noise_keys[:end],
-        reward=None,
+        states=States(trajectory.hidden[:end], trajectory.entropy[:end], trajectory.top1[:end]),
+        noise_keys=None if trajectory.noise_keys is None else trajectory.noise_keys[:end],
+        score=None,
     )

@@ -16,7 +16,7 @@ from nabla.core.prompt import Prompt
 from nabla.core.random import derive_key, generator
 from nabla.core.sampling import Sampling
 from nabla.core.solution import Checkpoint
-from nabla.core.trajectory import Trajectory
+from nabla.core.trajectory import Score, Trajectory
 from nabla.engine.edits import joined, replaced, trajectory_of
 from nabla.engine.gradient.values import TermGradient, TrajectoryGradient
 from nabla.engine.initial_rows import InitialRows, RowCache, RowsWanted
@@ -43,6 +43,10 @@ class Session:
         self.checkpoints: list[Checkpoint] = []
         self.memory = Memory(self.prompt_ids, self.meter, workspace.kept_gradients)
         self.rows = RowCache()
+        #: What the method minimises, for selectors that look at its gradient; None if it minimises nothing.
+        self.objective: Objective | None = None
+        #: Responses and continuations asked for so far.
+        self.written = 0
         self._encoded = {prompt: self.prompt_ids}
         self._requests = 0
         self._calls_before: int | None = None
@@ -87,6 +91,7 @@ class Session:
             until: stop each response at the end of its first step.
             phase: who pays.
         """
+        self.written += n
         nothing = torch.empty(0, dtype=torch.long)
         prompt = prompt or self.prompt
         account = self.account(phase)
@@ -123,6 +128,7 @@ class Session:
             sampling: how tokens are drawn; the trajectory's own by default.
             phase: who pays.
         """
+        self.written += len(trajectories)
         account = self.account(phase)
         grown = list(trajectories)
         going = [i for i, t in enumerate(trajectories) if not self.ended(t)]
@@ -143,7 +149,7 @@ class Session:
         found: list[Continuation] = await Wait(requests) if requests else []
         for i, part, request in zip(going, found, requests, strict=True):
             tail = trajectory_of(part, request.opening, grown[i].prompt)
-            grown[i] = replace(joined(grown[i], tail), reward=None)
+            grown[i] = joined(grown[i], tail)
             self.events.on_rollout(self.prompt, grown[i])
         return grown
 
@@ -185,32 +191,64 @@ class Session:
             self._encoded[prompt] = self.vocabulary.encode(prompt)
         return self._encoded[prompt]
 
-    async def branches(
-        self, trajectory: Trajectory, position: int, tokens: Sequence[int]
+    async def fork(
+        self, trajectory: Trajectory, edits: Sequence[tuple[int, int]], *, phase: str = "rollout"
     ) -> list[Trajectory]:
-        """Continuations of ``y_<position`` with each of ``tokens`` in place of ``y_position``.
+        """For each (position, token): ``y_<position``, the token, and a fresh continuation; all in one batch.
 
-        Nothing is written behind an end-of-sequence token or at the length limit. The branches keep
-        ``committed`` and have no reward.
+        Nothing is written behind an end-of-sequence token or at the length limit. The new trajectories keep
+        ``committed`` and are not scored yet.
+
+        Args:
+            trajectory: the response that is changed.
+            edits: positions and the ids that come in their places.
+            phase: who pays.
+
+        Raises ConfigError for a position outside the response or before its first uncommitted one.
         """
-        lm = self.workspace.lm
-        heads = [replaced(lm, trajectory, position, token) for token in tokens]
-        return await self.extend(heads)
+        for position, _ in edits:
+            if not trajectory.committed <= position < len(trajectory):
+                raise ConfigError(
+                    "A fork replaces a token of the response that is not committed yet",
+                    got=position,
+                    fix=f"Choose a position from {trajectory.committed} to {len(trajectory) - 1}.",
+                )
+        heads = [replaced(self.workspace.lm, trajectory, *edit) for edit in edits]
+        return await self.extend(heads, phase=phase)
+
+    async def states(
+        self, trajectories: Sequence[Trajectory], *, phase: str = "selection"
+    ) -> list[Trajectory]:
+        """The trajectories with the language model's states; one that has them stays as it is.
+
+        A response that was written elsewhere (by a server) is read by the local language model, one forward
+        pass each. Raises ConfigError where there is none.
+        """
+        todo = [i for i, t in enumerate(trajectories) if t.states is None]
+        account = self.account(phase)
+        requests = [
+            ReadRequest(account, self._ids(trajectories[i].prompt), trajectories[i].tokens) for i in todo
+        ]
+        found: list[Continuation] = await Wait(requests) if requests else []
+        known = list(trajectories)
+        for i, part in zip(todo, found, strict=True):
+            known[i] = replace(known[i], states=part.states, log_probs=part.log_probs)
+        return known
 
     # -- the reward model judges -----------------------------------------------------------------
 
     async def score(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
-        """The trajectories with their rewards; one that has a reward is never scored again."""
-        todo = [i for i, t in enumerate(trajectories) if t.reward is None]
+        """The trajectories with their scores; one that has a score is never scored again."""
+        todo = [i for i, t in enumerate(trajectories) if t.score is None]
         account = self.account("reward")
         requests = [
             ScoreRequest(account, Response(trajectories[i].prompt, trajectories[i].tokens, account))
             for i in todo
         ]
-        values: list[float] = await Wait(requests) if requests else []
+        found: list[Score] = await Wait(requests) if requests else []
         scored = list(trajectories)
-        for i, value in zip(todo, values, strict=True):
-            scored[i] = scored[i].with_reward(value)
+        for i, score in zip(todo, found, strict=True):
+            scored[i] = scored[i].with_score(score)
         return scored
 
     # -- gradients -------------------------------------------------------------------------------
@@ -289,12 +327,22 @@ class Session:
         )
 
     async def gradient_norms(
-        self, trajectory: Trajectory, objective: Objective
+        self, trajectory: Trajectory, objective: Objective | None = None
     ) -> tuple[Float[Tensor, " length"], Float[Tensor, " length"]]:
         """``||∂L/∂y_i||`` per position of the response, plain and centred; NaN at committed ones.
 
-        Raises ConfigError for an objective without trajectory terms.
+        Args:
+            trajectory: the current response.
+            objective: the method's own by default.
+
+        Raises ConfigError where there is no objective, or none of its terms needs the models.
         """
+        objective = objective or self.objective
+        if objective is None:
+            raise ConfigError(
+                "Gradient norms need an objective, and this method has none",
+                fix="Choose another selector, or a method with an objective.",
+            )
         if not trajectory_terms(objective):
             raise ConfigError(
                 "Gradient norms need an objective with a reward or likelihood term",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from nabla.core.budget import Budget
 from nabla.core.costs import Usage
 from nabla.core.errors import ComponentError, NablaError, NumericalError
+from nabla.core.trajectory import Score, States
 from nabla.engine.events import Events
 from nabla.engine.gradient.stages import GradientComputer
 from nabla.engine.initial_rows import InitialRows, RowsWanted, references
@@ -122,22 +124,14 @@ class Workspace:
             entropy = (rows.log_z - rows.mean).clamp_min(0).cpu()
             top1 = (rows.top - rows.log_z).exp().cpu()
             finished = int(request.tokens[-1]) in self.lm.eos_ids
-            found.append(Continuation(request.tokens, finished, hidden, log_probs, entropy, top1))
+            states = States(hidden, entropy, top1)
+            found.append(Continuation(request.tokens, finished, log_probs, states))
         return found
 
     def _run_scores(self, requests: Sequence[ScoreRequest]) -> list[Any]:
         reward = require_reward(self.reward, "A response is to be scored here")
-        values = reward.score([request.response for request in requests], self.runner)
-        return [
-            value
-            if torch.isfinite(torch.tensor(value))
-            else NumericalError(
-                "The reward is NaN or infinite",
-                got=value,
-                fix="Check the reward: a model's dtype (try float32) and weights, or your function.",
-            )
-            for value in values
-        ]
+        scores = reward.score([request.response for request in requests], self.runner)
+        return [_finite(score) for score in scores]
 
     def _run_gradients(self, requests: Sequence[GradientRequest]) -> list[Any]:
         return self._in_batches(self.gradients.compute, requests)
@@ -165,3 +159,13 @@ class Workspace:
             part = requests[i : i + size]
             found += compute(part[0].terms, [request.task for request in part])
         return found
+
+
+def _finite(score: Score) -> Score | NumericalError:
+    if math.isfinite(score.value):
+        return score
+    return NumericalError(
+        "The reward is NaN or infinite",
+        got=score.value,
+        fix="Check the reward: a model's dtype (try float32) and weights, or your function.",
+    )

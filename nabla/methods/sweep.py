@@ -28,7 +28,7 @@ from nabla.objectives.base import Objective
 from nabla.proposals.base import Proposal, ProposalView, proposals
 from nabla.refinement.dto import DTO
 from nabla.rewards.base import require_differentiable
-from nabla.selectors.base import SelectionView, Selector, selectors
+from nabla.selectors.base import Selector, selectors
 
 if TYPE_CHECKING:
     from nabla.engine.engine import Engine
@@ -146,6 +146,7 @@ class Sweep(Method):
             )
 
     async def solve(self, session: Session) -> Solution:
+        session.objective = self.selection_objective
         state = await self._round(session, None)
         rounds = 1
         while session.proceed(rounds < self.rounds):
@@ -196,7 +197,7 @@ class Sweep(Method):
             session.meter.count("unchanged_proposals")
             return self._commit(session, state, 1)
         session.events.on_proposal(session.prompt, state.current, position, token)
-        (proposal,) = await session.branches(state.current, position, [token])
+        (proposal,) = await session.fork(state.current, [(position, token)])
         if self.acceptance.needs_reward:
             (proposal,) = await session.score([proposal])
         accepted = self.acceptance.accept(
@@ -229,11 +230,7 @@ class Sweep(Method):
         session.report(state.answer)
         if state.spent:  # nothing will be refined any more
             return state
-        norms = centred = None
-        if self.selector.needs_gradient and self.selection_objective is not None:
-            norms, centred = await session.gradient_norms(trajectory, self.selection_objective)
-        view = SelectionView(trajectory, norms, centred, session.generator("select", state.rollouts))
-        mask = tuple(bool(chosen) for chosen in self.selector.select(view))
+        mask = tuple(bool(chosen) for chosen in await self.selector.select(trajectory, session))
         session.events.on_select(session.prompt, trajectory, [i for i, chosen in enumerate(mask) if chosen])
         return replace(state, selected=mask)
 

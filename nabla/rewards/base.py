@@ -13,6 +13,7 @@ from torch import Tensor
 from nabla.core.errors import ConfigError
 from nabla.core.prompt import Prompt
 from nabla.core.registry import Registry
+from nabla.core.trajectory import Score
 
 if TYPE_CHECKING:
     from nabla.core.costs import Account
@@ -115,8 +116,8 @@ class Reward(ABC):
         return self
 
     @abstractmethod
-    def score(self, responses: Sequence[Response], runner: Runner) -> list[float]:
-        """One reward per response, in order; may be NaN, which the engine reports."""
+    def score(self, responses: Sequence[Response], runner: Runner) -> list[Score]:
+        """One score per response, in order; its value may be NaN, which the engine reports."""
 
     def channels(self) -> tuple[EmbeddingTable, ...]:
         """Embedding tables that the reward's gradient arrives in."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from nabla.core.errors import ConfigError
+from nabla.core.trajectory import Score
 from nabla.rewards.base import RelaxedResponse, RelaxedReward, Response, Reward, rewards
 
 if TYPE_CHECKING:
@@ -49,11 +50,11 @@ class EnsembleReward(Reward):
     def bind(self, vocabulary: Vocabulary) -> EnsembleReward:
         return EnsembleReward([member.bind(vocabulary) for member in self.members], self.weights)
 
-    def score(self, responses: Sequence[Response], runner: Runner) -> list[float]:
+    def score(self, responses: Sequence[Response], runner: Runner) -> list[Score]:
         by_member = [member.score(responses, runner) for member in self.members]
         return [
-            sum(weight * value for weight, value in zip(self.weights, values, strict=True))
-            for values in zip(*by_member, strict=True)
+            Score(sum(weight * score.value for weight, score in zip(self.weights, scores, strict=True)))
+            for scores in zip(*by_member, strict=True)
         ]
 
     def bodies(self) -> tuple[Body, ...]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from nabla.core.errors import ConfigError
+from nabla.core.trajectory import Score
 from nabla.rewards.base import Response, Reward, rewards, unbound
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class FunctionReward(Reward):
         bound._vocabulary = vocabulary
         return bound
 
-    def score(self, responses: Sequence[Response], runner: Runner) -> list[float]:
+    def score(self, responses: Sequence[Response], runner: Runner) -> list[Score]:
         if self._vocabulary is None:
             raise unbound()
         values = []
@@ -50,5 +51,5 @@ class FunctionReward(Reward):
                     got=getattr(self.function, "__name__", self.function),
                     fix="It must take (prompt: str, response: str) and return a number.",
                 ) from error
-            values.append(value)
+            values.append(Score(value))
         return values

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import AutoModelForTokenClassification
 
 from nabla.core.errors import ConfigError, ModelError
+from nabla.core.trajectory import Score
 from nabla.models.head import work_dtype
 from nabla.rewards.base import rewards
 from nabla.rewards.transformer import Layout, TransformerReward
@@ -107,10 +108,19 @@ class ProcessReward(TransformerReward):
         return torch.tensor(ends)
 
     def _reward(self, hidden: Float[Tensor, "n hidden"], layout: Layout) -> Float[Tensor, ""]:
+        return AGGREGATIONS[self.aggregation](self._steps(hidden, layout))
+
+    def _judge(self, hidden: Float[Tensor, "n hidden"], layout: Layout) -> Score:
+        steps = self._steps(hidden, layout)
+        value = float(AGGREGATIONS[self.aggregation](steps))
+        return Score(value, tuple(steps.tolist()), tuple(self.steps(layout).tolist()))
+
+    def _steps(self, hidden: Float[Tensor, "n hidden"], layout: Layout) -> Float[Tensor, " steps"]:
+        """The score of each step."""
         steps = self.steps(layout)
         if len(steps) == 0:  # an empty answer: the score of the question's last token
             steps = torch.tensor([-1])
         first = len(hidden) - len(layout.after) - layout.visible
         index = steps + first
         scores = self._read(hidden[index.to(hidden.device)])[:, self.label]
-        return AGGREGATIONS[self.aggregation](scores.to(work_dtype(scores.dtype)))
+        return scores.to(work_dtype(scores.dtype))

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from nabla.core.errors import ModelError
+from nabla.core.trajectory import Score
 from nabla.models.body import EMPTY, Body, Chunk
 from nabla.models.causal_lm import check_close, verify_prefix_reuse
 from nabla.models.chat import ChatFormat
@@ -148,6 +149,10 @@ class TransformerReward(Reward):
     def _reward(self, hidden: Float[Tensor, "n hidden"], layout: Layout) -> Float[Tensor, ""]:
         """The reward from the hidden states of the last ``n`` tokens of a layout."""
 
+    def _judge(self, hidden: Float[Tensor, "n hidden"], layout: Layout) -> Score:
+        """The reward as a score; with its steps where it has any."""
+        return Score(float(self._reward(hidden, layout)))
+
     #: Number of response tokens, from the first, whose hidden states ``_reward`` needs in any case.
     reads_whole_response: ClassVar[bool]
 
@@ -213,7 +218,7 @@ class TransformerReward(Reward):
     # -- rewards ---------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def score(self, responses: Sequence[Response], runner: Runner) -> list[float]:
+    def score(self, responses: Sequence[Response], runner: Runner) -> list[Score]:
         layouts = [self.layout(response) for response in responses]
         accounts = [response.account for response in responses]
         tokens = [layout.tokens for layout in layouts]
@@ -230,8 +235,7 @@ class TransformerReward(Reward):
         for account, row, output in zip(accounts, tokens, outputs, strict=True):
             runner.store.put(account.problem, self.body, row, output.keys)
         return [
-            float(self._reward(output.hidden, layout))
-            for output, layout in zip(outputs, layouts, strict=True)
+            self._judge(output.hidden, layout) for output, layout in zip(outputs, layouts, strict=True)
         ]
 
     @property

@@ -13,6 +13,7 @@ from nabla.core.costs import Account
 from nabla.core.errors import NablaError
 from nabla.core.registry import Registry
 from nabla.core.sampling import Sampling
+from nabla.core.trajectory import States
 from nabla.models.causal_lm import CausalLM
 from nabla.models.runner import Runner
 from nabla.rollouts.boundaries.base import Boundary
@@ -41,18 +42,21 @@ class Opening:
 
 @dataclass(frozen=True, eq=False)
 class Continuation:
-    """What a rollout wrote behind its opening, with what it knew while writing.
+    """What a rollout wrote behind its opening.
 
-    Shapes: n new tokens, the last an end-of-sequence token if ``finished``; see
-    :class:`nabla.core.trajectory.Trajectory` for the fields.
+    Args:
+        tokens: new ones, the last an end-of-sequence token if ``finished`` ``[n]``.
+        finished: see tokens.
+        log_probs: ``log π`` of each at temperature 1, nats ``[n]``.
+        states: what the language model knew while writing; None where it runs elsewhere.
+        keyed: the tokens were drawn from the opening's Gumbel field.
     """
 
     tokens: Int[Tensor, " n"]
     finished: bool
-    hidden: Float[Tensor, "n hidden"]
     log_probs: Float[Tensor, " n"]
-    entropy: Float[Tensor, " n"]
-    top1: Float[Tensor, " n"]
+    states: States | None = None
+    keyed: bool = True
 
 
 class Rollout(ABC):

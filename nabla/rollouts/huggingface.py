@@ -13,6 +13,7 @@ from nabla.core.costs import Usage
 from nabla.core.errors import ConfigError, NablaError, NumericalError
 from nabla.core.random import gumbel
 from nabla.core.sampling import Sampling
+from nabla.core.trajectory import States
 from nabla.models.body import BodyOutput, Chunk, KeyValues, Prefix, left_padded
 from nabla.models.causal_lm import CausalLM
 from nabla.models.runner import Runner
@@ -366,6 +367,8 @@ class _Batch:
                 continue
             hidden = self.hidden[i, : len(tokens)].clone()  # a view would keep the whole batch's alive
             results.append(
-                Continuation(torch.tensor(tokens), self.finished[i], hidden, log_probs, entropy, top1)
+                Continuation(
+                    torch.tensor(tokens), self.finished[i], log_probs, States(hidden, entropy, top1)
+                )
             )
         return results

@@ -4,35 +4,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import reduce
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor
 
 from nabla.core.errors import ConfigError
 from nabla.core.registry import Registry
 from nabla.core.trajectory import Trajectory
 
-
-@dataclass(frozen=True, eq=False)
-class SelectionView:
-    """What a selector may look at.
-
-    Args:
-        trajectory: the current response.
-        gradient_norms: ``||∂L/∂y_i||_2`` per position ``[L]``, NaN at committed ones; None unless
-            the selector says that it needs them.
-        centred_gradient_norms: the same without the component along the constant vector.
-        generator: for selectors that draw.
-    """
-
-    trajectory: Trajectory
-    gradient_norms: Float[Tensor, " length"] | None
-    centred_gradient_norms: Float[Tensor, " length"] | None
-    generator: torch.Generator
+if TYPE_CHECKING:
+    from nabla.engine.session import Session
 
 
 class Selector(ABC):
@@ -45,31 +29,37 @@ class Selector(ABC):
 
     @property
     def needs_gradient(self) -> bool:
-        """Whether ``gradient_norms`` must be given."""
+        """Whether it awaits ``session.gradient_norms``: the method must have an objective then."""
         return False
 
     @abstractmethod
-    def mask(self, view: SelectionView) -> Bool[Tensor, " length"]:
-        """True where a position should be refined; committed and end ones are removed later."""
+    async def mask(self, trajectory: Trajectory, session: Session) -> Bool[Tensor, " length"]:
+        """True where a position should be refined; committed and end ones are removed later.
 
-    def select(self, view: SelectionView) -> Bool[Tensor, " length"]:
+        Args:
+            trajectory: the current response. What the language model knows of it is in ``states`` (None
+                where it was written elsewhere: ``await session.states([trajectory])``), what the reward says
+                of it in ``score``.
+            session: of the problem: gradient norms, scores and states on request, and generators. Draw from
+                ``session.generator("select", session.written)``.
+        """
+
+    async def select(self, trajectory: Trajectory, session: Session) -> Bool[Tensor, " length"]:
         """The mask, never true at a committed position or at an end-of-sequence token.
 
         Raises ConfigError if ``mask`` returns anything but a boolean per position, or if gradient
-        norms are needed and missing.
+        norms are needed and cannot be had.
         """
-        length = len(view.trajectory)
-        if self.needs_gradient and view.gradient_norms is None:
-            raise ConfigError(f"{type(self).__name__} needs gradient norms")
-        mask = self.mask(view)
+        length = len(trajectory)
+        mask: Any = await self.mask(trajectory, session)
         if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape != (length,):
             raise ConfigError(
                 f"{type(self).__name__}.mask must return a boolean tensor of shape [{length}]",
                 got=mask,
                 fix="Return a mask, not positions.",
             )
-        free = torch.arange(length, device=mask.device) >= view.trajectory.committed
-        if view.trajectory.finished:
+        free = torch.arange(length, device=mask.device) >= trajectory.committed
+        if trajectory.finished:
             free[-1] = False
         return mask & free
 
@@ -92,6 +82,19 @@ class Selector(ABC):
 selectors: Registry[Selector] = Registry("selectors", lambda: Selector, __package__)
 
 
+class _Apart:
+    """The session with generators of its own, so that two random parts do not draw the same."""
+
+    def __init__(self, session: Session, number: int) -> None:
+        self._session, self._number = session, number
+
+    def generator(self, *labels: object) -> torch.Generator:
+        return self._session.generator(*labels, "part", self._number)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+
 class _Combined(Selector):
     def __init__(self, parts: Sequence[Selector | str | dict[str, Any]]) -> None:
         if not isinstance(parts, list | tuple) or not parts:
@@ -102,24 +105,28 @@ class _Combined(Selector):
     def needs_gradient(self) -> bool:
         return any(part.needs_gradient for part in self.parts)
 
-    def _masks(self, view: SelectionView) -> list[Bool[Tensor, " length"]]:
-        return [part.select(view) for part in self.parts]
+    async def _masks(self, trajectory: Trajectory, session: Session) -> list[Bool[Tensor, " length"]]:
+        found = []
+        for number, part in enumerate(self.parts):
+            own: Any = session if number == 0 else _Apart(session, number)
+            found.append(await part.select(trajectory, own))
+        return found
 
 
 @selectors.register("and")
 class And(_Combined):
     """Positions that all selectors choose."""
 
-    def mask(self, view: SelectionView) -> Bool[Tensor, " length"]:
-        return reduce(torch.logical_and, self._masks(view))
+    async def mask(self, trajectory: Trajectory, session: Session) -> Bool[Tensor, " length"]:
+        return reduce(torch.logical_and, await self._masks(trajectory, session))
 
 
 @selectors.register("or")
 class Or(_Combined):
     """Positions that any selector chooses."""
 
-    def mask(self, view: SelectionView) -> Bool[Tensor, " length"]:
-        return reduce(torch.logical_or, self._masks(view))
+    async def mask(self, trajectory: Trajectory, session: Session) -> Bool[Tensor, " length"]:
+        return reduce(torch.logical_or, await self._masks(trajectory, session))
 
 
 @selectors.register("not")
@@ -133,5 +140,5 @@ class Not(Selector):
     def needs_gradient(self) -> bool:
         return self.selector.needs_gradient
 
-    def mask(self, view: SelectionView) -> Bool[Tensor, " length"]:
-        return ~self.selector.select(view)
+    async def mask(self, trajectory: Trajectory, session: Session) -> Bool[Tensor, " length"]:
+        return ~await self.selector.select(trajectory, session)

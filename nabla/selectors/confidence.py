@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from jaxtyping import Bool
 from torch import Tensor
 
 from nabla.core.errors import ConfigError
-from nabla.selectors.base import SelectionView, Selector, selectors
+from nabla.core.trajectory import Trajectory
+from nabla.selectors.base import Selector, selectors
+
+if TYPE_CHECKING:
+    from nabla.engine.session import Session
 
 
 @selectors.register("confidence")
@@ -18,5 +24,6 @@ class ConfidenceSelector(Selector):
             raise ConfigError("threshold is a probability", got=threshold)
         self.threshold = threshold
 
-    def mask(self, view: SelectionView) -> Bool[Tensor, " length"]:
-        return view.trajectory.top1 <= self.threshold
+    async def mask(self, trajectory: Trajectory, session: Session) -> Bool[Tensor, " length"]:
+        (known,) = await session.states([trajectory])
+        return known.top1 <= self.threshold

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from jaxtyping import Bool
 from torch import Tensor
 
 from nabla.core.errors import require_finite
-from nabla.selectors.base import SelectionView, Selector, selectors
+from nabla.core.trajectory import Trajectory
+from nabla.selectors.base import Selector, selectors
+
+if TYPE_CHECKING:
+    from nabla.engine.session import Session
 
 
 @selectors.register("entropy")
@@ -16,5 +22,6 @@ class EntropySelector(Selector):
     def __init__(self, threshold: float = 0.25) -> None:
         self.threshold = require_finite("threshold", threshold)
 
-    def mask(self, view: SelectionView) -> Bool[Tensor, " length"]:
-        return view.trajectory.entropy > self.threshold
+    async def mask(self, trajectory: Trajectory, session: Session) -> Bool[Tensor, " length"]:
+        (known,) = await session.states([trajectory])
+        return known.entropy > self.threshold

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from jaxtyping import Bool
 from torch import Tensor
 
-from nabla.core.errors import ConfigError, require_finite
-from nabla.selectors.base import SelectionView, Selector, selectors
+from nabla.core.errors import require_finite
+from nabla.core.trajectory import Trajectory
+from nabla.selectors.base import Selector, selectors
+
+if TYPE_CHECKING:
+    from nabla.engine.session import Session
 
 
 @selectors.register("gradient-norm")
@@ -28,8 +34,6 @@ class GradientNormSelector(Selector):
     def needs_gradient(self) -> bool:
         return True
 
-    def mask(self, view: SelectionView) -> Bool[Tensor, " length"]:
-        norms = view.centred_gradient_norms if self.centred else view.gradient_norms
-        if norms is None:
-            raise ConfigError("GradientNormSelector needs gradient norms")
-        return norms > self.threshold
+    async def mask(self, trajectory: Trajectory, session: Session) -> Bool[Tensor, " length"]:
+        plain, centred = await session.gradient_norms(trajectory)
+        return (centred if self.centred else plain) > self.threshold

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
 from nabla.core.errors import ConfigError
-from nabla.selectors.base import SelectionView, Selector, selectors
+from nabla.core.trajectory import Trajectory
+from nabla.selectors.base import Selector, selectors
+
+if TYPE_CHECKING:
+    from nabla.engine.session import Session
 
 
 @selectors.register("all")
 class All(Selector):
     """Every position: Algorithms 1 and 2 without selection."""
 
-    def mask(self, view: SelectionView) -> Bool[Tensor, " length"]:
-        return torch.ones_like(view.trajectory.entropy, dtype=torch.bool)
+    async def mask(self, trajectory: Trajectory, session: Session) -> Bool[Tensor, " length"]:
+        return torch.ones(len(trajectory), dtype=torch.bool)
 
 
 @selectors.register("random")
@@ -29,6 +35,6 @@ class RandomSelector(Selector):
             raise ConfigError("probability must be in [0, 1]", got=probability)
         self.probability = probability
 
-    def mask(self, view: SelectionView) -> Bool[Tensor, " length"]:
-        draws = torch.rand(len(view.trajectory), generator=view.generator, device=view.generator.device)
-        return (draws < self.probability).to(view.trajectory.entropy.device)
+    async def mask(self, trajectory: Trajectory, session: Session) -> Bool[Tensor, " length"]:
+        noise = session.generator("select", session.written)
+        return torch.rand(len(trajectory), generator=noise) < self.probability

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Coroutine, Iterable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from nabla.core.errors import ConfigError
 from nabla.core.prompt import Prompt
+from nabla.core.random import generator
 from nabla.core.sampling import Sampling
-from nabla.core.trajectory import Trajectory
+from nabla.core.trajectory import Score, States, Trajectory
+
+T = TypeVar("T")
 
 INF = float("inf")
 PROMPT = Prompt.of("What is 2 + 2?")
@@ -67,15 +71,66 @@ def make_trajectory(
         prompt=PROMPT,
         tokens=ids,
         finished=finished,
-        hidden=torch.zeros(length, 2),
         log_probs=torch.full((length,), -0.5),
-        entropy=torch.linspace(0, 1, length) if entropy is None else entropy,
-        top1=torch.linspace(1, 0.1, length) if top1 is None else top1,
+        states=States(
+            torch.zeros(length, 2),
+            torch.linspace(0, 1, length) if entropy is None else entropy,
+            torch.linspace(1, 0.1, length) if top1 is None else top1,
+        ),
         noise_keys=torch.full((length,), key),
         sampling=sampling or Sampling(),
         committed=committed,
-        reward=reward,
+        score=None if reward is None else Score(reward),
     )
+
+
+class SessionStandIn:
+    """A session for one hand-made trajectory: what a selector awaits is there at once, and no model runs.
+
+    Args:
+        seed: of every number and generator.
+        norms: plain and centred gradient norms ``[L]``; None: there is no objective to differentiate.
+    """
+
+    #: As after a first rollout.
+    written = 1
+
+    def __init__(self, seed: int, norms: tuple[Tensor, Tensor] | None) -> None:
+        self.seed, self.norms = seed, norms
+
+    def generator(self, *labels: object) -> torch.Generator:
+        """For (seed, labels)."""
+        return generator(self.seed, *labels)
+
+    async def gradient_norms(self, _: Trajectory) -> tuple[Tensor, Tensor]:
+        """The given ones. Raises ConfigError without any, as a session without an objective does."""
+        if self.norms is None:
+            raise ConfigError("Gradient norms need an objective, and this session has none")
+        return self.norms
+
+    async def states(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
+        """As they are: their states are known."""
+        return list(trajectories)
+
+    async def score(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
+        """With a step reward per token, drawn once per seed and position, where they have none."""
+        return [t if t.score is not None else t.with_score(self._score(len(t))) for t in trajectories]
+
+    def _score(self, length: int) -> Score:
+        draws = torch.randn(length, generator=generator(self.seed, "score"))
+        steps = [float(x) for x in draws]
+        return Score(min(steps, default=0.0), tuple(steps), tuple(range(length)))
+
+
+def at_once(coroutine: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine that has nothing to wait for. Raises RuntimeError if it waits."""
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        found: T = stop.value
+        return found
+    coroutine.close()
+    raise RuntimeError("It waits for something that a stand-in cannot give")
 
 
 def seeded(seed: int = 0) -> torch.Generator:

@@ -360,7 +360,7 @@ def the_value_at_one_hot_rows_is_the_discrete_one(objective: Objective, text: li
     log_probs = tiny_trajectory(on.lm, _PROMPT, ids).log_probs
     account = on.account()
     (score,) = on.reward.score([Response(_PROMPT, ids, account)], on.runner)
-    view = TrajectoryView(log_probs, log_probs, torch.tensor(score, dtype=torch.float64))
+    view = TrajectoryView(log_probs, log_probs, torch.tensor(score.value, dtype=torch.float64))
     expected = sum(
         term.weight(Step()) * float(term.objective.value(view))  # type: ignore
         for term in trajectory_terms(objective)

@@ -13,6 +13,7 @@ from torch.nn.functional import one_hot
 from nabla.core.costs import Account, CostMeter
 from nabla.core.errors import ConfigError
 from nabla.core.prompt import Prompt
+from nabla.core.trajectory import Score
 from nabla.models.causal_lm import CausalLM
 from nabla.models.runner import Runner
 from nabla.rewards.base import RelaxedResponse, RelaxedReward, Response, Reward, SoftTokens, rewards
@@ -56,7 +57,9 @@ class RewardBench:
         found: Any = self.reward.score([self.response(t) for t in texts], Runner())
         count = len(found) if isinstance(found, list | tuple) else None
         require(count == len(texts), f"{len(texts)} responses gave {found!r}"[:200])
-        return list(found)
+        wrong = [s for s in found if not isinstance(s, Score)]
+        require(not wrong, f"score gave {wrong[:1]!r}, which is no nabla.core.trajectory.Score"[:200])
+        return [s.value for s in found]
 
     def relaxed(self, draws: list[int], start: int = 0, y: Tensor | None = None) -> RelaxedReward:
         soft = None if y is None else SoftTokens(start, None, y)
@@ -117,6 +120,18 @@ def a_score_is_a_finite_number(on: RewardBench, texts: list[list[int]]) -> None:
     for text, value in zip(texts, on.score(texts), strict=True):
         require(isinstance(value, float | int), f"the score is {value!r}, a {type(value).__name__}")
         require(abs(value) < INF, f"the score of {text} is {value}")
+
+
+@kit.law(texts=st.lists(_texts, min_size=1, max_size=3))
+def steps_end_in_the_response(on: RewardBench, texts: list[list[int]]) -> None:
+    """A score has as many steps as ends, and these are positions of the response, in order."""
+    responses = [on.response(text) for text in texts]
+    for response, score in zip(responses, on.reward.score(responses, Runner()), strict=True):
+        steps, ends = score.steps, score.ends
+        require(len(steps) == len(ends), f"{len(steps)} steps and {len(ends)} ends")
+        inside = all(0 <= end < len(response.tokens) for end in ends)
+        require(inside, f"ends {ends} of a response of {len(response.tokens)} tokens")
+        require(list(ends) == sorted(set(ends)), f"ends {ends} do not ascend")
 
 
 @kit.law(texts=st.lists(_texts, min_size=1, max_size=3))

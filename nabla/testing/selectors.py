@@ -6,15 +6,15 @@ import copy
 from collections.abc import Iterable
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from nabla.core.errors import ConfigError
-from nabla.core.trajectory import Trajectory
-from nabla.selectors.base import SelectionView, Selector, selectors
-from nabla.testing.inputs import make_trajectory, seeded
+from nabla.core.trajectory import States, Trajectory
+from nabla.selectors.base import Selector, selectors
+from nabla.testing.inputs import SessionStandIn, at_once, make_trajectory, seeded
 from nabla.testing.laws import MAX_EXAMPLES, Kit, Violation, require, untouched_global_noise
 from nabla.testing.optional import st
 from nabla.testing.strategies import seeds, trajectories
@@ -38,13 +38,15 @@ def check_selector(
     kit.check(selector, laws=laws, skip=skip, max_examples=max_examples, seed=seed)
 
 
-def _view(trajectory: Trajectory, seed: int, *, norms: bool = True) -> SelectionView:
+def _session(trajectory: Trajectory, seed: int, *, norms: bool = True) -> Any:
     """Gradient norms are NaN at committed positions, as the engine gives them."""
     plain = 16 * torch.rand(len(trajectory), generator=seeded(seed))
     plain[: trajectory.committed] = float("nan")
-    if not norms:
-        return SelectionView(trajectory, None, None, seeded(seed))
-    return SelectionView(trajectory, plain, 0.7 * plain, seeded(seed))
+    return SessionStandIn(seed, (plain, 0.7 * plain) if norms else None)
+
+
+def _select(selector: Selector, trajectory: Trajectory, seed: int, **settings: bool) -> Tensor:
+    return at_once(selector.select(trajectory, _session(trajectory, seed, **settings)))
 
 
 def _free(trajectory: Trajectory) -> Tensor:
@@ -57,7 +59,7 @@ def _free(trajectory: Trajectory) -> Tensor:
 @kit.law(trajectory=trajectories(), seed=seeds)
 def it_returns_a_mask_and_not_positions(selector: Selector, trajectory: Trajectory, seed: int) -> None:
     """``mask`` gives one boolean per position of the response, committed ones included."""
-    found: Any = selector.mask(_view(trajectory, seed))
+    found: Any = at_once(selector.mask(trajectory, _session(trajectory, seed)))
     require(isinstance(found, Tensor), f"mask returned {found!r}"[:200] + ", not a tensor")
     require(
         found.dtype == torch.bool,
@@ -72,7 +74,7 @@ def it_returns_a_mask_and_not_positions(selector: Selector, trajectory: Trajecto
 @kit.law(trajectory=trajectories(), seed=seeds)
 def final_positions_are_never_chosen(selector: Selector, trajectory: Trajectory, seed: int) -> None:
     """``select`` is never true at a committed position or at the end-of-sequence token (SPEC section 11)."""
-    chosen = selector.select(_view(trajectory, seed))
+    chosen = _select(selector, trajectory, seed)
     wrong = (chosen & ~_free(trajectory)).nonzero()[:, 0].tolist()
     require(
         not wrong,
@@ -86,9 +88,9 @@ def the_generator_decides_everything(selector: Selector, trajectory: Trajectory,
     """Equal views and generators give equal masks; no global noise, no state, views are left as they were."""
     kept = trajectory.entropy.clone(), trajectory.top1.clone()
     with untouched_global_noise():
-        first = selector.select(_view(trajectory, seed))
-        selector.select(_view(make_trajectory([1, 2]), seed + 1))
-        second = selector.select(_view(trajectory, seed))
+        first = _select(selector, trajectory, seed)
+        _select(selector, make_trajectory([1, 2]), seed + 1)
+        second = _select(selector, trajectory, seed)
     require(torch.equal(first, second), "equal views gave different masks")
     same = torch.equal(trajectory.entropy, kept[0]) and torch.equal(trajectory.top1, kept[1])
     require(same, "it changes the trajectory it is given")
@@ -98,7 +100,7 @@ def the_generator_decides_everything(selector: Selector, trajectory: Trajectory,
 def it_needs_gradients_as_declared(selector: Selector, trajectory: Trajectory) -> None:
     """Without ``needs_gradient`` it works with no gradient norms; with it, their absence is a ConfigError."""
     try:
-        selector.select(_view(trajectory, 0, norms=False))
+        _select(selector, trajectory, 0, norms=False)
     except ConfigError as error:
         if not selector.needs_gradient:
             raise Violation(f"needs_gradient is False, but without norms it fails: {error}") from error
@@ -123,7 +125,7 @@ def it_is_monotone_in_its_threshold(selector: Selector, trajectory: Trajectory, 
         for factor in (0.0, 0.25, 0.5, 1.0, 2.0, 4.0):
             changed = copy.copy(selector)
             setattr(changed, name, factor * float(value))
-            masks.append(changed.select(_view(trajectory, seed)))
+            masks.append(_select(changed, trajectory, seed))
         pairs = list(pairwise(masks))
         grows = all(not bool((a & ~b).any()) for a, b in pairs)
         shrinks = all(not bool((b & ~a).any()) for a, b in pairs)
@@ -145,18 +147,17 @@ def each_position_is_judged_by_its_own_numbers(
     A choice among positions (a top k) declares ``pointwise = False``.
     """
     at %= len(trajectory)
-    plain = _view(trajectory, seed)
-    before = selector.select(plain)
+    session = _session(trajectory, seed)
+    before = at_once(selector.select(trajectory, session))
     for entropy, top1, norm in ((0.0, 1.0, 0.0), (9.0, 0.0, 1e3)):
         changed = []
-        values = (trajectory.entropy, trajectory.top1, plain.gradient_norms, plain.centred_gradient_norms)
+        values = (trajectory.entropy, trajectory.top1, *session.norms)
         for values_, value in zip(values, (entropy, top1, norm, norm), strict=True):
-            assert values_ is not None
             moved = values_.clone()
             moved[at] = value
             changed.append(moved)
-        text = replace(trajectory, entropy=changed[0], top1=changed[1])
-        after = selector.select(SelectionView(text, changed[2], changed[3], seeded(seed)))
+        text = replace(trajectory, states=States(trajectory.hidden, changed[0], changed[1]))
+        after = at_once(selector.select(text, cast(Any, SessionStandIn(seed, (changed[2], changed[3])))))
         others = torch.arange(len(trajectory)) != at
         wrong = ((before != after) & others).nonzero()[:, 0].tolist()
         require(not wrong, f"a change at position {at} changes the choice at {wrong}")

@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerFast
 from nabla.core.errors import ConfigError
 from nabla.core.prompt import Prompt
 from nabla.core.sampling import Sampling
-from nabla.core.trajectory import Trajectory
+from nabla.core.trajectory import States, Trajectory
 from nabla.models.causal_lm import CausalLM
 from nabla.rewards.outcome import OutcomeReward
 from nabla.rewards.process import ProcessReward
@@ -207,10 +207,8 @@ def tiny_trajectory(
         prompt=prompt,
         tokens=tokens,
         finished=int(tokens[-1]) in lm.eos_ids,
-        hidden=hidden,
         log_probs=log_pi.gather(-1, tokens[:, None])[:, 0],
-        entropy=-(p * log_pi).sum(-1),
-        top1=p.amax(-1),
+        states=States(hidden, -(p * log_pi).sum(-1), p.amax(-1)),
         noise_keys=torch.zeros_like(tokens),
         sampling=Sampling(temperature=1.0, max_new_tokens=limit),
         committed=committed,

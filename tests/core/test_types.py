@@ -16,6 +16,7 @@ from nabla.core.prompt import Message, Prompt
 from nabla.core.random import gumbel, gumbel_like
 from nabla.core.sampling import Sampling
 from nabla.core.solution import Revision, Solution
+from nabla.proposals.coupled import noise_of
 from tests.strategies import INF, follows, logits, make_trajectory, seeded, softmax_list, trajectories
 
 few = settings(max_examples=100)
@@ -198,7 +199,7 @@ def test_a_trajectory_is_immutable():
 
 def test_noise_is_the_fields_at_the_tokens_own_key():
     trajectory = replace(make_trajectory(), noise_keys=torch.tensor([3, 9, 9]))
-    found = trajectory.noise(1, torch.tensor([4, 0]))
+    found = noise_of(trajectory, 1, torch.tensor([4, 0]))
     assert torch.equal(found, gumbel(torch.tensor([9]), torch.tensor([1]), torch.tensor([4, 0]))[0])
 
 

@@ -188,11 +188,11 @@ def test_branch_after_eos_or_at_the_limit_rolls_nothing_out(latin_lm, latin_rm, 
     async def program(session):
         (trajectory,) = await session.rollout(SAMPLING)
         before = session.cost.total.decode_steps
-        (ended,) = await session.branches(trajectory, 3, [eos])
+        (ended,) = await session.fork(trajectory, [(3, eos)])
         (short,) = await session.rollout(replace(SAMPLING, max_new_tokens=4))
         middle = session.cost.total.decode_steps
         other = (int(short.tokens[3]) + 1) % 100
-        (full,) = await session.branches(short, 3, [other])
+        (full,) = await session.fork(short, [(3, other)])
         return trajectory, ended, short, full, before, middle, session.cost.total.decode_steps
 
     trajectory, ended, short, full, before, middle, after = solve_one(engine, latin_prompts[0], program)
@@ -211,7 +211,7 @@ def test_a_branch_knows_the_log_probability_of_its_forced_token(latin_lm, latin_
 
     async def program(session):
         (trajectory,) = await session.rollout(SAMPLING)
-        (branch,) = await session.branches(trajectory, 2, [int(trajectory.tokens[2]) + 1])
+        (branch,) = await session.fork(trajectory, [(2, int(trajectory.tokens[2]) + 1)])
         return session.prompt_ids, branch
 
     prompt_ids, branch = solve_one(engine, latin_prompts[0], program)

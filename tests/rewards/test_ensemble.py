@@ -42,9 +42,9 @@ def test_values_and_gradients_are_weighted_sums(weights: list[float] | None) -> 
     assert ensemble.differentiable
     shares = weights or [1 / 3] * 3
     alone = [member.bind(lm.vocabulary) for member in members()]
-    values = [member.score(responses(), Runner()) for member in alone]
+    values = [tiny.rewards_of(member, responses(), Runner()) for member in alone]
     expected = [sum(w * v[i] for w, v in zip(shares, values, strict=True)) for i in range(2)]
-    assert ensemble.score(responses(), Runner()) == pytest.approx(expected)
+    assert tiny.rewards_of(ensemble, responses(), Runner()) == pytest.approx(expected)
     relaxed = ensemble.relaxed([RelaxedResponse(r, 0) for r in responses()], Runner())
     assert [float(r.value.detach()) for r in relaxed] == pytest.approx(expected)
     parts = [m.relaxed([RelaxedResponse(r, 0) for r in responses()], Runner()) for m in alone]
@@ -68,8 +68,9 @@ def test_a_member_without_gradient() -> None:
     plain = tiny.outcome()
     plain = plain.bind(tiny.causal_lm().vocabulary)
     lengths = [1, 6]
-    expected = [v + 0.1 * n for v, n in zip(plain.score(responses(), Runner()), lengths, strict=True)]
-    assert ensemble.score(responses(), Runner()) == pytest.approx(expected)
+    values = tiny.rewards_of(plain, responses(), Runner())
+    expected = [v + 0.1 * n for v, n in zip(values, lengths, strict=True)]
+    assert tiny.rewards_of(ensemble, responses(), Runner()) == pytest.approx(expected)
     with pytest.raises(ConfigError, match="not differentiable"):
         ensemble.relaxed([RelaxedResponse(responses()[0], 0)], Runner())
 

@@ -39,13 +39,13 @@ def test_it_gets_the_question_and_the_decoded_answer() -> None:
 
     reward = bound(length)
     prompt = Prompt.of("1+1=", system="use +")
-    assert reward.score([response("3; 4" + END, prompt), response(END)], Runner()) == [4.0, 0.0]
+    assert tiny.rewards_of(reward, [response("3; 4" + END, prompt), response(END)], Runner()) == [4.0, 0.0]
     assert heard == [("1+1=", "3; 4"), ("1+2=", "")]
 
 
 @pytest.mark.parametrize("value", [True, torch.tensor(2.5), "1.5"])
 def test_what_is_a_number(value: Any) -> None:
-    assert bound(lambda p, r: value).score([response("1")], Runner()) == [float(value)]
+    assert tiny.rewards_of(bound(lambda p, r: value), [response("1")], Runner()) == [float(value)]
 
 
 def test_a_function_that_fails() -> None:
@@ -53,18 +53,18 @@ def test_a_function_that_fails() -> None:
         raise KeyError("no such thing")
 
     with pytest.raises(ConfigError, match=r"failed: KeyError\('no such thing'\)") as caught:
-        bound(broken).score([response("1")], Runner())
+        tiny.rewards_of(bound(broken), [response("1")], Runner())
     assert "broken" in str(caught.value)
     assert isinstance(caught.value.__cause__, KeyError)
     with pytest.raises(ConfigError, match="failed"):
-        bound(lambda p, r: None).score([response("1")], Runner())
+        tiny.rewards_of(bound(lambda p, r: None), [response("1")], Runner())
 
 
 def test_no_callable_and_no_binding() -> None:
     with pytest.raises((ConfigError, TypeError), match=r"callable|Callable"):  # or the type checker
         FunctionReward(3)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="not bound"):
-        FunctionReward(lambda p, r: 1.0).score([response("1")], Runner())
+        tiny.rewards_of(FunctionReward(lambda p, r: 1.0), [response("1")], Runner())
 
 
 def test_it_has_no_gradient() -> None:

@@ -52,7 +52,8 @@ def test_scores_are_transformers_own(arch: str, system: str | None) -> None:
     expected = [
         transformers_score(reward, rendered(tokenizer(), prompt, text.removesuffix(END))) for text in TEXTS
     ]
-    found = reward.score([response(text, prompt, str(i)) for i, text in enumerate(TEXTS)], Runner())
+    asked = [response(text, prompt, str(i)) for i, text in enumerate(TEXTS)]
+    found = tiny.rewards_of(reward, asked, Runner())
     assert found == pytest.approx(expected, rel=1e-5 if arch == "gemma2" else 1e-9)
     assert len({round(x, 6) for x in found}) > 3
 
@@ -63,7 +64,7 @@ def test_an_end_that_the_template_does_not_write() -> None:
     reward = bound("llama", tok)
     prompt = Prompt.of("1+2=")
     for text in TEXTS:
-        (found,) = reward.score([response(text, prompt)], Runner())
+        (found,) = tiny.rewards_of(reward, [response(text, prompt)], Runner())
         assert found == pytest.approx(
             transformers_score(reward, rendered(tok, prompt, text.removesuffix(END)))
         )
@@ -75,7 +76,7 @@ def test_several_ends() -> None:
     prompt = Prompt.of("1+2=")
     expected = transformers_score(reward, rendered(tokenizer(), prompt, "1+2"))
     for end in (END, PAD, ""):
-        (found,) = reward.score([response("1+2" + end, prompt)], Runner())
+        (found,) = tiny.rewards_of(reward, [response("1+2" + end, prompt)], Runner())
         assert found == pytest.approx(expected)
 
 
@@ -86,7 +87,8 @@ def test_the_end_of_a_reward_model_that_lacks_it() -> None:
     reward = reward.bind(lm.vocabulary)
     prompt = Prompt.of("1+2=")
     answer = torch.cat([ids(tok, "1+2"), torch.tensor([len(tiny.TOKENS)])])
-    (found,) = reward.score([Response(prompt, answer, Account("p", CostMeter(), "reward"))], Runner())
+    asked = Response(prompt, answer, Account("p", CostMeter(), "reward"))
+    (found,) = tiny.rewards_of(reward, [asked], Runner())
     assert found == pytest.approx(transformers_score(reward, rendered(tokenizer(), prompt, "1+2")))
 
 
@@ -97,10 +99,11 @@ def test_cached_prefixes_change_nothing(arch: str, batch_size: int) -> None:
     texts = ("1+2=3; sum 3", "1+2=3; sum 3" + END, "1+2=3; sum 4", "1+1", "1+2=3; sum 3")
     prompt = Prompt.of("1+2=" * 3)
     runner = Runner(batch_size)
-    expected = other.score([response(t, prompt) for t in texts], Runner())
-    one_by_one = [reward.score([response(t, prompt)], runner)[0] for t in texts]
-    together = reward.score([response(t, prompt) for t in texts], runner)
-    unstored = reward.score([response(t, prompt) for t in texts], Runner(64, PrefixStore(entries=0)))
+    expected = tiny.rewards_of(other, [response(t, prompt) for t in texts], Runner())
+    one_by_one = [tiny.rewards_of(reward, [response(t, prompt)], runner)[0] for t in texts]
+    together = tiny.rewards_of(reward, [response(t, prompt) for t in texts], runner)
+    storeless = Runner(64, PrefixStore(entries=0))
+    unstored = tiny.rewards_of(reward, [response(t, prompt) for t in texts], storeless)
     for found in (one_by_one, together, unstored):
         assert found == pytest.approx(expected, rel=1e-9)
 
@@ -109,8 +112,8 @@ def test_what_was_read_is_not_read_again() -> None:
     reward, runner = bound(), Runner()
     prompt = Prompt.of("1+2=" * 3)
     first, second = response("1+2=3; sum 3", prompt), response("1+2=3; sum 45", prompt)
-    reward.score([first], runner)
-    reward.score([second], runner)
+    tiny.rewards_of(reward, [first], runner)
+    tiny.rewards_of(reward, [second], runner)
     whole = len(reward.layout(first).tokens)
     assert first.account.meter.snapshot().total.tokens == whole
     assert second.account.meter.snapshot().total.tokens == 2 + 2  # the new digits, the template's end
@@ -137,7 +140,7 @@ def test_the_relaxed_value_is_the_score(start: int, text: str, template: str) ->
     runner = Runner()
     item = response(text)
     start = min(start, len(item.tokens) - 1)
-    (expected,) = reward.score([item], Runner())
+    (expected,) = tiny.rewards_of(reward, [item], Runner())
     (relaxed,) = reward.relaxed([RelaxedResponse(item, start)], runner)
     assert float(relaxed.value.detach()) == pytest.approx(expected)
     assert len(relaxed.leaves) == 1
@@ -148,15 +151,15 @@ def test_answers_beyond_the_context() -> None:
     tok = tokenizer()
     reward = OutcomeReward(outcome_model("llama", tok, max_position_embeddings=30), tok)
     reward = reward.bind(tiny.causal_lm("qwen2").vocabulary)
-    assert len(reward.score([response("11111")], Runner())) == 1
+    assert len(tiny.rewards_of(reward, [response("11111")], Runner())) == 1
     with pytest.raises(ModelError, match="context holds 30"):
-        reward.score([response("1111111111")], Runner())
+        tiny.rewards_of(reward, [response("1111111111")], Runner())
 
 
 def test_before_binding() -> None:
     reward = tiny.outcome()
     for call in (
-        lambda: reward.score([response("1")], Runner()),
+        lambda: tiny.rewards_of(reward, [response("1")], Runner()),
         reward.channels,
         lambda: reward.layout(response("1")),
     ):
@@ -174,6 +177,6 @@ def test_differentiable() -> None:
 def test_half_precision() -> None:
     reward = tiny.outcome("llama", dtype=torch.bfloat16)
     reward = reward.bind(tiny.causal_lm("qwen2", dtype=torch.bfloat16).vocabulary)
-    (found,) = reward.score([response("1+2")], Runner())
+    (found,) = tiny.rewards_of(reward, [response("1+2")], Runner())
     expected = transformers_score(reward, rendered(tokenizer(), Prompt.of("1+2="), "1+2"))
     assert found == pytest.approx(expected, abs=0.05)

@@ -63,7 +63,7 @@ def expected(
 @pytest.mark.parametrize("arch", ["qwen2", "gemma2", "gpt-neox", "gpt2"])
 def test_aggregations(arch: str, how: str, separators: tuple[str, ...]) -> None:
     reward = bound(arch, aggregation=how, step_separators=separators)
-    found = reward.score([response(t, str(i)) for i, t in enumerate(TEXTS)], Runner())
+    found = tiny.rewards_of(reward, [response(t, str(i)) for i, t in enumerate(TEXTS)], Runner())
     assert found == pytest.approx(
         [expected(reward, t, how, separators) for t in TEXTS], rel=1e-5 if arch == "gemma2" else 1e-9
     )
@@ -76,14 +76,14 @@ def test_templates(template: str, how: str, reuse_prefix: bool) -> None:
     tok = tokenizer(template=template, permute=5)
     reward = bound("llama", tok, aggregation=how, step_separators=(";",), reuse_prefix=reuse_prefix)
     for text in (*TEXTS, END):
-        (found,) = reward.score([response(text)], Runner())
+        (found,) = tiny.rewards_of(reward, [response(text)], Runner())
         assert found == pytest.approx(expected(reward, text, how, (";",)), rel=1e-9)
 
 
 def test_labels() -> None:
     for label in range(3):
         reward = bound("llama", labels=3, label=label, aggregation="sum")
-        (found,) = reward.score([response("1+2")], Runner())
+        (found,) = tiny.rewards_of(reward, [response("1+2")], Runner())
         assert found == pytest.approx(expected(reward, "1+2", "sum", (), label))
 
 
@@ -91,7 +91,7 @@ def test_an_empty_answer_has_the_score_of_the_question() -> None:
     for template in (OTHER_END, NO_END):
         reward = bound("llama", tokenizer(template=template))
         values, _, begin = scores(reward, END)
-        (found,) = reward.score([response(END)], Runner())
+        (found,) = tiny.rewards_of(reward, [response(END)], Runner())
         assert found == pytest.approx(values[begin - 1])
         (relaxed,) = reward.relaxed([RelaxedResponse(response(END), 0)], Runner())
         assert float(relaxed.value.detach()) == pytest.approx(values[begin - 1])
@@ -104,9 +104,9 @@ def test_cached_prefixes_change_nothing(template: str) -> None:
     reward = bound("mistral", tok, aggregation="sum")
     other = bound("mistral", tok, aggregation="sum", reuse_prefix=False)
     runner = Runner()
-    wanted = other.score([response(t) for t in texts], Runner())
-    assert [reward.score([response(t)], runner)[0] for t in texts] == pytest.approx(wanted)
-    assert reward.score([response(t) for t in texts], runner) == pytest.approx(wanted)
+    wanted = tiny.rewards_of(other, [response(t) for t in texts], Runner())
+    assert [tiny.rewards_of(reward, [response(t)], runner)[0] for t in texts] == pytest.approx(wanted)
+    assert tiny.rewards_of(reward, [response(t) for t in texts], runner) == pytest.approx(wanted)
     for text, value in zip(texts, wanted, strict=True):
         for start in range(len(ids(tok, text))):
             (relaxed,) = reward.relaxed([RelaxedResponse(response(text), start)], runner)

@@ -20,6 +20,7 @@ from nabla.engine.engine import Engine
 from nabla.models.causal_lm import CausalLM
 from nabla.models.prefixes import PrefixStore
 from nabla.models.runner import Runner
+from nabla.proposals.coupled import noise_of
 from nabla.rollouts import huggingface
 from nabla.rollouts.base import Continuation, Opening
 from nabla.rollouts.huggingface import Draws, GumbelProcessor, HuggingFaceRollout
@@ -60,8 +61,9 @@ def run(
 def same(one: Continuation, other: Continuation) -> None:
     assert one.tokens.tolist() == other.tokens.tolist()
     assert one.finished == other.finished
-    for name in ("hidden", "log_probs", "entropy", "top1"):
-        close(getattr(one, name), getattr(other, name), 1e-8)
+    close(one.log_probs, other.log_probs, 1e-8)
+    for name in ("hidden", "entropy", "top1"):
+        close(getattr(one.states, name), getattr(other.states, name), 1e-8)
 
 
 def generate(lm: CausalLM, prompts: list[Tensor], **arguments: Any) -> list[list[int]]:
@@ -150,11 +152,11 @@ def test_what_is_noted_while_decoding(arch: str) -> None:
     sampling = Sampling(temperature=0.6, top_k=9, max_new_tokens=25)
     for prompt, row in zip(prompts, run(lm, [opening(lm, t, sampling, key=5) for t in PROMPTS]), strict=True):
         expected = tiny.trajectory(lm, prompt, row.tokens)
-        close(row.hidden, expected.hidden)
+        close(row.states.hidden, expected.hidden)
         close(row.log_probs, expected.log_probs)
-        close(row.entropy, expected.entropy)
-        close(row.top1, expected.top1)
-        assert len(row.tokens) == len(row.log_probs) == len(row.entropy) == len(row.top1)
+        close(row.states.entropy, expected.entropy)
+        close(row.states.top1, expected.top1)
+        assert len(row.tokens) == len(row.log_probs) == len(row.states.entropy) == len(row.states.top1)
 
 
 def test_temperature_zero_is_argmax_and_not_one() -> None:
@@ -178,7 +180,7 @@ def test_sampling_follows_the_distribution() -> None:
     lm = tiny.causal_lm("llama", initializer_range=0.2)
     count = 4000
     (start,) = run(lm, [opening(lm, "1+2=", Sampling(temperature=1.0, max_new_tokens=1))])
-    logits = lm.head.logits(start.hidden[0])
+    logits = lm.head.logits(start.states.hidden[0])
     for sampling in (
         Sampling(temperature=1.0),
         Sampling(temperature=0.6, top_k=6),
@@ -229,7 +231,7 @@ def test_blocked_ids_are_never_written() -> None:
     assert len(written) == 12 * 40
     assert not torch.isin(written, torch.tensor(blocked)).any()
     assert len(set(written.tolist())) == V - len(blocked)
-    assert all(torch.isfinite(r.entropy).all() for r in rows)
+    assert all(torch.isfinite(r.states.entropy).all() for r in rows)
 
 
 def test_padding_of_the_matrix_is_never_written() -> None:
@@ -344,7 +346,7 @@ def test_stored_prefixes_change_nothing(arch: str, entries: int) -> None:
         same(stored, fresh)
         item = opening(lm, "1+2=", sampling, key=1, given_=begun, problem="p")
         (again,) = run(lm, [item], runner=runner)
-        close(again.hidden, row.hidden[length:], 1e-8)  # the same field: the same text
+        close(again.states.hidden, row.states.hidden[length:], 1e-8)  # the same field: the same text
         assert again.tokens.tolist() == row.tokens[length:].tolist()
 
 
@@ -394,9 +396,8 @@ def test_trajectories_of_a_session() -> None:
 
     async def method(session: Any) -> Any:
         first, second = await session.rollout(sampling, 2)
-        branches = await session.branches(
-            first.commit(2), 2, [TOKENS.index("3"), lm.eos_ids[0], int(first.tokens[2])]
-        )
+        tokens = [TOKENS.index("3"), lm.eos_ids[0], int(first.tokens[2])]
+        branches = await session.fork(first.commit(2), [(2, token) for token in tokens])
         return first, second, branches
 
     first, second, branches = tiny.drive(Engine(lm), prompt, method)
@@ -414,5 +415,5 @@ def test_trajectories_of_a_session() -> None:
     for trajectory in (first, second):  # the noise of each token gives the token back
         for position in range(len(trajectory)):
             logits = lm.head.logits(trajectory.hidden[position])
-            noise = trajectory.noise(position, torch.arange(V)).to(logits)
+            noise = noise_of(trajectory, position, torch.arange(V)).to(logits)
             assert int(sampling.draw(logits, noise)) == int(trajectory.tokens[position])

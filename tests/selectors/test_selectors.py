@@ -8,11 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nabla.core.errors import ConfigError
-from nabla.selectors.base import And, Not, Or, SelectionView, Selector, selectors
+from nabla.selectors.base import And, Not, Or, Selector, selectors
 from nabla.selectors.confidence import ConfidenceSelector
 from nabla.selectors.entropy import EntropySelector
 from nabla.selectors.gradient_norm import GradientNormSelector
 from nabla.selectors.simple import All, RandomSelector
+from nabla.testing.inputs import SessionStandIn, at_once
 from tests.strategies import INF, make_trajectory, seeded, trajectories
 
 few = settings(max_examples=60)
@@ -23,8 +24,11 @@ def make_view(trajectory, seed=0, norms=True):
     length = len(trajectory)
     plain = 16 * torch.rand(length, generator=seeded(seed))
     plain[: trajectory.committed] = float("nan")
-    both = (plain, 0.7 * plain) if norms else (None, None)
-    return SelectionView(trajectory, *both, seeded(seed))
+    return trajectory, SessionStandIn(seed, (plain, 0.7 * plain) if norms else None)
+
+
+def select(selector, view):
+    return at_once(selector.select(*view))
 
 
 def free(trajectory):
@@ -37,7 +41,7 @@ def free(trajectory):
 @given(trajectories())
 def test_trap_a_rollout_started_after_an_accepted_end_of_sequence_token(trajectory):
     """The end of a finished response is never offered for refinement, so nothing is written behind it."""
-    mask = All().select(make_view(trajectory))
+    mask = select(All(), make_view(trajectory))
     assert torch.equal(mask, free(trajectory))
     assert not (trajectory.finished and bool(mask[-1]))
 
@@ -50,7 +54,7 @@ def test_monotone_in_the_threshold(trajectory, a, b, seed):
     low, high = sorted([a, b])
 
     def chosen(selector):
-        return selector.select(make_view(trajectory, seed))
+        return select(selector, make_view(trajectory, seed))
 
     stricter_first = [
         (EntropySelector(3 * high), EntropySelector(3 * low)),
@@ -71,20 +75,26 @@ def test_thresholds_are_the_papers():
         top1=torch.tensor([0.94, 0.95, 0.96, 1.0]),
     )
     norms = torch.tensor([7.0, 8.0, 8.1, 9.0])
-    view = SelectionView(trajectory, norms + 100, norms, seeded())
-    assert EntropySelector().select(view).tolist() == [False, False, True, True]
-    assert ConfidenceSelector().select(view).tolist() == [True, True, False, False]
-    assert GradientNormSelector().select(view).tolist() == [False, False, True, True]
-    assert GradientNormSelector(centred=False).select(view).tolist() == [True] * 4
-    assert EntropySelector(float(trajectory.entropy[3])).select(view).tolist() == [False] * 4
+    view = (trajectory, SessionStandIn(0, (norms + 100, norms)))
+    assert select(EntropySelector(), view).tolist() == [False, False, True, True]
+    assert select(ConfidenceSelector(), view).tolist() == [True, True, False, False]
+    assert select(GradientNormSelector(), view).tolist() == [False, False, True, True]
+    assert select(GradientNormSelector(centred=False), view).tolist() == [True] * 4
+    assert select(EntropySelector(float(trajectory.entropy[3])), view).tolist() == [False] * 4
 
 
 def test_random_selects_its_share():
     view = make_view(make_trajectory([1] * 4000, entropy=torch.zeros(4000), top1=torch.ones(4000)))
-    share = float(RandomSelector(0.3).select(view).float().mean())
+    share = float(select(RandomSelector(0.3), view).float().mean())
     assert abs(share - 0.3) < 5 * (0.3 * 0.7 / 4000) ** 0.5
-    assert not bool(RandomSelector(0.0).select(view).any())
-    assert bool(RandomSelector(1.0).select(view).all())
+    assert not bool(select(RandomSelector(0.0), view).any())
+    assert bool(select(RandomSelector(1.0), view).all())
+
+
+def test_two_random_parts_draw_apart():
+    view = make_view(make_trajectory([1] * 4000, entropy=torch.zeros(4000), top1=torch.ones(4000)))
+    share = float(select(RandomSelector(0.5) & RandomSelector(0.5), view).float().mean())
+    assert abs(share - 0.25) < 5 * (0.25 * 0.75 / 4000) ** 0.5
 
 
 @pytest.mark.parametrize(
@@ -113,7 +123,7 @@ atoms = st.sampled_from(
 @given(trajectories(), atoms, atoms, st.integers(0, 2**31))
 def test_boolean_algebra_on_free_positions(trajectory, a, b, seed):
     def chosen(selector):
-        return selector.select(make_view(trajectory, seed))
+        return select(selector, make_view(trajectory, seed))
 
     assert torch.equal(chosen(~(a & b)), chosen(~a | ~b))  # De Morgan
     assert torch.equal(chosen(~(a | b)), chosen(~a & ~b))
@@ -130,7 +140,7 @@ def test_operators_and_settings_make_the_same_compositions():
         {"name": "and", "parts": ["entropy", {"name": "not", "selector": "confidence"}]}
     )
     by_operator = EntropySelector() & ~ConfidenceSelector()
-    assert torch.equal(by_name.select(view), by_operator.select(view))
+    assert torch.equal(select(by_name, view), select(by_operator, view))
     assert isinstance(EntropySelector() | All(), Or)
 
 
@@ -160,7 +170,7 @@ def broken(value):
     """A selector whose mask is ``value``, unchecked by annotations."""
 
     class Broken(Selector):
-        def mask(self, view):
+        async def mask(self, trajectory, session):
             return value
 
     return Broken()
@@ -173,4 +183,4 @@ def broken(value):
 )
 def test_a_selector_returns_a_mask_and_not_positions(value):
     with pytest.raises(ConfigError, match=r"boolean tensor of shape \[3\].*Return a mask, not positions"):
-        broken(value).select(make_view(make_trajectory([1, 2, 3])))
+        select(broken(value), make_view(make_trajectory([1, 2, 3])))

@@ -10,6 +10,7 @@ import torch
 
 from nabla.acceptance.base import Acceptance, reward_of
 from nabla.core.random import gumbel_like
+from nabla.core.trajectory import Score
 from nabla.estimators.anchors.base import Anchor
 from nabla.estimators.base import Estimator, hard_rows
 from nabla.objectives.base import LogitObjective, TrajectoryObjective
@@ -459,51 +460,51 @@ class Threshold(Selector):
 class OffByOneSelector(Threshold):
     """The entropy of the token before."""
 
-    def mask(self, view):
-        return (view.trajectory.entropy > self.threshold).roll(1)
+    async def mask(self, trajectory, session):
+        return (trajectory.entropy > self.threshold).roll(1)
 
 
 @selector("it returns a mask and not positions")
 class Positions(Threshold):
     """Indices."""
 
-    def mask(self, view):
-        return (view.trajectory.entropy > self.threshold).nonzero()[:, 0]
+    async def mask(self, trajectory, session):
+        return (trajectory.entropy > self.threshold).nonzero()[:, 0]
 
 
 @selector("final positions are never chosen")
 class CommittedPositions(Threshold):
     """Overrides the guard with the mask itself."""
 
-    def mask(self, view):
-        return view.trajectory.entropy > self.threshold
+    async def mask(self, trajectory, session):
+        return trajectory.entropy > self.threshold
 
-    def select(self, view):
-        return self.mask(view)
+    async def select(self, trajectory, session):
+        return await self.mask(trajectory, session)
 
 
 @selector("it is monotone in its threshold")
 class Band(Threshold):
     """A window around its threshold."""
 
-    def mask(self, view):
-        return (view.trajectory.entropy - self.threshold).abs() < 0.5
+    async def mask(self, trajectory, session):
+        return (trajectory.entropy - self.threshold).abs() < 0.5
 
 
 @selector("it needs gradients as declared")
 class UndeclaredGradient(Threshold):
     """Reads gradient norms without asking for them."""
 
-    def mask(self, view):
-        return view.gradient_norms > self.threshold
+    async def mask(self, trajectory, session):
+        return (await session.gradient_norms(trajectory))[0] > self.threshold
 
 
 @selector("the generator decides everything")
 class GlobalCoin(Selector):
     """Draws from torch's global generator."""
 
-    def mask(self, view):
-        return torch.rand(len(view.trajectory)) < 0.5
+    async def mask(self, trajectory, session):
+        return torch.rand(len(trajectory)) < 0.5
 
 
 # -- proposals -------------------------------------------------------------------------------------
@@ -668,11 +669,8 @@ def reward(law: str):
 class Length(Reward):
     """Counts tokens: not differentiable."""
 
-    def bind(self, lm):
-        pass
-
     def score(self, responses, runner):
-        return [float(len(r.tokens)) for r in responses]
+        return [Score(float(len(r.tokens))) for r in responses]
 
 
 @reward("a score is a finite number")
@@ -680,7 +678,15 @@ class NaNReward(Length):
     """0/0 for a text of one token."""
 
     def score(self, responses, runner):
-        return [float("nan") if len(r.tokens) == 1 else 1.0 for r in responses]
+        return [Score(float("nan") if len(r.tokens) == 1 else 1.0) for r in responses]
+
+
+@reward("steps end in the response")
+class StepsOfAnotherText(Length):
+    """An end for every separator that a text might have."""
+
+    def score(self, responses, runner):
+        return [Score(1.0, (1.0, 0.5), (0, len(r.tokens))) for r in responses]
 
 
 @reward("other responses do not matter")
@@ -688,7 +694,7 @@ class BatchOrder(Length):
     """The place in the batch counts."""
 
     def score(self, responses, runner):
-        return [len(r.tokens) + 0.01 * i for i, r in enumerate(responses)]
+        return [Score(len(r.tokens) + 0.01 * i) for i, r in enumerate(responses)]
 
 
 @reward("other responses do not matter")
@@ -696,8 +702,8 @@ class BatchNormalisedReward(Length):
     """Centred over the batch."""
 
     def score(self, responses, runner):
-        values = super().score(responses, runner)
-        return [v - sum(values) / len(values) for v in values]
+        values = [s.value for s in super().score(responses, runner)]
+        return [Score(v - sum(values) / len(values)) for v in values]
 
 
 @reward("scores are deterministic")
@@ -705,7 +711,7 @@ class NoisyReward(Length):
     """A judge with moods."""
 
     def score(self, responses, runner):
-        return [float(torch.rand(())) for _ in responses]
+        return [Score(float(torch.rand(()))) for _ in responses]
 
 
 class _Wrong(OutcomeReward):
@@ -719,7 +725,7 @@ class AnotherScore(_Wrong):
     """Scores are rescaled, the relaxed value is not."""
 
     def score(self, responses, runner):
-        return [2 * v for v in super().score(responses, runner)]
+        return [Score(2 * s.value) for s in super().score(responses, runner)]
 
 
 @reward("the gradient is the slope")

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from jaxtyping import Bool
 from torch import Tensor
 
 from nabla.core.errors import require_finite
-from nabla.selectors.base import SelectionView, Selector
+from nabla.core.trajectory import Trajectory
+from nabla.selectors.base import Selector
+
+if TYPE_CHECKING:
+    from nabla.engine.session import Session
 
 
 class SurpriseSelector(Selector):
@@ -15,5 +21,5 @@ class SurpriseSelector(Selector):
     def __init__(self, threshold: float = 1.0) -> None:
         self.threshold = require_finite("threshold", threshold)
 
-    def mask(self, view: SelectionView) -> Bool[Tensor, " length"]:
-        return -view.trajectory.log_probs > self.threshold
+    async def mask(self, trajectory: Trajectory, session: Session) -> Bool[Tensor, " length"]:
+        return -trajectory.log_probs > self.threshold

@@ -127,7 +127,7 @@ class GradientComputer:
             if todo:
                 judged = self.reward.score([tasks[i].relaxed().response for i in todo], self.runner)
                 for i, reward in zip(todo, judged, strict=True):
-                    rewards[i] = reward
+                    rewards[i] = reward.value
         passes: list[_LanguagePass | None] = [None] * len(tasks)
         if any(t.objective.needs_likelihood for t in terms):
             unknown = [i for i, task in enumerate(tasks) if not task.known]

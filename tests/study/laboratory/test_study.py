@@ -15,6 +15,7 @@ from nabla.study.laboratory import study as module
 from nabla.study.laboratory.reward import bench
 from nabla.study.laboratory.study import QUICK, choose, run_study, softmax_norms
 from nabla.study.laboratory.truths import verdicts
+from tests import tiny
 
 SMALL = replace(
     QUICK, draws=300, relaxed_draws=10, width=4, lengths=(1,), temperatures=(0.5, 1.0),
@@ -82,7 +83,7 @@ def test_reward_problems_are_the_reward_models(study):
             -1, problem.logits.new_tensor([divmod(number, 4)]).long().T
         )[:, 0]
         response = Response(place.trajectory.prompt, tokens, place.account())
-        (score,) = place.engine.reward.score([response], place.engine.workspace.runner)
+        (score,) = tiny.rewards_of(place.engine.reward, [response], place.engine.workspace.runner)
         assert float(problem.values[number]) == pytest.approx(-score, abs=1e-4)
 
 
