@@ -17,6 +17,7 @@ from torch import Tensor
 
 from nabla.core.costs import Account, Usage
 from nabla.core.trajectory import Trajectory
+from nabla.engine.gradient.values import TrajectoryGradient
 from nabla.models import head as heads
 from nabla.models.head import Head, work_dtype
 
@@ -68,16 +69,14 @@ class Block:
         places: position → row of the block.
         logits: ``[B, V]``.
         normalisers: ``[B]``.
-        feedback: ``∂term/∂y`` rows ``[B, V]`` by (gradient, term), filled by DTO; the gradients are kept
-            so that their ids stay taken.
+        feedback: ``∂term/∂y`` rows ``[B, V]`` by (gradient, term), filled by refinement.
     """
 
     hidden: Tensor
     places: dict[int, int]
     logits: Tensor
     normalisers: Tensor
-    feedback: dict[tuple[int, str], Tensor] = field(default_factory=dict)
-    gradients: dict[int, object] = field(default_factory=dict)
+    feedback: dict[tuple[TrajectoryGradient, str], Tensor] = field(default_factory=dict)
 
 
 @dataclass(eq=False)
