@@ -12,7 +12,7 @@ from nabla.core.budget import Budget
 from nabla.core.costs import Usage
 from nabla.core.errors import ComponentError, NablaError, NumericalError
 from nabla.engine.events import Events
-from nabla.engine.gradient.stages import GradientComputer
+from nabla.engine.gradient.computer import GradientComputer
 from nabla.engine.initial_rows import InitialRows, RowsWanted, references
 from nabla.engine.requests import (
     GradientRequest,
