@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
+from collections.abc import Callable
+from typing import Any
 
 from jsonargparse import ArgumentParser
 
@@ -46,12 +48,12 @@ def run(call: Call) -> int:
     return 0
 
 
-def _sentence(cls: type) -> str:
-    """The first sentence of a class's docstring."""
+def _sentence(cls: Callable[..., Any]) -> str:
+    """The first sentence of a class's or recipe's docstring."""
     paragraph = " ".join((inspect.getdoc(cls) or "").split("\n\n")[0].split())
     return re.split(r"\. (?=[A-Z`])", paragraph)[0].removesuffix(".")  # not at "Eq. 2"
 
 
-def _signature(cls: type) -> str:
+def _signature(cls: Callable[..., Any]) -> str:
     parameters = inspect.signature(cls).parameters.values()
     return ", ".join(str(p.replace(annotation=p.empty)) for p in parameters) or "no arguments"

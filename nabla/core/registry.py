@@ -4,14 +4,19 @@ A package adds a component without touching this one by declaring, in its ``pypr
 
     [project.entry-points."nabla.estimators"]
     my-estimator = "my_package.module:MyEstimator"
+
+A component is a class of its slot, or a *recipe*: a function that returns one, composed of parts. Its
+arguments are then the settings that configurations see.
 """
 
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 import inspect
 import pkgutil
+import typing
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
@@ -19,16 +24,16 @@ from typing import Any, Generic, TypeVar
 from nabla.core.errors import ConfigError, NablaError
 
 T = TypeVar("T")
-C = TypeVar("C", bound=type)
+C = TypeVar("C", bound=Callable[..., Any])
 
 
-class Registry(Mapping[str, type[T]], Generic[T]):
-    """Names → classes of one slot.
+class Registry(Mapping[str, Callable[..., T]], Generic[T]):
+    """Names → classes and recipes of one slot.
 
     Args:
         slot: the folder's name, e.g. ``"estimators"``; entry points are read from ``nabla.<slot>``.
         base: returns the slot's abstract class (a function, so that the registry can be created
-            before the class). Every component must be a subclass.
+            before the class). Every component must be a subclass, or a function annotated to return one.
         package: the slot's folder as a module, sub-folders included; ``nabla.<slot>`` by default.
     """
 
@@ -36,8 +41,9 @@ class Registry(Mapping[str, type[T]], Generic[T]):
         self.slot = slot
         self.package = package or f"nabla.{slot}"
         self._base = base
-        self._classes: dict[str, type[T]] = {}
-        self._names: dict[type, str] = {}
+        #: Recipes too.
+        self._classes: dict[str, Callable[..., T]] = {}
+        self._names: dict[Callable[..., Any], str] = {}
         self._entry_points: dict[str, EntryPoint] | None = None
         self._local_loaded = False
 
@@ -47,34 +53,68 @@ class Registry(Mapping[str, type[T]], Generic[T]):
         return self._base()
 
     def register(self, name: str) -> Callable[[C], C]:
-        """Class decorator. Raises ConfigError on a duplicate name or a class of another slot."""
+        """Decorator of a class or a recipe; what a recipe makes bears the registered name.
 
-        def decorate(cls: C) -> C:
+        Raises ConfigError on a duplicate name, for a class of another slot, and for a function that is not
+        annotated to return a component.
+        """
+
+        def decorate(maker: C) -> C:
             point = (self._entry_points or {}).get(name)
-            if point is not None and not _from_one_package(point, cls):
-                raise self._duplicate(name, point.value, cls)
-            self._add(name, cls)
-            return cls
+            if point is not None and not _from_one_package(point, maker):
+                raise self._duplicate(name, point.value, maker)
+            added: Any = self._add(name, maker)
+            return added  # type: ignore[no-any-return]
 
         return decorate
 
-    def _add(self, name: str, cls: Any) -> None:
-        if not (inspect.isclass(cls) and issubclass(cls, self.base)):
+    def _add(self, name: str, maker: Any) -> Any:
+        if not (inspect.isclass(maker) or inspect.isfunction(maker)) or not self._makes(maker):
             raise ConfigError(
                 f"{name!r} cannot be registered in {self.slot}",
-                got=cls,
-                fix=f"Subclass {self.base.__module__}.{self.base.__qualname__}.",
+                got=maker,
+                fix=f"Subclass {self.base.__module__}.{self.base.__qualname__}, or write a function whose "
+                "return annotation is such a class; its annotations must hold at run time.",
             )
+        if self._names.get(maker) == name:  # decorated, and declared as an entry point
+            return maker
         known = self._classes.get(name)
-        if known is not None and _source(known) != _source(cls):  # a reloaded module may replace
-            raise self._duplicate(name, _source(known), cls)
-        self._classes[name] = cls
-        self._names[cls] = name
+        if known is not None and _source(known) != _source(maker):  # a reloaded module may replace
+            raise self._duplicate(name, _source(known), maker)
+        added: Any = maker if inspect.isclass(maker) else self._named(name, maker)
+        self._classes[name] = added
+        self._names[added] = name
+        return added
 
-    def _duplicate(self, name: str, known: str, cls: type) -> ConfigError:
+    def _makes(self, maker: Any) -> bool:
+        """Whether a class or function gives components of this slot."""
+        made = maker
+        if inspect.isfunction(maker):
+            try:
+                made = typing.get_type_hints(maker).get("return")
+            except NameError:  # an annotation that exists for type checkers only
+                return False
+        return inspect.isclass(made) and issubclass(made, self.base)
+
+    def _named(self, name: str, recipe: Callable[..., T]) -> Callable[..., T]:
+        """The recipe, such that what it makes says whose it is: its class alone does not tell."""
+
+        @functools.wraps(recipe)
+        def make(*arguments: Any, **named: Any) -> T:
+            made = recipe(*arguments, **named)
+            if not isinstance(made, self.base):
+                raise ConfigError(
+                    f"{_source(recipe)} must return a {self.base.__name__}", got=type(made).__name__
+                )
+            object.__setattr__(made, "recipe", name)
+            return made
+
+        return make
+
+    def _duplicate(self, name: str, known: str, maker: Any) -> ConfigError:
         return ConfigError(
             f"{self.slot} has a component {name!r} already: {known}",
-            got=_source(cls),
+            got=_source(maker),
             fix="Choose another name.",
         )
 
@@ -89,9 +129,9 @@ class Registry(Mapping[str, type[T]], Generic[T]):
         if self._entry_points is None:
             points: dict[str, EntryPoint] = {}
             for point in entry_points(group=f"nabla.{self.slot}"):
-                other, cls = points.get(point.name), self._classes.get(point.name)
+                other, known = points.get(point.name), self._classes.get(point.name)
                 if (other is not None and other.value != point.value) or (
-                    cls is not None and not _from_one_package(point, cls)
+                    known is not None and not _from_one_package(point, known)
                 ):
                     raise ConfigError(
                         f"Two packages offer {point.name!r} in nabla.{self.slot}",
@@ -102,18 +142,18 @@ class Registry(Mapping[str, type[T]], Generic[T]):
             self._entry_points = points
         return self._entry_points
 
-    def __getitem__(self, name: str) -> type[T]:
+    def __getitem__(self, name: str) -> Any:
         points = self._discover()
         if name not in self._classes and name in points:
             try:
-                cls = points[name].load()
+                maker = points[name].load()
             except Exception as error:
                 raise ConfigError(
                     f"The entry point {name!r} of nabla.{self.slot} does not load: {error!r}",
                     got=points[name].value,
                     fix="Mend or uninstall the package that declares it.",
                 ) from error
-            self._add(name, cls)
+            self._add(name, maker)
         if name not in self._classes:
             known = sorted(self)
             near = difflib.get_close_matches(name, known, n=1)
@@ -126,7 +166,7 @@ class Registry(Mapping[str, type[T]], Generic[T]):
         return self._classes[name]
 
     def get(self, key: str, default: Any = None) -> Any:
-        """The class of that name, or ``default`` (Mapping's own expects a KeyError)."""
+        """The class or recipe of that name, or ``default`` (Mapping's own expects a KeyError)."""
         if key not in self:
             return default
         return self[key]
@@ -142,10 +182,15 @@ class Registry(Mapping[str, type[T]], Generic[T]):
     def __len__(self) -> int:
         return len(list(iter(self)))
 
-    def name_of(self, component: T | type[T]) -> str:
-        """The registered name of a component or class; the class's own name if it has none."""
-        cls = component if inspect.isclass(component) else type(component)
+    def name_of(self, component: T | Callable[..., T]) -> str:
+        """The registered name of a component, class or recipe; the class's own name if it has none."""
         self._discover()
+        if inspect.isclass(component) or inspect.isfunction(component):
+            return self._names.get(component, component.__name__)
+        recipe = getattr(component, "recipe", None)
+        if isinstance(recipe, str) and recipe in self._classes:
+            return recipe
+        cls = type(component)
         return self._names.get(cls, cls.__name__)
 
     def build(self, spec: T | str | Mapping[str, Any], **defaults: Any) -> T:
@@ -165,42 +210,46 @@ class Registry(Mapping[str, type[T]], Generic[T]):
                 fix=f"Pass a {self.base.__name__}, a registered name, or a dict with 'name' and arguments.",
             )
         arguments = {**defaults, **{key: value for key, value in spec.items() if key != "name"}}
-        return construct(self[spec["name"]], arguments, label=f"{self.slot}/{spec['name']}")
+        maker: Callable[..., T] = self[spec["name"]]
+        return construct(maker, arguments, label=f"{self.slot}/{spec['name']}")
 
 
-def construct(cls: type[T], spec: T | Mapping[str, Any] | None = None, *, label: str = "") -> T:
-    """An instance of ``cls`` from an instance, a mapping of constructor arguments, or None.
+def construct(
+    maker: Callable[..., T], spec: T | Mapping[str, Any] | None = None, *, label: str = ""
+) -> T:
+    """What a class or recipe makes, from an instance (of the class), a mapping of arguments, or None.
 
     Raises ConfigError with the signature for wrong arguments, and for a constructor that fails.
     """
-    if isinstance(spec, cls):
-        return spec
-    label = label or cls.__name__
+    if inspect.isclass(maker) and isinstance(spec, maker):
+        return typing.cast(T, spec)
+    called = getattr(maker, "__name__", repr(maker))
+    label = label or called
     if spec is not None and not isinstance(spec, Mapping):
-        raise ConfigError(f"Not a {cls.__name__}", got=spec, fix="Pass an instance or its arguments.")
+        raise ConfigError(f"Not a {called}", got=spec, fix="Pass an instance or its arguments.")
     arguments = dict(spec or {})
-    signature = inspect.signature(cls)
+    signature = inspect.signature(maker)
     try:
         signature.bind(**arguments)
     except TypeError as error:
         raise ConfigError(
-            f"{label}: {error}", got=arguments, fix=f"Its signature is {cls.__name__}{signature}."
+            f"{label}: {error}", got=arguments, fix=f"Its signature is {called}{signature}."
         ) from error
     try:
-        return cls(**arguments)
+        return maker(**arguments)
     except NablaError:
         raise
     except Exception as error:
         raise ConfigError(f"The constructor of {label} failed: {error!r}", got=arguments) from error
 
 
-def _source(cls: type) -> str:
-    return f"{cls.__module__}.{cls.__qualname__}"
+def _source(maker: Any) -> str:
+    return f"{maker.__module__}.{maker.__qualname__}"
 
 
-def _from_one_package(point: EntryPoint, cls: type) -> bool:
-    """A package may both decorate a class and declare it as an entry point."""
-    return point.module.partition(".")[0] == cls.__module__.partition(".")[0]
+def _from_one_package(point: EntryPoint, maker: Callable[..., Any]) -> bool:
+    """A package may both decorate a component and declare it as an entry point."""
+    return point.module.partition(".")[0] == maker.__module__.partition(".")[0]
 
 
 def _import_all(package: str) -> None:
@@ -214,7 +263,7 @@ def _import_all(package: str) -> None:
             importlib.import_module(name)
 
 
-def summary(cls: type) -> str:
-    """First line of a class's docstring, for listings."""
-    doc = inspect.getdoc(cls) or ""
+def summary(component: Callable[..., Any]) -> str:
+    """First line of a class's or recipe's docstring, for listings."""
+    doc = inspect.getdoc(component) or ""
     return doc.splitlines()[0] if doc else ""

@@ -16,7 +16,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from nabla.core.costs import Account, Usage
+from nabla.core.prompt import Prompt
 from nabla.core.trajectory import Trajectory
+from nabla.engine.gradient.values import TrajectoryGradient
 from nabla.models import head as heads
 from nabla.models.head import Head, work_dtype
 
@@ -59,32 +61,47 @@ class InitialRows:
         return self.candidates[row]
 
 
+@dataclass(frozen=True, eq=False)
+class Text:
+    """What kept rows belong to. Both models are frozen: the same prompt and tokens, the same rows.
+
+    Args:
+        prompt: what the response answers.
+        tokens: of the response ``[L]``.
+    """
+
+    prompt: Prompt
+    tokens: Int[Tensor, " length"]
+
+    def of(self, trajectory: Trajectory) -> bool:
+        """Whether a trajectory is this text."""
+        return self.prompt == trajectory.prompt and torch.equal(self.tokens, trajectory.tokens)
+
+
 @dataclass(eq=False)
 class Block:
     """Whole-vocabulary rows of one text, for the position at hand and some that will follow.
 
     Args:
-        hidden: the trajectory's states; the same object, the same text.
+        text: whose rows they are.
         places: position → row of the block.
         logits: ``[B, V]``.
         normalisers: ``[B]``.
-        feedback: ``∂term/∂y`` rows ``[B, V]`` by (gradient, term), filled by DTO; the gradients are kept
-            so that their ids stay taken.
+        feedback: ``∂term/∂y`` rows ``[B, V]`` by (gradient, term), filled by refinement.
     """
 
-    hidden: Tensor
+    text: Text
     places: dict[int, int]
     logits: Tensor
     normalisers: Tensor
-    feedback: dict[tuple[int, str], Tensor] = field(default_factory=dict)
-    gradients: dict[int, object] = field(default_factory=dict)
+    feedback: dict[tuple[TrajectoryGradient, str], Tensor] = field(default_factory=dict)
 
 
 @dataclass(eq=False)
 class Table:
     """Top-K rows of one text."""
 
-    hidden: Tensor
+    text: Text
     rows: slice
     support: int
     candidates: Tensor
@@ -103,7 +120,7 @@ class RowCache:
     def block_of(self, trajectory: Trajectory, position: int) -> Block | None:
         """The block, if it has this row."""
         block = self.block
-        fits = block is not None and block.hidden is trajectory.hidden and position in block.places
+        fits = block is not None and position in block.places and block.text.of(trajectory)
         return block if fits else None
 
     def table_of(self, trajectory: Trajectory, rows: slice, support: int) -> Table | None:
@@ -111,10 +128,10 @@ class RowCache:
         table = self.table
         fits = (
             table is not None
-            and table.hidden is trajectory.hidden
             and table.rows.start <= rows.start
             and rows.stop <= table.rows.stop
             and table.support == support
+            and table.text.of(trajectory)
         )
         return table if fits else None
 
@@ -172,7 +189,7 @@ def _from_blocks(head: Head, wanted: Sequence[RowsWanted], rows_ahead: int) -> l
         for wish in new:
             here, block = wish.positions.start, wish.cache.block
             later = sorted({p for p in wish.ahead if here < p < len(wish.trajectory)})
-            again = block is not None and block.hidden is wish.trajectory.hidden
+            again = block is not None and block.text.of(wish.trajectory)
             places.append([here, *(later[: size - 1] if again else ())])
         hidden = torch.cat([w.trajectory.hidden[p] for w, p in zip(new, places, strict=True)])
         logits = head.logits(hidden)
@@ -182,7 +199,7 @@ def _from_blocks(head: Head, wanted: Sequence[RowsWanted], rows_ahead: int) -> l
             part = slice(first, first + len(rows))
             wish.account.meter.add(wish.account.phase, Usage(flops=head.flops(len(rows))))
             wish.cache.block = Block(
-                wish.trajectory.hidden,
+                Text(wish.trajectory.prompt, wish.trajectory.tokens),
                 {position: row for row, position in enumerate(rows)},
                 logits[part],
                 normalisers[part],
@@ -230,7 +247,7 @@ def _supported(head: Head, wanted: Sequence[RowsWanted], support: int) -> list[I
             part = slice(first, first + count)
             wish.account.meter.add(wish.account.phase, Usage(flops=head.flops(count)))
             wish.cache.table = Table(
-                wish.trajectory.hidden,
+                Text(wish.trajectory.prompt, wish.trajectory.tokens),
                 wish.positions,
                 support,
                 candidates[part],

@@ -14,7 +14,7 @@ from nabla.core.costs import Usage
 from nabla.core.errors import ComponentError, NablaError, NumericalError
 from nabla.core.trajectory import Score, States
 from nabla.engine.events import Events
-from nabla.engine.gradient.stages import GradientComputer
+from nabla.engine.gradient.computer import GradientComputer
 from nabla.engine.initial_rows import InitialRows, RowsWanted, references
 from nabla.engine.requests import (
     GradientRequest,

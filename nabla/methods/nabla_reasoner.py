@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from nabla.acceptance.base import Acceptance
+from nabla.core.sampling import Sampling
 from nabla.methods.base import methods
-from nabla.methods.sweep import RefiningSweep
+from nabla.methods.sources import Refined
+from nabla.methods.sweep import Sweep
+from nabla.proposals.base import Proposal
+from nabla.refinement.dto import DTO
+from nabla.selectors.base import Selector
 
 
 @methods.register("nabla-reasoner")
-class NablaReasonerMethod(RefiningSweep):
+def nabla_reasoner(
+    dto: DTO | dict[str, Any] | None = None,
+    selector: Selector | str | dict[str, Any] = "entropy",
+    proposal: Proposal | str | dict[str, Any] = "sample",
+    acceptance: Acceptance | str | dict[str, Any] = "strict",
+    sampling: Sampling | dict[str, Any] | None = None,
+    max_rollouts: int | None = 8,
+    rounds: int = 1,
+) -> Sweep:
     """Refine, propose, accept, commit: one token at a time.
 
     With ``selector="all"`` and ``max_rollouts=None`` this is Algorithm 1, with a selector Algorithm 3;
@@ -23,3 +39,8 @@ class NablaReasonerMethod(RefiningSweep):
         rounds: sweeps, each from a fresh rollout; the best round's response by reward is the answer.
             Under budgets there are as many rounds as these allow.
     """
+    return Sweep(Refined(dto), selector, proposal, acceptance, sampling, max_rollouts, rounds)
+
+
+#: The name from when this was a class.
+NablaReasonerMethod = nabla_reasoner

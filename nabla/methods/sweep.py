@@ -1,20 +1,15 @@
 """The loop that ∇-Reasoner and its controls share (arXiv 2603.04948, Algorithms 1 and 3).
 
 A sweep goes once over a rollout: select, propose, accept, commit, one token at a time. The methods differ
-in one coroutine alone, :meth:`Sweep.row`: the distribution that the token of a selected position is
-proposed from. All draws have the same labels, so that a control meets the same rollouts and the same
-noise as the method that it is a control of.
+in one part alone, the source of rows: the distribution that the token of a selected position is proposed
+from. All draws have the same labels, so that a control meets the same rollouts and the same noise as the
+method that it is a control of.
 """
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
-
-from jaxtyping import Float
-from torch import Tensor
 
 from nabla.acceptance.base import Acceptance, acceptances
 from nabla.core.errors import ConfigError
@@ -24,29 +19,15 @@ from nabla.core.solution import Revision, Solution
 from nabla.core.trajectory import Trajectory
 from nabla.methods.base import Method
 from nabla.methods.pools import better
-from nabla.objectives.base import Objective
+from nabla.methods.sources import RowSource
+from nabla.objectives.base import trajectory_terms
 from nabla.proposals.base import Proposal, ProposalView, proposals
-from nabla.refinement.dto import DTO
 from nabla.rewards.base import require_differentiable
 from nabla.selectors.base import Selector, selectors
 
 if TYPE_CHECKING:
     from nabla.engine.engine import Engine
-    from nabla.engine.initial_rows import InitialRows
     from nabla.engine.session import Session
-
-
-@dataclass(frozen=True, eq=False)
-class Row:
-    """What a token is proposed from.
-
-    Args:
-        logits: the row that proposals draw from, before temperature ``[K]``.
-        reference: its first row is the language model's own ``[R, K]``.
-    """
-
-    logits: Float[Tensor, " k"]
-    reference: InitialRows
 
 
 @dataclass(frozen=True)
@@ -95,16 +76,20 @@ class Sweep(Method):
     best round's response by reward (without rewards the last round's).
 
     Args:
+        rows: what tokens are proposed from.
         selector: positions worth a proposal; the others are committed as they are.
         proposal: row → token.
         acceptance: whether a proposal replaces the current response.
         sampling: of rollouts.
         max_rollouts: N_max; after that many in a round the rest is committed as it is. None: no limit.
         rounds: sweeps; under budgets as many as these allow.
+
+    Raises ConfigError for a selector that looks at a gradient where the rows have no objective.
     """
 
     def __init__(
         self,
+        rows: RowSource,
         selector: Selector | str | dict[str, Any] = "entropy",
         proposal: Proposal | str | dict[str, Any] = "sample",
         acceptance: Acceptance | str | dict[str, Any] = "strict",
@@ -112,6 +97,7 @@ class Sweep(Method):
         max_rollouts: int | None = 8,
         rounds: int = 1,
     ) -> None:
+        self.rows = rows
         self.selector = selectors.build(selector)
         self.proposal = proposals.build(proposal)
         self.acceptance = acceptances.build(acceptance)
@@ -122,23 +108,21 @@ class Sweep(Method):
             raise ConfigError("rounds must be at least 1", got=rounds)
         self.max_rollouts = max_rollouts
         self.rounds = rounds
-
-    @abstractmethod
-    async def row(self, session: Session, trajectory: Trajectory, ahead: Sequence[int]) -> Row:
-        """The row at the first uncommitted position that a token is proposed from.
-
-        Args:
-            session: of the problem.
-            trajectory: the current response.
-            ahead: positions that are asked for next, unless a proposal is accepted.
-        """
-
-    @property
-    @abstractmethod
-    def selection_objective(self) -> Objective | None:
-        """Whose gradient a selector looks at; None if there is none."""
+        if self.selector.needs_gradient and rows.selection_objective is None:
+            raise ConfigError(
+                "The selector looks at a gradient, and the rows come with no objective",
+                fix="Pass an objective, or choose another selector, e.g. 'entropy'.",
+            )
 
     def check(self, engine: Engine) -> None:
+        self.rows.check(engine)
+        selection = self.rows.selection_objective if self.selector.needs_gradient else None
+        if selection is not None and any(t.objective.needs_reward for t in trajectory_terms(selection)):
+            require_differentiable(
+                engine.reward,
+                "The selector's objective has a reward term",
+                "choose another selector, e.g. 'entropy'",
+            )
         if self.acceptance.needs_reward and engine.reward is None:
             raise ConfigError(
                 f"Acceptance {acceptances.name_of(self.acceptance)!r} compares rewards, and there is none",
@@ -146,7 +130,7 @@ class Sweep(Method):
             )
 
     async def solve(self, session: Session) -> Solution:
-        session.objective = self.selection_objective
+        session.objective = self.rows.selection_objective
         state = await self._round(session, None)
         rounds = 1
         while session.proceed(rounds < self.rounds):
@@ -235,7 +219,7 @@ class Sweep(Method):
         return replace(state, selected=mask)
 
     async def _propose(self, session: Session, state: _State) -> int:
-        row = await self.row(session, state.current, state.ahead)
+        row = await self.rows.row(session, state.current, state.ahead)
         view = ProposalView(
             row.logits,
             row.reference.logits[0],
@@ -250,40 +234,3 @@ class Sweep(Method):
         current = state.current.commit(count)
         session.events.on_commit(session.prompt, current)
         return replace(state, current=current)
-
-
-class RefiningSweep(Sweep):
-    """A sweep whose rows come from the inner loop.
-
-    Args:
-        dto: the inner loop.
-        selector, proposal, acceptance, sampling, max_rollouts, rounds: see :class:`Sweep`.
-    """
-
-    def __init__(
-        self,
-        dto: DTO | dict[str, Any] | None = None,
-        selector: Selector | str | dict[str, Any] = "entropy",
-        proposal: Proposal | str | dict[str, Any] = "sample",
-        acceptance: Acceptance | str | dict[str, Any] = "strict",
-        sampling: Sampling | dict[str, Any] | None = None,
-        max_rollouts: int | None = 8,
-        rounds: int = 1,
-    ) -> None:
-        super().__init__(selector, proposal, acceptance, sampling, max_rollouts, rounds)
-        self.dto = construct(DTO, dto)
-
-    @property
-    def selection_objective(self) -> Objective:
-        return self.dto.objective
-
-    def check(self, engine: Engine) -> None:
-        if self.dto.needs_reward:
-            require_differentiable(
-                engine.reward, "The objective has a reward term", "choose objective='likelihood'"
-            )
-        super().check(engine)
-
-    async def row(self, session: Session, trajectory: Trajectory, ahead: Sequence[int]) -> Row:
-        refinement = await self.dto.refine(trajectory, session, ahead)
-        return Row(refinement.logits[0], refinement.reference)

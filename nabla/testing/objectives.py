@@ -13,7 +13,7 @@ from torch.nn.functional import one_hot
 from nabla.core.costs import Account, CostMeter
 from nabla.core.errors import NablaError
 from nabla.core.prompt import Prompt
-from nabla.engine.gradient.stages import GradientComputer
+from nabla.engine.gradient.computer import GradientComputer
 from nabla.engine.gradient.values import GradientTask, TermGradient, TrajectoryGradient
 from nabla.models.causal_lm import CausalLM
 from nabla.models.runner import Runner
@@ -380,13 +380,13 @@ def the_gradient_decomposes(objective: Objective, text: list[int], seed: int) ->
     y = on.relaxed(text, seed)
     gradient = on.gradient(objective, text, y)
     part = gradient.total(trajectory_terms(objective), Step())
-    if part.channels[0] is not None:
-        last = float(part.channels[0][-1].abs().max())
+    if part.pulls[0] is not None:
+        last = float(part.pulls[0][-1].abs().max())
         require(last == 0, f"δ_postfix of the last row is {last:.3g}")
-    pieces = [TermGradient(0.0, (None,) * len(part.channels), part.direct)]
+    pieces = [TermGradient(0.0, (None,) * len(part.pulls), part.direct)]
     silent = torch.zeros_like(part.direct)
-    for index in range(len(part.channels)):
-        alone = tuple(c if i == index else None for i, c in enumerate(part.channels))
+    for index in range(len(part.pulls)):
+        alone = tuple(p if i == index else None for i, p in enumerate(part.pulls))
         pieces.append(TermGradient(0.0, alone, silent))
     total = on.rows(gradient, part)
     require_close(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 import textwrap
 
@@ -88,6 +89,72 @@ def test_a_component_is_a_subclass_of_its_slot(registry):
         registry.register("thing")(int)
 
 
+# -- recipes ---------------------------------------------------------------------------------------
+
+
+def third(scale: float = 1.0) -> Flat:
+    """A third, composed of parts."""
+    return Flat(1 / 3, scale=scale)
+
+
+def test_a_recipe_is_a_component_like_any_other(registry):
+    recipe = registry.register("third")(third)
+    assert registry["third"] is recipe
+    assert (recipe.__name__, recipe.__doc__) == (third.__name__, third.__doc__)
+    assert inspect.signature(recipe) == inspect.signature(third)
+    built, called = registry.build({"name": "third", "scale": 3.0}), recipe(3.0)
+    assert isinstance(built, Flat)
+    assert built(None) == called(None) == 1.0
+    assert registry.name_of(built) == registry.name_of(called) == registry.name_of(recipe) == "third"
+    assert registry.name_of(Flat(1 / 3)) == registry.name_of(third()) == "Flat"  # nobody's
+    assert summary(recipe) == "A third, composed of parts."
+    with pytest.raises(ConfigError, match=r"schedulers/third: .*Its signature is third\(scale: "):
+        registry.build({"name": "third", "size": 3})
+
+
+def test_two_recipes_of_one_class_keep_their_names(registry):
+    registry.register("flat")(Flat)
+    registry.register("third")(third)
+
+    @registry.register("sixth")
+    def sixth() -> Schedule:
+        return registry.build({"name": "third", "scale": 0.5})
+
+    assert registry.name_of(sixth()) == "sixth"
+    assert registry.name_of(registry.build("third")) == "third"
+    assert registry.name_of(registry.build("flat")) == "flat"
+
+
+def test_a_recipe_says_what_it_returns(registry):
+    def silent():
+        return Flat()
+
+    def other() -> int:
+        return 3
+
+    def unknown(value: Missing = None) -> Flat:
+        return Flat()
+
+    for recipe in (silent, other, unknown, lambda: Flat()):
+        with pytest.raises(ConfigError, match="return annotation"):
+            registry.register("recipe")(recipe)
+
+    def lies() -> Flat:
+        return 3
+
+    with pytest.raises(ConfigError, match=r"lies must return a Schedule \(got 'int'\)"):
+        registry.register("recipe")(lies)()
+
+
+def test_a_recipe_keeps_the_rules_of_names(registry):
+    registry.register("flat")(Flat)
+    with pytest.raises(ConfigError, match="component 'flat' already"):
+        registry.register("flat")(third)
+    registry.register("third")(third)
+    again = registry.register("third")(third)  # a reloaded module
+    assert registry["third"] is again
+
+
 def test_an_unknown_name_names_the_nearest_and_lists_all():
     with pytest.raises(ConfigError) as caught:
         schedulers["cosin"]
@@ -159,6 +226,21 @@ def test_another_distributions_component(registry, distribution):
     assert made.value == 0.5
     assert registry.name_of(made) == "half"
     assert registry["half"] is type(made)
+
+
+def test_another_distributions_recipe(registry, distribution):
+    source = HALF + """
+    def quarter(scale: float = 0.5) -> Half:
+        "A quarter."
+        made = Half()
+        made.value *= scale
+        return made
+"""
+    distribution("fake_recipe", {"quarter": "fake_recipe:quarter"}, source)
+    made = registry.build("quarter")
+    assert made.value == 0.25
+    assert registry.name_of(made) == "quarter"
+    assert summary(registry["quarter"]) == "A quarter."
 
 
 def test_another_distributions_component_is_found_by_name_only_in_its_slot(registry, distribution):

@@ -150,7 +150,7 @@ def test_detached_context_removes_postfix_alone(committed: int) -> None:
     postfix = rows - fixed_rows
     assert float(postfix[-1].abs().max()) < 1e-12
     assert float(postfix[0].norm()) > 1e-3
-    assert detached.terms["likelihood"].channels[0] is None
+    assert detached.terms["likelihood"].pulls[0] is None
     check(c, FINISHED, committed, likelihood=0.7, reward=1.0, detach_context=True)
 
 
@@ -418,7 +418,7 @@ def test_kept_gradients_belong_to_live_objectives() -> None:
         others = [Likelihood() for _ in range(2000)]
         other = next((o for o in others if id(o) == place), others[0])
         gradient = await session.gradient(trajectory, WeightedSum({"likelihood": 1.0}, {"likelihood": other}))
-        return gradient.terms["likelihood"].channels[0]
+        return gradient.terms["likelihood"].pulls[0]
 
     assert c.run(method) is not None  # the new objective reaches the contexts
 

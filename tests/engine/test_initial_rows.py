@@ -213,7 +213,7 @@ def test_checkpointed_activations_change_nothing(arch: str) -> None:
         found.append(c.run(method))
     for name, plain in found[0].items():
         assert found[1][name].value == pytest.approx(plain.value, rel=1e-12)
-        for one, other in zip(plain.channels, found[1][name].channels, strict=True):
+        for one, other in zip(plain.pulls, found[1][name].pulls, strict=True):
             assert (one is None) == (other is None)
             if one is not None:
                 close(other, one, 1e-12)

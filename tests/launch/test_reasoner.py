@@ -44,8 +44,8 @@ def test_parts_are_sorted_to_whom_they_belong(latin_lm, latin_rm):
         seed=5,
         batch_size=7,
     )
-    assert isinstance(reasoner.method.dto.estimator, SoftEmbedding)
-    assert reasoner.method.dto.steps == 3
+    assert isinstance(reasoner.method.rows.dto.estimator, SoftEmbedding)
+    assert reasoner.method.rows.dto.steps == 3
     assert reasoner.method.acceptance.margin == 1.0
     assert reasoner.method.sampling.temperature == 0.3
     assert reasoner.loop.engine.seed == 5

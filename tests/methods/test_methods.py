@@ -12,6 +12,7 @@ from nabla.engine.engine import Engine
 from nabla.engine.events import Callback, Events
 from nabla.methods.base import methods
 from nabla.methods.nabla_reasoner import NablaReasonerMethod
+from nabla.methods.sources import Refined
 from nabla.proposals.base import Proposal
 from nabla.refinement.dto import DTO
 from nabla.rewards.function import FunctionReward
@@ -107,7 +108,7 @@ def test_committed_tokens_never_change(latin_lm, latin_rm, latin_prompts):
 
 
 def _without_reward(method):
-    method.dto = DTO(objective="likelihood", steps=2)
+    method.rows = Refined(DTO(objective="likelihood", steps=2))
     return method
 
 

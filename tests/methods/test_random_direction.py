@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from nabla.core.errors import ConfigError
 from nabla.methods.base import methods
-from nabla.methods.controls.random_direction import RandomDirectionDTO, turned
+from nabla.refinement.directions import Direction, RandomDirection, turned
 from nabla.refinement.dto import DTO
 from tests.cases import FINISHED, case
 from tests.running import SAMPLING, assert_anytime, assert_same_alone_and_together, run, tiny_engine
@@ -70,21 +70,22 @@ def test_a_refinement_is_paid_for_in_full_and_goes_elsewhere(rows, estimator):
     trajectory = c.trajectory(FINISHED, 2)
     seen = []
 
-    class Watched(RandomDirectionDTO):
-        def feedback(self, rows, task, reference):
-            found = super().feedback(rows, task, reference)
+    class Watched(Direction):
+        def of(self, rows, reference, trajectory, session):
+            found = RandomDirection().of(rows, reference, trajectory, session)
             seen.append((rows, found))
             return found
 
-    def refine(dto):
+    def refine(dto, direction=None):
         async def ask(session):
-            return await dto.refine(trajectory, session), session.cost.total
+            refined = await dto.refine(trajectory, session, direction=direction)
+            return refined, session.cost.total
 
         return c.run(ask)
 
     # One step: both take one gradient, at the same rows.
     plain = DTO(rows=rows, estimator=estimator, steps=1, learning_rate=0.5)
-    (true, cost), (random, paid) = refine(plain), refine(Watched.of(plain))
+    (true, cost), (random, paid) = refine(plain), refine(plain, Watched())
     assert (paid.calls, paid.flops) == (cost.calls, cost.flops)
     assert not torch.allclose(true.logits, random.logits)
     assert {n: t.value for n, t in true.first.terms.items()} == pytest.approx(

@@ -12,7 +12,8 @@ from hypothesis.extra import numpy as arrays
 
 from nabla.core.errors import ConfigError
 from nabla.methods.base import methods
-from nabla.methods.controls.sharpening import sharpened
+from nabla.methods.sources import RowSource, sharpened
+from nabla.methods.sweep import Sweep
 from nabla.objectives.kl import kl_rows
 from tests.running import SAMPLING, assert_anytime, assert_same_alone_and_together, run, tiny_engine
 
@@ -63,15 +64,17 @@ def test_no_kl_no_sharpening():
 def test_each_row_of_a_run_has_the_refined_rows_kl():
     seen = []
 
-    class Watched(type(method())):
+    source = method().rows
+
+    class Watched(RowSource):
         async def row(self, session, trajectory, ahead):
-            row = await super().row(session, trajectory, ahead)
-            refined = await self.dto.refine(trajectory, session)  # deterministic: the same again
+            row = await source.row(session, trajectory, ahead)
+            refined = await source.dto.refine(trajectory, session)  # deterministic: the same again
             kl = kl_rows(row.logits[None], row.reference.logits[:1])
             seen.append((float(kl), float(refined.kl[0]), bool((row.logits == -math.inf).any())))
             return row
 
-    run(tiny_engine(), Watched(dto=method().dto, sampling=SAMPLING, max_rollouts=4))
+    run(tiny_engine(), Sweep(Watched(), sampling=SAMPLING, max_rollouts=4))
     assert len(seen) > 5
     reached = [(found, target) for found, target, limit in seen if not limit]
     assert reached

@@ -1,19 +1,31 @@
-"""The language model over the free part of texts, once per gradient."""
+"""Forward passes over texts: the language model over their free part, and values of terms.
+
+:class:`Passes` keeps graphs where a gradient will be pulled back through them, and none where only values
+are wanted.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from nabla.core.costs import Usage
+from nabla.core.errors import ConfigError, NablaError, NumericalError
 from nabla.engine.gradient.values import GradientTask
 from nabla.models.body import Chunk
-from nabla.models.head import Head
+from nabla.models.causal_lm import CausalLM
+from nabla.models.head import Head, work_dtype
+from nabla.models.runner import Runner
+from nabla.objectives.base import Term, TrajectoryObjective, TrajectoryView
+from nabla.rewards.base import Reward
 
 
 @dataclass(eq=False)
-class _LanguagePass:
+class LanguagePass:
     """One LM pass over the free part of a text."""
 
     leaf: Tensor
@@ -21,6 +33,118 @@ class _LanguagePass:
     values: Tensor
     normalisers: Tensor
     hidden: Tensor
+
+
+class Passes:
+    """Forward passes over many texts in padded batches.
+
+    Args:
+        lm: the language model.
+        reward: judges texts; None if no term needs it.
+        runner: counts and batches.
+    """
+
+    def __init__(self, lm: CausalLM, reward: Reward | None, runner: Runner) -> None:
+        self.lm, self.reward, self.runner = lm, reward, runner
+
+    def language(
+        self, tasks: Sequence[GradientTask], *, differentiate: bool = True
+    ) -> list[LanguagePass]:
+        """The LM over the free part of each text; with ``differentiate``, a graph down to its embeddings."""
+        if not tasks:
+            return []
+        head, body = self.lm.head, self.lm.body
+        embedded = [t.relaxed().embeddings(self.lm.table).detach() for t in tasks]
+        leaves = [leaf.requires_grad_(differentiate) for leaf in embedded]
+        # The last token predicts nothing, and the first free token is predicted by the prefix.
+        run = [i for i, leaf in enumerate(leaves) if len(leaf) > 1]
+        prefixes = self.runner.prefixes(
+            body,
+            [torch.cat([tasks[i].prompt_ids, tasks[i].tokens[: tasks[i].start]]) for i in run],
+            [tasks[i].account for i in run],
+        )
+        with torch.set_grad_enabled(differentiate):
+            chunks = {
+                i: Chunk(prefix, leaves[i][:-1]) for i, prefix in zip(run, prefixes, strict=True)
+            }
+            outputs = self.runner.forward(
+                body, list(chunks.values()), [tasks[i].account for i in run]
+            )
+            states = dict(zip(run, outputs, strict=True))
+            passes = []
+            for i, (task, leaf) in enumerate(zip(tasks, leaves, strict=True)):
+                first = task.trajectory.hidden[task.start : task.start + 1].to(leaf)
+                hidden = torch.cat([first, states[i].hidden]) if i in states else first
+                values, normalisers = _log_likelihood(head, hidden, task)
+                account = task.account
+                account.meter.add(account.phase, Usage(flops=head.flops(len(hidden))))
+                passes.append(
+                    LanguagePass(leaf, chunks.get(i), values, normalisers, hidden.detach())
+                )
+        return passes
+
+    def log_likelihoods(self, task: GradientTask, done: LanguagePass | None) -> Tensor:
+        """Of the free tokens: from a pass, or what the rollout knows of its own text."""
+        if done is not None:
+            return done.values.detach()
+        dtype = work_dtype(self.lm.body.dtype)
+        return task.trajectory.log_probs[task.start :].to(self.lm.head.device, dtype)
+
+    @torch.no_grad()
+    def values(
+        self, terms: Sequence[Term], tasks: Sequence[GradientTask]
+    ) -> list[dict[str, float] | NablaError]:
+        """Unweighted values of trajectory terms at hard texts, by forward passes alone.
+
+        The reward need not be differentiable. Raises ConfigError if a needed reward is missing.
+        """
+        rewards: list[float | None] = [None] * len(tasks)
+        if any(t.objective.needs_reward for t in terms):
+            if self.reward is None:
+                raise ConfigError(
+                    "The objective needs a reward, and there is none",
+                    fix="Pass a reward (rm=...), or choose an objective without a reward term, "
+                    "e.g. objective='likelihood'.",
+                )
+            # A trajectory that has been judged is not judged again (SPEC 7.6).
+            rewards = [task.trajectory.reward if task.known else None for task in tasks]
+            todo = [i for i, reward in enumerate(rewards) if reward is None]
+            if todo:
+                judged = self.reward.score([tasks[i].relaxed().response for i in todo], self.runner)
+                for i, reward in zip(todo, judged, strict=True):
+                    rewards[i] = reward.value
+        passes: list[LanguagePass | None] = [None] * len(tasks)
+        if any(t.objective.needs_likelihood for t in terms):
+            unknown = [i for i, task in enumerate(tasks) if not task.known]
+            found = self.language([tasks[i] for i in unknown], differentiate=False)
+            for i, done in zip(unknown, found, strict=True):
+                passes[i] = done
+        return [
+            self._evaluate(terms, task, done, reward)
+            for task, done, reward in zip(tasks, passes, rewards, strict=True)
+        ]
+
+    def _evaluate(
+        self,
+        terms: Sequence[Term],
+        task: GradientTask,
+        done: LanguagePass | None,
+        reward: float | None,
+    ) -> dict[str, float] | NablaError:
+        rows = self.log_likelihoods(task, done)
+        view = TrajectoryView(rows, rows, None if reward is None else rows.new_tensor(reward))
+        found: dict[str, float] = {}
+        for term in terms:
+            if not isinstance(term.objective, TrajectoryObjective):
+                raise ConfigError("Not a trajectory term", got=term.name)
+            found[term.name] = float(term.objective.value(view))
+            if not math.isfinite(found[term.name]):
+                return NumericalError(
+                    f"The {term.name} term is NaN or infinite",
+                    got=found[term.name],
+                    fix="Check the model's dtype (try float32) and its weights, or your reward function.",
+                )
+        return found
 
 
 def _log_likelihood(head: Head, hidden: Tensor, task: GradientTask) -> tuple[Tensor, Tensor]:

@@ -11,8 +11,10 @@ from torch import Tensor
 
 from nabla.core.costs import Account
 from nabla.core.trajectory import Trajectory
+from nabla.models.causal_lm import CausalLM
+from nabla.models.head import EmbeddingTable
 from nabla.objectives.base import Term
-from nabla.rewards.base import RelaxedResponse, Response, SoftTokens
+from nabla.rewards.base import RelaxedResponse, Response, Reward, SoftTokens
 from nabla.schedulers.base import Step
 
 
@@ -22,13 +24,13 @@ class TermGradient:
 
     Args:
         value: of the term, in its unit.
-        channels: ``∂term/∂e`` per embedding table, LM first; None where the term does not reach it
+        pulls: ``∂term/∂e`` per embedding table, LM first; None where the term does not reach it
             ``[n, H]``.
         direct: ``∂term/∂ℓ_i``, the factor of ``log π(.|y_<i, x)`` in row i ``[n]``.
     """
 
     value: float
-    channels: tuple[Float[Tensor, "n _"] | None, ...]
+    pulls: tuple[Float[Tensor, "n _"] | None, ...]
     direct: Float[Tensor, " n"]
 
 
@@ -72,14 +74,14 @@ class TrajectoryGradient:
         """The weighted sum of the terms at a step."""
         weights = {term.name: term.weight(step) for term in terms}
         parts = [(weights[name], part) for name, part in self.terms.items()]
-        width = len(parts[0][1].channels)
-        channels: list[Tensor | None] = []
+        width = len(parts[0][1].pulls)
+        pulls: list[Tensor | None] = []
         for index in range(width):
-            present = [(w, p.channels[index]) for w, p in parts]
-            scaled = [w * c for w, c in present if c is not None]
-            channels.append(sum(scaled[1:], scaled[0]) if scaled else None)
+            present = [(w, p.pulls[index]) for w, p in parts]
+            scaled = [w * pull for w, pull in present if pull is not None]
+            pulls.append(sum(scaled[1:], scaled[0]) if scaled else None)
         direct = sum((w * p.direct for w, p in parts), torch.zeros_like(parts[0][1].direct))
-        return TermGradient(sum(w * p.value for w, p in parts), tuple(channels), direct)
+        return TermGradient(sum(w * p.value for w, p in parts), tuple(pulls), direct)
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,3 +136,9 @@ class RowsRequest:
     hidden: Float[Tensor, "rows hidden"] | None
     logits: Float[Tensor, "rows k"] | None = None
     normalisers: Float[Tensor, " rows"] | None = None
+
+
+def tables(lm: CausalLM, reward: Reward | None) -> tuple[EmbeddingTable, ...]:
+    """Embedding tables that a gradient has pulls for, the language model's first."""
+    extra = reward.channels() if reward is not None and reward.differentiable else ()
+    return (lm.table, *extra)

@@ -11,7 +11,7 @@ import difflib
 import inspect
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from nabla.core.errors import ConfigError
@@ -38,16 +38,16 @@ def resolve(
 
 
 def fill(
-    cls: type,
+    cls: Callable[..., Any],
     arguments: Mapping[str, Any],
     changes: Mapping[str, Any] | None = None,
     *,
     label: str = "",
     omit: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Constructor arguments of ``cls`` with defaults written out, but for those to ``omit``."""
+    """Arguments of a class or recipe with defaults written out, but for those to ``omit``."""
     changes = {} if changes is None else changes
-    label = label or cls.__name__
+    label = label or getattr(cls, "__name__", repr(cls))
     parameters = inspect.signature(cls).parameters
     variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     named = {n: p for n, p in parameters.items() if p.kind not in variable and n not in omit}
@@ -82,7 +82,7 @@ def _start(named: Mapping[str, inspect.Parameter], arguments: Mapping[str, Any],
     return arguments.get(name, default)
 
 
-def _unveil(cls: type, filled: dict[str, Any], label: str) -> dict[str, Any]:
+def _unveil(cls: Callable[..., Any], filled: dict[str, Any], label: str) -> dict[str, Any]:
     """Arguments that are None for "the default" get the value the component then holds."""
     hidden = [name for name, value in filled.items() if value is None]
     if not hidden:
@@ -190,8 +190,8 @@ def _options(hint: Any) -> tuple[Any, ...]:
     return (hint,)
 
 
-def _hints(cls: type) -> dict[str, Any]:
+def _hints(cls: Callable[..., Any]) -> dict[str, Any]:
     try:
-        return typing.get_type_hints(cls.__init__)  # type: ignore[misc]
+        return typing.get_type_hints(cls.__init__ if inspect.isclass(cls) else cls)
     except (NameError, TypeError, AttributeError):  # annotations that exist for type checkers only
         return {}

@@ -2,76 +2,35 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
-import numpy as np
-import torch
-from jaxtyping import Float
-from scipy.optimize import brentq
-from torch import Tensor
-
-from nabla.core.trajectory import Trajectory
+from nabla.acceptance.base import Acceptance
+from nabla.core.sampling import Sampling
 from nabla.methods.base import methods
-from nabla.methods.sweep import RefiningSweep, Row
-from nabla.objectives.kl import kl_rows
-
-if TYPE_CHECKING:
-    from nabla.engine.session import Session
-
-#: Inverse temperature beyond which a row counts as its argmax.
-_COLDEST = 1e8
+from nabla.methods.sources import Sharpened
+from nabla.methods.sweep import Sweep
+from nabla.proposals.base import Proposal
+from nabla.refinement.dto import DTO
+from nabla.selectors.base import Selector
 
 
 @methods.register("kl-matched-sharpening")
-class KLMatchedSharpening(RefiningSweep):
+def kl_matched_sharpening(
+    dto: DTO | dict[str, Any] | None = None,
+    selector: Selector | str | dict[str, Any] = "entropy",
+    proposal: Proposal | str | dict[str, Any] = "sample",
+    acceptance: Acceptance | str | dict[str, Any] = "strict",
+    sampling: Sampling | dict[str, Any] | None = None,
+    max_rollouts: int | None = 8,
+    rounds: int = 1,
+) -> Sweep:
     """∇-Reasoner's steps with the language model's own row sharpened as far as refinement would move it.
 
-    At every position the row is refined (and paid for), then thrown away: the proposal draws from
-    ``softmax(β z)``, β ≥ 1 such that ``KL(p_sharp || p_ref)`` is that of the refined row. A KL that not even
-    the argmax reaches gives the argmax, counted as ``sharpening_limits``.
+    Every position is refined, and paid for, as in ∇-Reasoner; what is proposed from is
+    :class:`~nabla.methods.sources.Sharpened`'s row of the same KL.
 
     Args:
         dto: the inner loop.
         selector, proposal, acceptance, sampling, max_rollouts, rounds: as in ``nabla-reasoner``.
     """
-
-    async def row(self, session: Session, trajectory: Trajectory, ahead: Sequence[int]) -> Row:
-        refinement = await self.dto.refine(trajectory, session, ahead)
-        reference = refinement.reference.logits[0]
-        target = float(kl_rows(refinement.logits[:1].double(), reference[None].double()))
-        logits, reached = sharpened(reference, target)
-        if not reached:
-            session.meter.count("sharpening_limits")
-        return Row(logits, refinement.reference)
-
-
-@torch.no_grad()
-def sharpened(logits: Float[Tensor, " k"], target: float) -> tuple[Float[Tensor, " k"], bool]:
-    """``β·logits`` with ``KL(softmax(β z) || softmax(z)) = target``, nats, and whether it can be reached;
-    if not, the row of the argmax (of all of them in a tie).
-
-    The KL grows with β from 0 at β = 1 to ``-log`` of the argmax's probability, so that there is one β.
-    """
-    if target <= 1e-14:  # rounding
-        return logits, True
-    shifted = (logits - logits.max()).double()
-    z = shifted[shifted > -math.inf].cpu().numpy()
-    log_q = z - math.log(np.exp(z).sum())
-
-    def excess(log_beta: float) -> float:
-        scaled = math.exp(log_beta) * z
-        weights = np.exp(scaled)
-        total = weights.sum()
-        return float((weights * (scaled - math.log(total) - log_q)).sum() / total) - target
-
-    limit = -math.log(float(np.exp(log_q[z == 0]).sum()))
-    high = 1.0
-    if target < limit:
-        while high < math.log(_COLDEST) and excess(high) <= 0:
-            high *= 2
-    if target >= limit or excess(high) <= 0:
-        return logits.masked_fill(shifted < 0, -math.inf), False
-    beta = math.exp(brentq(excess, 0.0, high, xtol=1e-14))
-    return (beta * shifted).to(logits), True
+    return Sweep(Sharpened(dto), selector, proposal, acceptance, sampling, max_rollouts, rounds)

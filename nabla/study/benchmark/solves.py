@@ -187,7 +187,7 @@ class Sandbox:
             found.extend(tasks)
             return compute(terms, tasks)
 
-        engine.workspace.gradients.compute = noted  # type: ignore[method-assign]
+        engine.workspace.gradients.compute = noted
         self._solve(engine, self.prompts)
         return found
 

@@ -208,9 +208,9 @@ class Text(Check):
         """
         from nabla.core.prompt import Prompt
         from nabla.core.solution import Solution
-        from nabla.methods.nabla_reasoner import NablaReasonerMethod
+        from nabla.methods.nabla_reasoner import nabla_reasoner
 
-        method = NablaReasonerMethod(
+        method = nabla_reasoner(
             dto,
             selector="all",
             proposal={"name": "sample", "temperature": self.temperature},

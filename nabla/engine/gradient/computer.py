@@ -1,0 +1,29 @@
+"""All that an engine does with gradients, in one place."""
+
+from __future__ import annotations
+
+from nabla.engine.gradient.norms import GradientNorms
+from nabla.engine.gradient.passes import Passes
+from nabla.engine.gradient.rows import GradientRows
+from nabla.engine.gradient.stages import Stages
+from nabla.models.causal_lm import CausalLM
+from nabla.models.runner import Runner
+from nabla.rewards.base import Reward
+
+
+class GradientComputer:
+    """Holds the parts that share an engine's models: gradients and values of terms at texts, rows of
+    gradients, their norms.
+
+    Args:
+        lm: the language model.
+        reward: differentiable, or None if no term needs it.
+        runner: counts and batches.
+    """
+
+    def __init__(self, lm: CausalLM, reward: Reward | None, runner: Runner) -> None:
+        passes, rows = Passes(lm, reward, runner), GradientRows(lm, reward)
+        self.compute = Stages(passes, runner).compute
+        self.values = passes.values
+        self.rows, self.rows_of = rows.rows, rows.rows_of
+        self.norms = GradientNorms(lm, reward).norms
