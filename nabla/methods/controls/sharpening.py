@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.optimize import brentq
 from torch import Tensor
 
+from nabla.core.extras import require_extra
 from nabla.core.trajectory import Trajectory
 from nabla.methods.base import methods
 from nabla.methods.sweep import RefiningSweep, Row
@@ -54,6 +54,9 @@ def sharpened(logits: Float[Tensor, " k"], target: float) -> tuple[Float[Tensor,
 
     The KL grows with β from 0 at β = 1 to ``-log`` of the argmax's probability, so that there is one β.
     """
+    require_extra("eval", "scipy", purpose="Sharpening matched in KL")
+    from scipy.optimize import brentq
+
     if target <= 1e-14:  # rounding
         return logits, True
     shifted = (logits - logits.max()).double()
