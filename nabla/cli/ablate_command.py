@@ -12,6 +12,7 @@ from jsonargparse import ArgumentParser
 
 from nabla.cli.parsing import Call
 from nabla.core.errors import ConfigError
+from nabla.core.extras import require_extra
 
 if TYPE_CHECKING:
     from nabla.study.ablation.config import Point
@@ -41,6 +42,8 @@ def run(call: Call) -> int:
         return _report(Path(options.report))
     if options.config is None:
         raise ConfigError("There is nothing to ablate", fix="Pass a CONFIG, or --report FOLDER.")
+    # Now, and not after hours of work, when the report needs them.
+    require_extra("eval", "scipy", "statsmodels", "matplotlib", "optuna", purpose="nabla ablate")
     from nabla.study.ablation.config import AblationConfig
     from nabla.study.ablation.runner import Ablation
 

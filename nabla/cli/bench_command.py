@@ -13,6 +13,7 @@ from jsonargparse import ArgumentParser
 
 from nabla.cli.parsing import Call
 from nabla.core.errors import ConfigError
+from nabla.core.extras import require_extra
 
 if TYPE_CHECKING:
     from nabla.study.benchmark.measurement import Measurement
@@ -68,6 +69,7 @@ def run(call: Call) -> int:
     console = make_console()
     folder = output_path(options.output, "bench")
     if folder is not None:
+        require_extra("eval", "matplotlib", purpose="The figures of nabla bench (none with --output none)")
         _make(folder)
     before = torch.get_num_threads()
     torch.set_num_threads(options.threads)

@@ -15,6 +15,7 @@ from jsonargparse import ArgumentParser
 
 from nabla.cli.parsing import Call, add_run_arguments
 from nabla.core.errors import ConfigError, NablaError
+from nabla.core.extras import require_extra
 from nabla.launch.config.run import RunConfig
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ def _compare(call: Call, emit: Callable[[str], None] | None) -> int:
     from nabla.cli.storage import open_folder, output_path
     from nabla.study.evaluation.compare import DEFAULT_METHODS, variants
 
+    require_extra("eval", "scipy", "statsmodels", purpose="nabla compare")
     if call.options.problems < 1:
         raise ConfigError("--problems must be at least 1", got=call.options.problems)
     tasks = ("latin", "arithmetic") if call.options.task == "all" else (call.options.task,)

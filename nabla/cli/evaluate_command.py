@@ -12,6 +12,7 @@ from jsonargparse import ArgumentParser
 
 from nabla.cli.parsing import Call
 from nabla.core.errors import ConfigError
+from nabla.core.extras import require_extra
 from nabla.core.quiet import main_process
 
 if TYPE_CHECKING:
@@ -68,6 +69,8 @@ def run(call: Call) -> int:
         return _report(Path(options.report), options.reference)
     if options.config is None:
         raise ConfigError("There is nothing to evaluate", fix="Pass --config FILE, or --report FOLDER.")
+    # Now, and not after hours of work, when the report needs them.
+    require_extra("eval", "scipy", "statsmodels", "matplotlib", purpose="nabla evaluate")
     config = changed(EvaluationConfig.load(options.config), options)
     if options.reference is not None:
         replace(config, reference=options.reference)  # refuses an unknown one now, not after the run

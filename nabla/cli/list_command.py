@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import inspect
 import re
-from collections.abc import Callable
-from typing import Any
 
 from jsonargparse import ArgumentParser
 
 from nabla.cli.parsing import Call
 from nabla.core.errors import ConfigError
+from nabla.launch.config.slots import SLOTS
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -23,37 +21,29 @@ def run(call: Call) -> int:
     """Prints one line per component, with the package it comes from. Raises ConfigError."""
     from rich.text import Text
 
+    from nabla.cli.listing import imported, listing
     from nabla.core.console import make_console
-    from nabla.launch.config.slots import slots
 
     wanted = call.options.slot
-    if wanted is not None and wanted not in slots():
-        near = difflib.get_close_matches(wanted, slots(), n=1)
+    if wanted is not None and wanted not in SLOTS:
+        near = difflib.get_close_matches(wanted, SLOTS, n=1)
         hint = f"Did you mean {near[0]!r}? " if near else ""
-        raise ConfigError("Unknown slot", got=wanted, fix=f"{hint}Slots: {', '.join(slots())}.")
+        raise ConfigError("Unknown slot", got=wanted, fix=f"{hint}Slots: {', '.join(SLOTS)}.")
     console = make_console()
-    chosen = slots() if wanted is None else {wanted: slots()[wanted]}
-    for slot, registry in chosen.items():
-        about = (inspect.getdoc(inspect.getmodule(registry.base)) or "").splitlines()
-        console.print(Text.assemble((slot, "bold"), f"  {about[0] if about else ''}"))
-        width = max((len(name) for name in registry), default=0)
-        for name in registry:
-            cls = registry[name]
-            package = cls.__module__.partition(".")[0]
-            source = "" if package == "nabla" else f"  [{package}]"
-            line = ("  ", (name.ljust(width), "cyan"), f"  {_sentence(cls)}", (source, "dim"))
-            console.print(Text.assemble(*line))
+    for slot in SLOTS if wanted is None else [wanted]:
+        found = listing(slot) if wanted is None else imported(slot)
+        console.print(Text.assemble((slot, "bold"), f"  {found.about.partition(chr(10))[0]}"))
+        width = max((len(component.name) for component in found.components), default=0)
+        for component in found.components:
+            source = "" if component.package == "nabla" else f"  [{component.package}]"
+            name = (component.name.ljust(width), "cyan")
+            console.print(Text.assemble("  ", name, f"  {_sentence(component.doc)}", (source, "dim")))
             if wanted is not None:
-                console.print(Text(f"  {'':{width}}  {_signature(cls)}", style="dim"))
+                console.print(Text(f"  {'':{width}}  {component.signature}", style="dim"))
     return 0
 
 
-def _sentence(cls: Callable[..., Any]) -> str:
-    """The first sentence of a class's or recipe's docstring."""
-    paragraph = " ".join((inspect.getdoc(cls) or "").split("\n\n")[0].split())
+def _sentence(doc: str) -> str:
+    """The first sentence of a docstring."""
+    paragraph = " ".join(doc.split("\n\n")[0].split())
     return re.split(r"\. (?=[A-Z`])", paragraph)[0].removesuffix(".")  # not at "Eq. 2"
-
-
-def _signature(cls: Callable[..., Any]) -> str:
-    parameters = inspect.signature(cls).parameters.values()
-    return ", ".join(str(p.replace(annotation=p.empty)) for p in parameters) or "no arguments"

@@ -77,11 +77,6 @@ class RunFolder:
         self._about |= {"status": status, "ended": _now(), **about}
         self._write()
 
-    def note(self, **about: Any) -> None:
-        """Adds to ``run.json``."""
-        self._about |= about
-        self._write()
-
     def _write(self) -> None:
         (self.path / "run.json").write_text(json.dumps(self._about, indent=2, ensure_ascii=False) + "\n")
 

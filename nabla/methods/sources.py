@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from nabla.core.extras import require_extra
 from nabla.core.registry import construct
 from nabla.core.trajectory import Trajectory
 from nabla.objectives.base import Objective, objectives
@@ -160,6 +161,7 @@ def sharpened(logits: Float[Tensor, " k"], target: float) -> tuple[Float[Tensor,
 
     The KL grows with β from 0 at β = 1 to ``-log`` of the argmax's probability, so that there is one β.
     """
+    require_extra("eval", "scipy", purpose="Sharpening matched in KL")
     from scipy.optimize import brentq
 
     if target <= 1e-14:  # rounding

@@ -12,7 +12,7 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from nabla.core.errors import ConfigError, ModelError
+from nabla.core.errors import ModelError
 from nabla.core.prompt import Prompt
 from nabla.models.body import EMPTY, Body, Chunk, Prefix
 from nabla.models.head import EmbeddingTable, Head
@@ -165,12 +165,3 @@ def verify_prefix_reuse(body: Body, ids: Int[Tensor, " n"]) -> None:
     log.warning(
         "%s: prefixes will be run in full, caching does not work here: %s", type(body.module).__name__, reason
     )
-
-
-def require_lm(value: Any) -> CausalLM:
-    """A CausalLM from an instance, path or hub id."""
-    if isinstance(value, CausalLM):
-        return value
-    if isinstance(value, str) or hasattr(value, "__fspath__"):
-        return CausalLM.from_pretrained(str(value))
-    raise ConfigError("Not a language model", got=value, fix="Pass a path, a hub id or a CausalLM.")

@@ -97,19 +97,17 @@ class Alignment:
     Args:
         index: the other model's id per language-model id, -1 where it has none; None if ids are equal.
         coverage: share of the language model's tokens that the other model has.
-        encodings_agree: whether sample texts are cut into the same tokens.
         missing: some tokens that the other model lacks.
     """
 
     index: Int[Tensor, " usable"] | None
     coverage: float
-    encodings_agree: bool
     missing: tuple[str, ...] = ()
 
     @property
     def exact(self) -> bool:
-        """Every token has the same id, and texts are cut alike."""
-        return self.index is None and self.encodings_agree
+        """Every token has the same id. Texts are cut alike in any case: :func:`align` refuses others."""
+        return self.index is None
 
 
 def usable_ids(tokenizer: Any) -> int:
@@ -158,12 +156,7 @@ def align(lm_tokenizer: Any, rm_tokenizer: Any, *, minimum_coverage: float = 0.9
         )
     known = index >= 0
     same = bool((index[known] == torch.arange(size)[known]).all())
-    return Alignment(
-        index=None if same and not missing else index,
-        coverage=coverage,
-        encodings_agree=not disagreeing,
-        missing=shown,
-    )
+    return Alignment(index=None if same and not missing else index, coverage=coverage, missing=shown)
 
 
 def _pieces(tokenizer: Any, text: str) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import Cache, DynamicLayer, LogitsProcessor
+from transformers import Cache, DynamicLayer
 
 from nabla.core.costs import Usage
 from nabla.core.errors import ConfigError, NablaError, NumericalError
@@ -50,27 +50,6 @@ class HuggingFaceRollout(Rollout):
             batch = _Batch(lm, openings[i : i + self.batch_size], runner)
             results += batch.decode()
         return results
-
-
-class GumbelProcessor(LogitsProcessor):  # type: ignore[misc]
-    """Makes any batched ``model.generate(do_sample=False)`` a reproducible sample, row by row.
-
-    Args:
-        keys: of the Gumbel field, per row.
-        prompt_length: padded length of the prompts.
-        sampling: how to draw.
-    """
-
-    def __init__(self, keys: Int[Tensor, " rows"], prompt_length: int, sampling: Sampling) -> None:
-        self.keys, self.prompt_length, self.sampling = keys, prompt_length, sampling
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        if self.sampling.temperature == 0:
-            return scores
-        position = torch.full_like(self.keys, input_ids.shape[1] - self.prompt_length)
-        ids = torch.arange(scores.shape[-1], device=scores.device)
-        noise = gumbel(self.keys, position, ids).to(scores.dtype)
-        return self.sampling.filter(scores) + noise
 
 
 class GrowingLayer(DynamicLayer):  # type: ignore[misc]

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from nabla.core.errors import ConfigError
+from nabla.core.extras import require_extra
 
-try:
-    import hypothesis
-    from hypothesis import strategies as st
-except ImportError as error:
-    raise ConfigError(
-        "The contract kit and its strategies need hypothesis, which is not installed",
-        fix="Run: pip install 'nabla-reasoner[testing]'.",
-    ) from error
+require_extra("testing", purpose="The contract kit")
+
+import hypothesis  # noqa: E402
+from hypothesis import strategies as st  # noqa: E402
 
 __all__ = ["hypothesis", "st"]

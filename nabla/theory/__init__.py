@@ -5,8 +5,12 @@ Descending ``L = -λ r - log π`` in sample space with noise is the Wasserstein 
 routes that share no code (:mod:`~nabla.theory.flows`), and compares them (:mod:`~nabla.theory.duality`).
 """
 
-from nabla.theory.duality.base import Check, checks
-from nabla.theory.report import Findings, Order, Report, Verdict, fit_order
-from nabla.theory.suite import Outcome, run_checks
+from nabla.core.extras import require_extra
+
+require_extra("theory", purpose="nabla theory")
+
+from nabla.theory.duality.base import Check, checks  # noqa: E402
+from nabla.theory.report import Findings, Order, Report, Verdict, fit_order  # noqa: E402
+from nabla.theory.suite import Outcome, run_checks  # noqa: E402
 
 __all__ = ["Check", "Findings", "Order", "Outcome", "Report", "Verdict", "checks", "fit_order", "run_checks"]

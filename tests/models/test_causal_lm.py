@@ -10,14 +10,14 @@ import torch
 import transformers as hf
 
 from nabla.core.costs import Account, CostMeter
-from nabla.core.errors import ConfigError, ModelError, PromptError
+from nabla.core.errors import ModelError, PromptError
 from nabla.core.prompt import Prompt
 from nabla.models.body import Chunk
-from nabla.models.causal_lm import CausalLM, require_lm
+from nabla.models.causal_lm import CausalLM
 from nabla.models.runner import Runner
 from tests import tiny
 from tests.cases import close
-from tests.tiny import END, PAD, TOKENS, lm_model, tokenizer
+from tests.tiny import END, PAD, TOKENS, ids, lm_model, tokenizer
 
 V = len(TOKENS)
 
@@ -230,11 +230,21 @@ def test_padding_of_the_matrix_is_never_a_candidate() -> None:
     assert 4 not in lm.candidates.tolist()
 
 
-def test_require_lm(tmp_path: Any) -> None:
+def test_a_stored_model_is_read_as_it_was(tmp_path: Any) -> None:
+    """From a folder: the same logits, the settings that are asked for, frozen; or an error that names it."""
     lm = tiny.causal_lm("qwen2")
-    assert require_lm(lm) is lm
     lm.model.save_pretrained(tmp_path)
     lm.tokenizer.save_pretrained(tmp_path)
-    assert isinstance(require_lm(tmp_path), CausalLM)
-    with pytest.raises(ConfigError, match="Not a language model"):
-        require_lm(3)
+    path = str(tmp_path)
+    found = CausalLM.from_pretrained(path, chat_template="plain", reuse_prefix=False, dtype="float64")
+    tokens = lm.encode(Prompt.of("1+2="))
+    assert found.encode(Prompt.of("1+2=")).tolist() == ids(lm.tokenizer, "1+2=").tolist()
+    chat = CausalLM.from_pretrained(path)
+    assert chat.tokenizer.decode(chat.encode(Prompt.of("1+2="))).startswith("<|im_start|>user")
+    expected = lm.model(tokens[None]).logits
+    close(found.model(tokens[None]).logits, expected, 1e-6)  # rotary frequencies are stored in float32
+    assert lm.body.reuse_prefix
+    assert not found.body.reuse_prefix
+    assert not any(parameter.requires_grad for parameter in found.model.parameters())
+    with pytest.raises(ModelError, match="nowhere"):
+        CausalLM.from_pretrained(str(tmp_path / "nowhere"))

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from transformers import GenerationConfig, LogitsProcessorList
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from nabla.core.costs import Account, CostMeter
 from nabla.core.errors import ConfigError, NablaError, NumericalError
@@ -23,7 +23,7 @@ from nabla.models.runner import Runner
 from nabla.proposals.coupled import noise_of
 from nabla.rollouts import huggingface
 from nabla.rollouts.base import Continuation, Opening
-from nabla.rollouts.huggingface import Draws, GumbelProcessor, HuggingFaceRollout
+from nabla.rollouts.huggingface import Draws, HuggingFaceRollout
 from tests import tiny
 from tests.cases import close
 from tests.tiny import END, PAD, TOKENS, ids, lm_model, tokenizer
@@ -120,6 +120,20 @@ def test_greedy_equals_generate(arch: str) -> None:
     assert [row.tokens.tolist() for row in found] == expected
     for row in found:
         assert row.finished == (int(row.tokens[-1]) in lm.eos_ids)
+
+
+class GumbelProcessor(LogitsProcessor):
+    """Makes a batched ``model.generate(do_sample=False)`` a sample with the rows' own Gumbel fields."""
+
+    def __init__(self, keys: Tensor, prompt_length: int, sampling: Sampling) -> None:
+        self.keys, self.prompt_length, self.sampling = keys, prompt_length, sampling
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        if self.sampling.temperature == 0:
+            return scores
+        position = torch.full_like(self.keys, input_ids.shape[1] - self.prompt_length)
+        noise = gumbel(self.keys, position, torch.arange(scores.shape[-1])).to(scores.dtype)
+        return self.sampling.filter(scores) + noise
 
 
 @pytest.mark.parametrize(

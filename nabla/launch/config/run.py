@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from nabla.core.errors import ConfigError
+from nabla.core.extras import require_extra
 
 if TYPE_CHECKING:
     from nabla.engine.events import Callback
@@ -194,5 +195,6 @@ def _logger(name: str, folder: Path | None) -> Any:
 
     if name == "csv":
         return CSVLogger(root_dir=folder, name="", version="", flush_logs_every_n_steps=1)
+    require_extra("loggers", purpose="The logger tensorboard")
     return TensorBoardLogger(root_dir=folder, name="", version="tensorboard")
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from nabla.core.errors import ConfigError
+from nabla.core.extras import require_extra
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +93,7 @@ class GradingProcess:
         if self._process is not None and self._process.poll() is None:
             return self._process
         self._stop()
+        require_extra("eval", "math_verify", purpose="Grading mathematical answers")
         process = self._process = subprocess.Popen(
             [sys.executable, "-P", str(_PROGRAM)],  # -P: this folder's math.py must not hide Python's
             stdin=subprocess.PIPE,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nabla.core.errors import ConfigError
+from nabla.core.extras import require_extra
 
 
 @dataclass(frozen=True)
@@ -82,14 +83,9 @@ def read_dataset(dataset: str, subset: str | None, split: str) -> list[Row]:
 
     Raises ConfigError if the library is not there or cannot load it.
     """
-    try:
-        from datasets import load_dataset  # type: ignore[import-untyped]
-    except ImportError as error:
-        raise ConfigError(
-            "Loading a dataset needs the package datasets",
-            got=dataset,
-            fix="pip install datasets, or pass path= with a local JSONL file.",
-        ) from error
+    require_extra("eval", "datasets", purpose="Loading a dataset other than path=FILE.jsonl")
+    from datasets import load_dataset  # type: ignore[import-untyped]
+
     try:
         loaded = load_dataset(dataset, name=subset, split=split)
     except Exception as error:  # the library raises almost anything, connection errors included

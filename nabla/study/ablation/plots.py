@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from nabla.core.extras import require_extra
 from nabla.study.ablation.tables import short
 from nabla.study.evaluation.plots import MARKERS
 
@@ -31,6 +32,7 @@ def write_plots(summary: Row, folder: Path) -> list[Path]:
 
 
 def _figure(summary: Row, path: Path, draw: Callable[[Row, str, Any], None], height: float) -> Path:
+    require_extra("eval", "matplotlib", purpose="Figures")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -84,6 +86,7 @@ def _effects(summary: Row, task: str, axis: Any) -> None:
 
 def _cost(summary: Row, task: str, axis: Any) -> None:
     """Accuracy of each point against the FLOPs of a run."""
+    require_extra("eval", "matplotlib", purpose="Figures")
     from matplotlib import colormaps
 
     for index, row in enumerate(shown(summary["points"], task)):

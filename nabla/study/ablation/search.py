@@ -10,22 +10,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import optuna
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
-
+from nabla.core.extras import require_extra
 from nabla.study.ablation.config import AblationConfig, Point
 from nabla.study.ablation.factors import Factor
 
 STUDY = "study.journal"
 
 
-def distribution(factor: Factor) -> BaseDistribution:
-    """A factor as Optuna sees it."""
+def distribution(factor: Factor) -> Any:
+    """A factor as Optuna sees it (an ``optuna.distributions.BaseDistribution``)."""
+    require_extra("eval", "optuna", purpose="nabla ablate")
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
     if not factor.is_range:
         return CategoricalDistribution(list(factor.levels))
     if factor.whole:
@@ -41,20 +37,25 @@ class Search:
     """
 
     def __init__(self, config: AblationConfig) -> None:
+        require_extra("eval", "optuna", purpose="nabla ablate")
+        import optuna
+
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.config = config
         self.space = {factor.name: distribution(factor) for factor in config.factors}
         self._study = optuna.create_study(sampler=self._sampler(), direction="maximize")
-        self._open: list[optuna.Trial] = []
+        self._open: list[Any] = []  # trials
 
-    def _sampler(self) -> optuna.samplers.BaseSampler:
+    def _sampler(self) -> Any:
+        from optuna import samplers
+
         config = self.config
         if config.sampler == "grid":
             levels = {factor.name: list(factor.levels) for factor in config.factors}
-            return optuna.samplers.GridSampler(levels, seed=config.seed)
+            return samplers.GridSampler(levels, seed=config.seed)
         if config.sampler == "random":
-            return optuna.samplers.RandomSampler(seed=config.seed)
-        return optuna.samplers.TPESampler(seed=config.seed)
+            return samplers.RandomSampler(seed=config.seed)
+        return samplers.TPESampler(seed=config.seed)
 
     def batches(self) -> Iterator[list[Point]]:
         """Batches of points; :meth:`tell` their values before the next one is asked for."""
@@ -91,6 +92,8 @@ class Storage:
     """
 
     def __init__(self, folder: Path, search: Search) -> None:
+        require_extra("eval", "optuna", purpose="nabla ablate")
+        from optuna import create_study
         from optuna.storages import JournalStorage
         from optuna.storages.journal import JournalFileBackend
 
@@ -99,12 +102,12 @@ class Storage:
             old.unlink(missing_ok=True)
         storage = JournalStorage(JournalFileBackend(str(path)))
         self._space = search.space
-        self._study = optuna.create_study(storage=storage, study_name="ablation", direction="maximize")
+        self._study = create_study(storage=storage, study_name="ablation", direction="maximize")
 
     def add(self, point: Point, value: float, notes: dict[str, Any]) -> None:
         """A finished point with its mean accuracy."""
+        from optuna.trial import create_trial
+
         self._study.add_trial(
-            optuna.trial.create_trial(
-                value=value, params=dict(point.levels), distributions=self._space, user_attrs=notes
-            )
+            create_trial(value=value, params=dict(point.levels), distributions=self._space, user_attrs=notes)
         )

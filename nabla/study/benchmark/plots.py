@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from nabla.core.extras import require_extra
 from nabla.study.benchmark.bench import Bench
 from nabla.study.benchmark.measurement import Measurement
 
@@ -25,6 +26,7 @@ def write_plots(bench: Bench, found: Sequence[Measurement], folder: Path) -> lis
 
 
 def _draw(draw: Any, path: Path) -> Path:
+    require_extra("eval", "matplotlib", purpose="Figures")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from nabla.core.budget import UNITS
+from nabla.core.extras import require_extra
 from nabla.study.evaluation.results import Results
 from nabla.study.evaluation.statistics import bootstrap_share
 
@@ -20,6 +21,7 @@ BINS = 10
 
 def write_plots(results: Results, summary: Mapping[str, Any], folder: Path) -> list[Path]:
     """All figures; those about proposals only where a method makes any."""
+    require_extra("eval", "matplotlib", purpose="Figures")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -53,6 +55,7 @@ def write_plots(results: Results, summary: Mapping[str, Any], folder: Path) -> l
 
 
 def _style(results: Results, method: str) -> dict[str, Any]:
+    require_extra("eval", "matplotlib", purpose="Figures")
     from matplotlib import colormaps
 
     index = results.methods.index(method)
@@ -86,6 +89,7 @@ def _accuracy(unit: str) -> Any:
 
 def _phases(results: Results, summary: Mapping[str, Any], task: str, axis: Any) -> None:
     """Seconds of a run by phase, as bars."""
+    require_extra("eval", "matplotlib", purpose="Figures")
     from matplotlib import colormaps
 
     del results

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from nabla.core.errors import ConfigError
+from nabla.core.extras import require_extra
 
 Array = np.ndarray
 
@@ -71,6 +72,7 @@ def wilson(successes: float, total: int, level: float = 0.95) -> tuple[float, fl
     _require_level(level)
     if total == 0:
         return 0.0, 1.0
+    require_extra("eval", "statsmodels", purpose="Statistics")
     from statsmodels.stats.proportion import proportion_confint
 
     low, high = proportion_confint(successes, total, alpha=1 - level, method="wilson")
@@ -142,6 +144,7 @@ def _percentile(
     **options: Any,
 ) -> tuple[float, float]:
     """scipy's percentile bootstrap of a statistic, from an explicit generator."""
+    require_extra("eval", "scipy", purpose="Statistics")
     from scipy.stats import bootstrap
 
     found = bootstrap(
@@ -172,6 +175,7 @@ def mcnemar(first: Bool[Array, " problems"], second: Bool[Array, " as_many"]) ->
     only_first, only_second = int((one & ~two).sum()), int((two & ~one).sum())
     if only_first + only_second == 0:
         return 0, 0, 1.0
+    require_extra("eval", "statsmodels", purpose="Statistics")
     from statsmodels.stats.contingency_tables import mcnemar as test
 
     table = [[int((one & two).sum()), only_first], [only_second, int((~one & ~two).sum())]]
@@ -183,6 +187,7 @@ def paired_t(gains: Float[Array, " problems"]) -> float:
     takes for certain however few they are, go through the sign test; no gains show nothing."""
     if not np.any(gains):
         return 1.0
+    require_extra("eval", "scipy", purpose="Statistics")
     from scipy.stats import binomtest, ttest_1samp
 
     if np.ptp(gains) < EQUAL:
@@ -208,6 +213,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     """Adjusted p-values (Holm, Scandinavian Journal of Statistics 6, 1979)."""
     if not p_values:
         return []
+    require_extra("eval", "statsmodels", purpose="Statistics")
     from statsmodels.stats.multitest import multipletests
 
     return [float(p) for p in multipletests(list(p_values), method="holm")[1]]
@@ -222,6 +228,7 @@ def detectable(
     spread = float(gains.std(ddof=1)) if len(gains) > 1 else 0.0
     if spread < EQUAL:
         return None
+    require_extra("eval", "statsmodels", purpose="Statistics")
     from statsmodels.stats.power import TTestPower
 
     size = TTestPower().solve_power(nobs=len(gains), alpha=1 - level, power=power)
@@ -248,6 +255,7 @@ def pass_at_k(samples: int, right: int, k: int) -> float:
     """
     if not 0 <= right <= samples or not 1 <= k <= samples:
         raise ConfigError("pass@k needs 0 <= right <= samples and 1 <= k <= samples", got=(samples, right, k))
+    require_extra("eval", "scipy", purpose="Statistics")
     from scipy.special import comb
 
     return float(1 - comb(samples - right, k, exact=True) / comb(samples, k, exact=True))
