@@ -10,10 +10,12 @@ from __future__ import annotations
 import ast
 import inspect
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from nabla.launch.config.slots import SLOTS, slots
 
@@ -120,11 +122,13 @@ def _home(name: str, module: ast.Module) -> ast.Module | None:
     return None
 
 
-def _registered(module: ast.Module, wanted: str) -> list[tuple[ast.ClassDef, ast.Call]]:
-    """Classes decorated with ``@WANTED.register(...)``, and the decorator's call."""
-    found = []
+def _registered(
+    module: ast.Module, wanted: str
+) -> list[tuple[ast.ClassDef | ast.FunctionDef, ast.Call]]:
+    """Classes and recipes decorated with ``@WANTED.register(...)``, and the decorator's call."""
+    found: list[tuple[ast.ClassDef | ast.FunctionDef, ast.Call]] = []
     for node in module.body:
-        if not isinstance(node, ast.ClassDef):
+        if not isinstance(node, ast.ClassDef | ast.FunctionDef):
             continue
         for decorator in node.decorator_list:
             match decorator:
@@ -133,6 +137,6 @@ def _registered(module: ast.Module, wanted: str) -> list[tuple[ast.ClassDef, ast
     return found
 
 
-def _signature(cls: type) -> str:
+def _signature(cls: Callable[..., Any]) -> str:
     parameters = inspect.signature(cls).parameters.values()
     return ", ".join(str(p.replace(annotation=p.empty)) for p in parameters) or "no arguments"
