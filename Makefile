@@ -11,7 +11,7 @@ help:
 	@echo "make install  set up $(VENV) (PYTHON=$(PYTHON))"
 	@echo "make demo     solve held-out problems with the embedded models"
 	@echo "make test     run the test suite"
-	@echo "make lint     ruff and mypy"
+	@echo "make lint     ruff, mypy and the layering of the rooms"
 	@echo "make clean    remove caches, builds and the stamp (not $(VENV), not runs/)"
 
 install: $(STAMP)
@@ -32,6 +32,7 @@ test: $(STAMP)
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis $(STAMP)

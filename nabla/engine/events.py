@@ -4,16 +4,32 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 from nabla.core.errors import ConfigError, NablaError
 from nabla.core.prompt import Prompt
 from nabla.core.solution import Solution
 from nabla.core.trajectory import Trajectory
+from nabla.engine.reports import Refinement, StepReport
+from nabla.models.vocabulary import Vocabulary
 
-if TYPE_CHECKING:
-    from nabla.engine.reports import Refinement, StepReport
-    from nabla.launch.launcher import TestTimeLoop
+
+@dataclass(frozen=True)
+class Run:
+    """What a callback may know of the run that it hears of.
+
+    Args:
+        vocabulary: of the language model: decodes ids.
+        world_size: processes, each with its share of the problems.
+        main: whether this is the first process.
+        loggers: Lightning loggers of the run.
+    """
+
+    vocabulary: Vocabulary
+    world_size: int = 1
+    main: bool = True
+    loggers: tuple[Any, ...] = ()
 
 
 class Callback:
@@ -32,10 +48,10 @@ class Callback:
                     fix=f"{hint}Hooks: {', '.join(known)}.",
                 )
 
-    def on_run_start(self, loop: TestTimeLoop, prompts: Sequence[Prompt]) -> None:
+    def on_run_start(self, run: Run, prompts: Sequence[Prompt]) -> None:
         """Before the first problem."""
 
-    def on_run_end(self, loop: TestTimeLoop, solutions: Sequence[Solution]) -> None:
+    def on_run_end(self, run: Run, solutions: Sequence[Solution]) -> None:
         """After the last problem, also after failures and interruption."""
 
     def on_rollout(self, prompt: Prompt, trajectory: Trajectory) -> None:

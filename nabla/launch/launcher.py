@@ -18,7 +18,7 @@ from nabla.core.errors import ConfigError, NablaError, PromptError
 from nabla.core.prompt import Prompt
 from nabla.core.solution import Interrupted, RunError, Solution
 from nabla.engine.engine import Engine
-from nabla.engine.events import Callback, Events
+from nabla.engine.events import Callback, Events, Run
 from nabla.launch.callbacks.base import callbacks as registry
 from nabla.methods.base import Method, methods
 from nabla.models.causal_lm import CausalLM
@@ -114,7 +114,7 @@ class TestTimeLoop:
         mine = problems[self.fabric.global_rank :: self.fabric.world_size]
         found: dict[str, Solution] = {}
         failures: dict[str, NablaError] = {}
-        self.events.on_run_start(self, problems)
+        self.events.on_run_start(self._about(), problems)
         try:
             for prompt, outcome in self.engine.run(self.method.solve, mine):
                 if isinstance(outcome, NablaError):
@@ -125,13 +125,18 @@ class TestTimeLoop:
             done = [found[p.id] for p in mine if p.id in found]
             raise Interrupted(done, len(mine)) from stop
         finally:
-            self.events.on_run_end(self, [found[p.id] for p in problems if p.id in found])
+            self.events.on_run_end(self._about(), [found[p.id] for p in problems if p.id in found])
         found, failures = self._gather(found), self._gather(failures)
         solutions = [found[p.id] for p in problems if p.id in found]
         if failures:
             ordered = {p.id: failures[p.id] for p in problems if p.id in failures}
             raise RunError(solutions, ordered)
         return solutions
+
+    def _about(self) -> Run:
+        fabric = self.fabric
+        loggers = tuple(fabric.loggers)
+        return Run(self.engine.lm.vocabulary, fabric.world_size, fabric.is_global_zero, loggers)
 
     def _gather(self, own: dict[str, Any]) -> dict[str, Any]:
         """The union over all processes."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from rich import box
 from rich.table import Table
@@ -13,11 +12,8 @@ from nabla.core.costs import PHASES, Cost, Usage
 from nabla.core.errors import NablaError
 from nabla.core.prompt import Prompt
 from nabla.core.solution import Solution
-from nabla.engine.events import Callback
+from nabla.engine.events import Callback, Run
 from nabla.launch.callbacks.base import callbacks
-
-if TYPE_CHECKING:
-    from nabla.launch.launcher import TestTimeLoop
 
 
 @callbacks.register("cost")
@@ -27,7 +23,7 @@ class CostTable(Callback):
     def __init__(self) -> None:
         self.cost = Cost()
 
-    def on_run_start(self, loop: TestTimeLoop, prompts: Sequence[Prompt]) -> None:
+    def on_run_start(self, run: Run, prompts: Sequence[Prompt]) -> None:
         self.cost = Cost()
 
     def on_solution(self, solution: Solution) -> None:
@@ -36,7 +32,7 @@ class CostTable(Callback):
     def on_exception(self, prompt: Prompt, error: NablaError) -> None:
         self.cost += error.cost or Cost()
 
-    def on_run_end(self, loop: TestTimeLoop, solutions: Sequence[Solution]) -> None:
+    def on_run_end(self, run: Run, solutions: Sequence[Solution]) -> None:
         if self.cost.phases:
             make_console().print(cost_table(self.cost))
 

@@ -3,46 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from nabla.core.errors import ConfigError
 from nabla.core.prompt import Prompt
 from nabla.core.solution import Solution
-from nabla.engine.events import Callback
+from nabla.engine.events import Callback, Run
 from nabla.launch.callbacks.base import callbacks
-
-if TYPE_CHECKING:
-    from nabla.launch.launcher import TestTimeLoop
 
 
 @callbacks.register("logging")
 class MetricsLogger(Callback):
-    """One row of metrics per solution, to the loop's Fabric loggers (CSV, TensorBoard, ...).
+    """One row of metrics per solution, to the run's loggers (CSV, TensorBoard, ...).
 
     The step is the number of solutions so far. Raises ConfigError at the start of a run without loggers.
     """
 
     def __init__(self) -> None:
-        self._loop: TestTimeLoop | None = None
+        self._run: Run | None = None
         self._step = 0
 
-    def on_run_start(self, loop: TestTimeLoop, prompts: Sequence[Prompt]) -> None:
-        if not loop.fabric.loggers:
+    def on_run_start(self, run: Run, prompts: Sequence[Prompt]) -> None:
+        if not run.loggers:
             raise ConfigError(
                 "The logging callback has no logger to write to",
                 fix="Pass loggers to the loop (on the command line: --loggers '[csv]').",
             )
-        self._loop, self._step = loop, 0
+        self._run, self._step = run, 0
 
     def on_solution(self, solution: Solution) -> None:
-        if self._loop is not None:
-            self._loop.fabric.log_dict(metrics(solution), step=self._step)
+        if self._run is not None:
+            for logger in self._run.loggers:
+                logger.log_metrics(metrics(solution), step=self._step)
             self._step += 1
 
-    def on_run_end(self, loop: TestTimeLoop, solutions: Sequence[Solution]) -> None:
-        for logger in loop.fabric.loggers if self._loop is not None else ():
+    def on_run_end(self, run: Run, solutions: Sequence[Solution]) -> None:
+        for logger in run.loggers if self._run is not None else ():
             logger.finalize("success")
-        self._loop = None
+        self._run = None
 
 
 def metrics(solution: Solution) -> dict[str, float]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from rich.progress import (
     BarColumn,
@@ -21,11 +20,8 @@ from nabla.core.errors import NablaError
 from nabla.core.prompt import Prompt
 from nabla.core.solution import Solution
 from nabla.core.trajectory import Trajectory
-from nabla.engine.events import Callback
+from nabla.engine.events import Callback, Run
 from nabla.launch.callbacks.base import callbacks
-
-if TYPE_CHECKING:
-    from nabla.launch.launcher import TestTimeLoop
 
 
 @callbacks.register("progress")
@@ -43,7 +39,7 @@ class ProgressBar(Callback):
         self._progress: Progress | None = None
         self._task = TaskID(0)
 
-    def on_run_start(self, loop: TestTimeLoop, prompts: Sequence[Prompt]) -> None:
+    def on_run_start(self, run: Run, prompts: Sequence[Prompt]) -> None:
         if self._progress is not None:  # a run that never ended
             self._progress.stop()
         self._accepted = self._rejected = self._failed = 0
@@ -57,10 +53,10 @@ class ProgressBar(Callback):
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=console,
-            disable=not (console.is_terminal and loop.fabric.is_global_zero),
+            disable=not (console.is_terminal and run.main),
         )
         self._task = self._progress.add_task(
-            self.description, total=len(prompts) / loop.fabric.world_size, state=self.state
+            self.description, total=len(prompts) / run.world_size, state=self.state
         )
         self._progress.start()
 
@@ -93,7 +89,7 @@ class ProgressBar(Callback):
         if self._progress is not None:
             self._progress.update(self._task, advance=advance, state=self.state)
 
-    def on_run_end(self, loop: TestTimeLoop, solutions: Sequence[Solution]) -> None:
+    def on_run_end(self, run: Run, solutions: Sequence[Solution]) -> None:
         if self._progress is not None:
             self._progress.stop()
             self._progress = None

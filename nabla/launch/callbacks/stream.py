@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from rich.text import Text
 
@@ -12,11 +11,8 @@ from nabla.core.prompt import Prompt
 from nabla.core.solution import Solution
 from nabla.core.text import Pieces
 from nabla.core.trajectory import Trajectory
-from nabla.engine.events import Callback
+from nabla.engine.events import Callback, Run
 from nabla.launch.callbacks.base import callbacks
-
-if TYPE_CHECKING:
-    from nabla.launch.launcher import TestTimeLoop
 
 #: Around a revised token, so that it can be told without colours.
 OPEN, CLOSE = "⟦", "⟧"
@@ -31,8 +27,8 @@ class Stream(Callback):
         self._shown = 0
         self._revised: set[int] = set()
 
-    def on_run_start(self, loop: TestTimeLoop, prompts: Sequence[Prompt]) -> None:
-        self._pieces = Pieces(loop.engine.lm.tokenizer) if len(prompts) == 1 else None
+    def on_run_start(self, run: Run, prompts: Sequence[Prompt]) -> None:
+        self._pieces = Pieces(run.vocabulary.tokenizer) if len(prompts) == 1 else None
         self._console = make_console()
         self._shown, self._revised = 0, set()
 

@@ -11,12 +11,11 @@ from nabla.core.errors import ConfigError, NablaError
 from nabla.core.prompt import Prompt
 from nabla.core.solution import Solution
 from nabla.core.trajectory import Trajectory
-from nabla.engine.events import Callback
+from nabla.engine.events import Callback, Run
 from nabla.launch.callbacks.base import callbacks
 
 if TYPE_CHECKING:
     from nabla.engine.reports import Refinement
-    from nabla.launch.launcher import TestTimeLoop
 
 
 @callbacks.register("trace")
@@ -30,8 +29,8 @@ class Trace(Callback):
     def __init__(self, path: str) -> None:
         self.path = Path(path)
 
-    def on_run_start(self, loop: TestTimeLoop, prompts: Sequence[Prompt]) -> None:
-        self._decode = loop.engine.lm.decode
+    def on_run_start(self, run: Run, prompts: Sequence[Prompt]) -> None:
+        self._decode = run.vocabulary.decode
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.write_text("")
