@@ -29,14 +29,17 @@ class Estimator(ABC):
     *value* feedback the models only say what L is at each of ``draws`` texts; the loss turns those
     numbers into a gradient. Such an estimator overrides :meth:`loss`.
 
+    An estimator whose forward rows are texts and whose backward rule is that of soft rows is a
+    :class:`HardEstimator`, which asks for those soft rows alone.
+
     Args:
         temperature: τ > 0, a number or a schedule over the optimisation steps.
 
-    Raises ConfigError where a concrete class does not declare ``hard``, or asks for values of L at rows
-    that are not texts.
+    Raises ConfigError if the class does not declare ``hard``, or asks for values of L at rows that are not
+    texts.
     """
 
-    #: Forward rows are exactly one-hot. Every concrete class declares it.
+    #: Forward rows are exactly one-hot. Every class declares it.
     hard: ClassVar[bool]
     #: The estimate depends on random draws: of its rows, or of its backward rule alone.
     stochastic: ClassVar[bool] = True
@@ -46,37 +49,35 @@ class Estimator(ABC):
     draws: int = 1
     #: The backward rule in closed form: ``(logits, ∂L/∂y, step) → the gradient of`` :meth:`loss`
     #: in the logits. Optional, for hard deterministic estimators whose rows are :func:`hard_rows`'s: their
-    #: steps then need neither one-hot rows nor autograd. The contract kit compares the two.
+    #: steps then need neither one-hot rows nor autograd. The contract kit compares the two. Ask
+    #: :func:`closed_form` for it.
     pull_back: ClassVar[Callable[..., Tensor] | None] = None
     #: Distance in L1 of a row up to which :meth:`reusable` may say yes; 0 is exact (Algorithm 4).
     staleness: float = 0.0
 
-    def __init_subclass__(cls, **arguments: Any) -> None:
-        super().__init_subclass__(**arguments)
-        if getattr(cls.relax, "__isabstractmethod__", False):
-            return
-        if not isinstance(getattr(cls, "hard", None), bool):
-            raise ConfigError(
-                f"{cls.__name__} does not declare whether its rows are one-hot",
-                fix="Write 'hard = True' (rows are texts) or 'hard = False' (mixtures) in the class.",
-            )
-        if {"relax", "loss"} & set(vars(cls)) and "pull_back" not in vars(cls):
-            cls.pull_back = None  # a parent's closed form is not this class's rule
-        if cls.feedback not in ("gradient", "value"):
-            raise ConfigError(f"{cls.__name__}.feedback is 'gradient' or 'value'", got=cls.feedback)
-        if cls.feedback == "value" and not cls.hard:
-            raise ConfigError(
-                f"{cls.__name__} asks for values of the objective, which only texts have",
-                fix="Declare 'hard = True' and return one-hot rows, or use feedback 'gradient'.",
-            )
-
     def __init__(self, temperature: float | Schedule | str | dict[str, Any] = 1.0) -> None:
+        self._check_declarations()
         self.temperature = as_schedule(temperature)
         if self.temperature.bounds[0] <= 0:
             raise ConfigError(
                 "An estimator's temperature must be positive",
                 got=temperature,
                 fix="Use a small value such as 0.01 for a nearly hard relaxation.",
+            )
+
+    def _check_declarations(self) -> None:
+        name = type(self).__name__
+        if not isinstance(getattr(self, "hard", None), bool):
+            raise ConfigError(
+                f"{name} does not declare whether its rows are one-hot",
+                fix="Write 'hard = True' (rows are texts) or 'hard = False' (mixtures) in the class.",
+            )
+        if self.feedback not in ("gradient", "value"):
+            raise ConfigError(f"{name}.feedback is 'gradient' or 'value'", got=self.feedback)
+        if self.feedback == "value" and not self.hard:
+            raise ConfigError(
+                f"{name} asks for values of the objective, which only texts have",
+                fix="Declare 'hard = True' and return one-hot rows, or use feedback 'gradient'.",
             )
 
     @abstractmethod
@@ -158,7 +159,66 @@ class Estimator(ABC):
         return torch.equal(cached, current)
 
 
+class HardEstimator(Estimator):
+    """One-hot rows forward, the gradient of soft rows backward (arXiv 1308.3432).
+
+    A subclass gives :meth:`soft`. It may override :meth:`text`, to stand elsewhere than at the argmax, and
+    give ``pull_back``, the closed form of the way back.
+    """
+
+    hard = True
+    stochastic = False
+
+    @abstractmethod
+    def soft(self, logits: Float[Tensor, "*batch k"], step: Step) -> Float[Tensor, "*batch k"]:
+        """Rows whose derivative is the backward rule; a masked candidate (``-inf``) gets derivative 0.
+
+        Args:
+            logits: pre-softmax scores, nats.
+            step: where in the optimisation this is, for temperature schedules.
+        """
+
+    def text(
+        self,
+        logits: Float[Tensor, "*batch k"],
+        *,
+        generator: torch.Generator,
+        step: Step,
+        anchor: AnchorPoint | None,
+    ) -> Float[Tensor, "*batch k"]:
+        """One-hot rows, without gradient: the argmax, or where the anchor stands. An override that draws
+        declares ``stochastic``."""
+        return hard_rows(logits, anchor)
+
+    def relax(
+        self,
+        logits: Float[Tensor, "*batch k"],
+        *,
+        generator: torch.Generator,
+        step: Step,
+        anchor: AnchorPoint | None,
+    ) -> Float[Tensor, "*batch k"]:
+        rows = self.text(logits, generator=generator, step=step, anchor=anchor)
+        return straight_through(rows, self.soft(logits, step))
+
+    def surrogate(
+        self, logits: Float[Tensor, "*batch k"], *, generator: torch.Generator, step: Step
+    ) -> Float[Tensor, "*batch k"] | None:
+        return self.soft(logits, step)
+
+
 estimators: Registry[Estimator] = Registry("estimators", lambda: Estimator, __package__)
+
+
+def closed_form(estimator: Estimator) -> Callable[..., Tensor] | None:
+    """The estimator's ``pull_back``; None if it has none, or if its class has another rule than the class
+    that the ``pull_back`` is inherited from."""
+    for cls in type(estimator).__mro__:
+        if "pull_back" in vars(cls):
+            return estimator.pull_back
+        if {"relax", "soft", "text", "loss"} & set(vars(cls)):
+            return None
+    return None
 
 
 def straight_through(
@@ -216,7 +276,3 @@ def perturbation(
     if anchor is not None and anchor.noise is not None:
         return anchor.noise
     return temperature * gumbel_like(logits, generator)
-
-
-
-

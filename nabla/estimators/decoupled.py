@@ -10,12 +10,12 @@ from torch import Tensor
 
 from nabla.core.errors import ConfigError
 from nabla.estimators.anchors.base import AnchorPoint
-from nabla.estimators.base import Estimator, estimators, hard_rows, perturbation, straight_through
+from nabla.estimators.base import HardEstimator, estimators, hard_rows, perturbation
 from nabla.schedulers.base import Schedule, Step, as_schedule
 
 
 @estimators.register("decoupled-straight-through")
-class DecoupledStraightThrough(Estimator):
+class DecoupledStraightThrough(HardEstimator):
     """One-hot of ``D ~ softmax(z/τ_f)`` forward, ``softmax(z/τ_b)`` backward (arXiv 2410.13331, v2).
 
     τ_f sets how far the text strays from the argmax, τ_b over how many candidates the gradient is
@@ -26,7 +26,6 @@ class DecoupledStraightThrough(Estimator):
         backward_temperature: τ_b > 0.
     """
 
-    hard = True
     stochastic = True
 
     def __init__(
@@ -39,7 +38,7 @@ class DecoupledStraightThrough(Estimator):
         if self.forward_temperature.bounds[0] <= 0:
             raise ConfigError("forward_temperature must be positive", got=forward_temperature)
 
-    def relax(
+    def text(
         self,
         logits: Float[Tensor, "*batch k"],
         *,
@@ -48,10 +47,7 @@ class DecoupledStraightThrough(Estimator):
         anchor: AnchorPoint | None,
     ) -> Float[Tensor, "*batch k"]:
         noise = perturbation(logits, generator, anchor, self.forward_temperature(step))
-        soft = (logits / self.temperature(step)).softmax(-1)
-        return straight_through(hard_rows(logits + noise, anchor, noise), soft)
+        return hard_rows(logits + noise, anchor, noise)
 
-    def surrogate(
-        self, logits: Float[Tensor, "*batch k"], *, generator: torch.Generator, step: Step
-    ) -> Float[Tensor, "*batch k"]:
+    def soft(self, logits: Float[Tensor, "*batch k"], step: Step) -> Float[Tensor, "*batch k"]:
         return (logits / self.temperature(step)).softmax(-1)

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from nabla.estimators.anchors.base import AnchorPoint
-from nabla.estimators.base import Estimator, estimators, hard_rows, straight_through
+from nabla.estimators.base import Estimator, HardEstimator, estimators
 from nabla.schedulers.base import Step
 
 #: A candidate further below the best than this has no weight in either projection.
@@ -45,28 +45,12 @@ class Sparsemax(Estimator):
 
 
 @estimators.register("sparsemax-straight-through")
-class SparsemaxStraightThrough(Estimator):
+class SparsemaxStraightThrough(HardEstimator):
     """One-hot of the argmax forward, sparsemax of ``z/τ`` backward (arXiv 1602.02068)."""
 
-    hard = True
-    stochastic = False
-
-    def relax(
-        self,
-        logits: Float[Tensor, "*batch k"],
-        *,
-        generator: torch.Generator,
-        step: Step,
-        anchor: AnchorPoint | None,
-    ) -> Float[Tensor, "*batch k"]:
-        soft = self.surrogate(logits, generator=generator, step=step)
-        return straight_through(hard_rows(logits, anchor), soft)
-
-    def surrogate(
-        self, logits: Float[Tensor, "*batch k"], *, generator: torch.Generator, step: Step
-    ) -> Float[Tensor, "*batch k"]:
-        soft: Tensor = sparsemax(_within_reach(logits, self.temperature(step)), dim=-1)
-        return soft
+    def soft(self, logits: Float[Tensor, "*batch k"], step: Step) -> Float[Tensor, "*batch k"]:
+        projected: Tensor = sparsemax(_within_reach(logits, self.temperature(step)), dim=-1)
+        return projected
 
 
 @estimators.register("entmax15")
@@ -89,25 +73,9 @@ class Entmax15(Estimator):
 
 
 @estimators.register("entmax15-straight-through")
-class Entmax15StraightThrough(Estimator):
+class Entmax15StraightThrough(HardEstimator):
     """One-hot of the argmax forward, 1.5-entmax of ``z/τ`` backward (arXiv 1905.05702)."""
 
-    hard = True
-    stochastic = False
-
-    def relax(
-        self,
-        logits: Float[Tensor, "*batch k"],
-        *,
-        generator: torch.Generator,
-        step: Step,
-        anchor: AnchorPoint | None,
-    ) -> Float[Tensor, "*batch k"]:
-        soft = self.surrogate(logits, generator=generator, step=step)
-        return straight_through(hard_rows(logits, anchor), soft)
-
-    def surrogate(
-        self, logits: Float[Tensor, "*batch k"], *, generator: torch.Generator, step: Step
-    ) -> Float[Tensor, "*batch k"]:
-        soft: Tensor = entmax15(_within_reach(logits, self.temperature(step)), dim=-1)
-        return soft
+    def soft(self, logits: Float[Tensor, "*batch k"], step: Step) -> Float[Tensor, "*batch k"]:
+        projected: Tensor = entmax15(_within_reach(logits, self.temperature(step)), dim=-1)
+        return projected

@@ -2,35 +2,22 @@
 
 from __future__ import annotations
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from nabla.estimators.anchors.base import AnchorPoint
-from nabla.estimators.base import Estimator, estimators, hard_rows, straight_through
+from nabla.estimators.base import HardEstimator, estimators
 from nabla.schedulers.base import Step
 
 
 @estimators.register("straight-through")
-class StraightThrough(Estimator):
+class StraightThrough(HardEstimator):
     """One-hot forward, softmax backward: the paper's estimator (arXiv 2603.04948, SPEC section 3).
 
     ``y = onehot(argmax z) + softmax(z/τ) - stopgrad(softmax(z/τ))``.
     """
 
-    hard = True
-    stochastic = False
-
-    def relax(
-        self,
-        logits: Float[Tensor, "*batch k"],
-        *,
-        generator: torch.Generator,
-        step: Step,
-        anchor: AnchorPoint | None,
-    ) -> Float[Tensor, "*batch k"]:
-        soft = (logits / self.temperature(step)).softmax(-1)
-        return straight_through(hard_rows(logits, anchor), soft)
+    def soft(self, logits: Float[Tensor, "*batch k"], step: Step) -> Float[Tensor, "*batch k"]:
+        return (logits / self.temperature(step)).softmax(-1)
 
     def pull_back(
         self, logits: Float[Tensor, "*batch k"], feedback: Float[Tensor, "*batch k"], step: Step
@@ -41,40 +28,19 @@ class StraightThrough(Estimator):
         slope = (feedback - (soft * feedback).sum(-1, keepdim=True)).mul_(soft)
         return slope if temperature == 1 else slope.div_(temperature)
 
-    def surrogate(
-        self, logits: Float[Tensor, "*batch k"], *, generator: torch.Generator, step: Step
-    ) -> Float[Tensor, "*batch k"]:
-        return (logits / self.temperature(step)).softmax(-1)
-
 
 @estimators.register("straight-through-identity")
-class StraightThroughIdentity(Estimator):
+class StraightThroughIdentity(HardEstimator):
     """One-hot forward, identity backward (arXiv 1308.3432): the gradient passes unchanged."""
-
-    hard = True
-    stochastic = False
 
     def __init__(self) -> None:
         super().__init__(1.0)
 
-    def relax(
-        self,
-        logits: Float[Tensor, "*batch k"],
-        *,
-        generator: torch.Generator,
-        step: Step,
-        anchor: AnchorPoint | None,
-    ) -> Float[Tensor, "*batch k"]:
-        finite = logits.masked_fill(logits == float("-inf"), 0.0)  # -inf minus -inf is NaN
-        return straight_through(hard_rows(logits, anchor), finite)
+    def soft(self, logits: Float[Tensor, "*batch k"], step: Step) -> Float[Tensor, "*batch k"]:
+        return logits.masked_fill(logits == float("-inf"), 0.0)  # -inf minus -inf is NaN
 
     def pull_back(
         self, logits: Float[Tensor, "*batch k"], feedback: Float[Tensor, "*batch k"], step: Step
     ) -> Float[Tensor, "*batch k"]:
         """g, where a candidate is not masked."""
         return feedback.masked_fill(logits == float("-inf"), 0.0)
-
-    def surrogate(
-        self, logits: Float[Tensor, "*batch k"], *, generator: torch.Generator, step: Step
-    ) -> Float[Tensor, "*batch k"]:
-        return logits

@@ -12,7 +12,7 @@ from nabla.core.errors import NablaError
 from nabla.engine.initial_rows import InitialRows, joined
 from nabla.engine.reports import Refinement
 from nabla.estimators.anchors.base import AnchorPoint
-from nabla.estimators.base import Estimator, hard_index
+from nabla.estimators.base import hard_index
 from nabla.refinement.consulting import Consulting
 from nabla.refinement.reporting import Reporting
 from nabla.refinement.slopes import Slopes
@@ -42,10 +42,6 @@ class Descending:
         self.consulting = Consulting(parts, group, heard)
         self.slopes = Slopes(parts, group, heard)
         self.reporting = Reporting(parts, group, heard, self.slopes)
-        # A declared staleness makes rows reusable that are not equal.
-        self.exact = type(parts.estimator).reusable is Estimator.reusable
-        # In closed form a hard row is its column: no one-hot row, no graph.
-        self.closed = parts.closed_form and self.exact and parts.estimator.pull_back is not None
 
     def run(self) -> list[Refinement | NablaError]:
         """T steps. Each one: logits → relaxed rows → what the models say of them → gradient → move."""
@@ -56,7 +52,7 @@ class Descending:
         for index in range(parts.steps):
             step = Step(index, parts.steps)
             logits = parts.parameterization.logits(self.parameter, self.group.joint)
-            relaxed = None if self.closed else self._relax(logits, step)
+            relaxed = None if parts.pull_back is not None else self._relax(logits, step)
             now = hard_index(logits, self.anchor) if relaxed is None else relaxed.detach()
             moved = self._moved(asked, now)
             if moved:
@@ -85,7 +81,7 @@ class Descending:
         """The problems for which what was said at ``asked`` is not valid at ``now``."""
         if asked is None:
             return list(range(len(self.group.tasks)))
-        exact = self.exact or not now.is_floating_point()  # columns are equal or not
+        exact = self.parts.exact or not now.is_floating_point()  # columns are equal or not
         if exact and torch.equal(asked, now):
             return []
         moved = []

@@ -33,10 +33,8 @@ class Slopes:
             relaxed: the estimator's rows; None in closed form.
             step: where in the descent this is.
         """
-        estimator = self.parts.estimator
-        if relaxed is None and not self.parts.logit_terms:
-            assert estimator.pull_back is not None
-            slope = estimator.pull_back(logits.detach(), self._feedback(step), step)
+        if self.parts.pull_back is not None and not self.parts.logit_terms:
+            slope = self.parts.pull_back(logits.detach(), self._feedback(step), step)
             if logits is parameter:
                 return slope
             (gradient,) = torch.autograd.grad(logits, parameter, slope)
@@ -70,11 +68,11 @@ class Slopes:
     def _gradient_loss(
         self, logits: Tensor, relaxed: Tensor | None, weights: dict[str, float], step: Step
     ) -> Tensor:
-        estimator, feedback = self.parts.estimator, self._combined(weights)
-        if relaxed is None:
-            assert estimator.pull_back is not None
-            return (logits * estimator.pull_back(logits.detach(), feedback, step)).sum()
-        return estimator.loss(logits, relaxed, feedback)
+        feedback = self._combined(weights)
+        if self.parts.pull_back is not None:
+            return (logits * self.parts.pull_back(logits.detach(), feedback, step)).sum()
+        assert relaxed is not None
+        return self.parts.estimator.loss(logits, relaxed, feedback)
 
     def _weights(self, step: Step) -> dict[str, float]:
         return {term.name: term.weight(step) for term in self.parts.trajectory_terms}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -14,7 +15,7 @@ from nabla.engine.initial_rows import InitialRows
 from nabla.engine.session import Session
 from nabla.engine.workspace import Workspace
 from nabla.estimators.anchors.base import Anchor
-from nabla.estimators.base import Estimator
+from nabla.estimators.base import Estimator, closed_form
 from nabla.objectives.base import LogitObjective, Objective, Term, TrajectoryObjective
 from nabla.refinement.descent import Descent
 from nabla.refinement.directions import Direction
@@ -39,6 +40,17 @@ class Parts:
     steps: int
     descent: Descent
     closed_form: bool
+
+    @cached_property
+    def exact(self) -> bool:
+        """What the models said serves equal rows only; False where the estimator declares another rule."""
+        return type(self.estimator).reusable is Estimator.reusable
+
+    @cached_property
+    def pull_back(self) -> Callable[..., Tensor] | None:
+        """The estimator's backward rule in closed form, if it has one and is to be used. A hard row is then
+        its column: no one-hot row, no graph."""
+        return closed_form(self.estimator) if self.closed_form and self.exact else None
 
     @cached_property
     def logit_terms(self) -> tuple[Term, ...]:

@@ -13,7 +13,7 @@ from torch.nn.functional import one_hot
 from nabla.estimators.anchors.argmax import ArgmaxAnchor
 from nabla.estimators.anchors.base import AnchorPoint
 from nabla.estimators.anchors.rollout import RolloutAnchor
-from nabla.estimators.base import Estimator, estimators
+from nabla.estimators.base import Estimator, closed_form, estimators
 from nabla.schedulers.base import Step, as_schedule
 from nabla.schedulers.linear import Linear
 from nabla.testing.inputs import DISTINCT, INF, follows, make_logits, seeded
@@ -362,7 +362,7 @@ def backward_is_the_declared_rule(estimator: Estimator, z: Tensor, seed: int) ->
 
 
 def _has_closed_form(estimator: Estimator) -> bool:
-    return estimator.pull_back is not None
+    return closed_form(estimator) is not None
 
 
 @kit.law(applies=_has_closed_form, z=logits(masked=True), seed=seeds)

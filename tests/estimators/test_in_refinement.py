@@ -141,13 +141,13 @@ def test_gumbel_noise_held_fixed_makes_gradients_reusable():
     heard = []
 
     async def method(session: Any) -> Any:
-        plain = session.plan_gradient
+        plain = session.memory.plan_gradient
 
         def spy(*arguments: Any, **options: Any) -> Any:
             heard.append(options["tokens"].tolist())
             return plain(*arguments, **options)
 
-        session.plan_gradient = spy
+        session.memory.plan_gradient = spy
         return await DTO(**settings, anchor="gumbel-posterior", steps=1).refine(
             c.trajectory(FINISHED, 2), session
         )

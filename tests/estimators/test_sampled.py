@@ -11,7 +11,7 @@ from scipy import stats
 from nabla.core.errors import ConfigError
 from nabla.core.random import conditional_gumbel, gumbel_like
 from nabla.estimators.anchors.base import Anchor, AnchorPoint
-from nabla.estimators.base import Estimator
+from nabla.estimators.base import Estimator, HardEstimator, closed_form
 from nabla.estimators.decoupled import DecoupledStraightThrough
 from nabla.estimators.gapped import GappedStraightThrough
 from nabla.estimators.gumbel import GumbelStraightThrough
@@ -19,9 +19,11 @@ from nabla.estimators.rao_gumbel import RaoGumbel
 from nabla.estimators.reinmax import ReinMax
 from nabla.estimators.score_function import ScoreFunction
 from nabla.estimators.stale import Stale
+from nabla.estimators.straight_through import StraightThrough
 from nabla.schedulers.linear import Linear
 from nabla.study.laboratory.problems import linear, normal_logits, quadratic, text_rows
 from nabla.study.laboratory.truths import expectation, relative_error
+from nabla.testing import check_estimator
 from tests.strategies import ALPHA, follows, logits, make_logits, seeded
 
 few = settings(max_examples=30)
@@ -254,16 +256,16 @@ def relax(self, logits, *, generator, step, anchor):
 
 def test_a_class_declares_whether_its_rows_are_texts():
     with pytest.raises(ConfigError, match="Undeclared does not declare whether its rows are one-hot"):
-        type("Undeclared", (Estimator,), {"relax": relax})
+        type("Undeclared", (Estimator,), {"relax": relax})()
     type("StillAbstract", (Estimator,), {})
-    assert type("Declared", (Estimator,), {"relax": relax, "hard": False}).stochastic
+    assert type("Declared", (Estimator,), {"relax": relax, "hard": False})().stochastic
 
 
 def test_only_texts_have_values():
     with pytest.raises(ConfigError, match="which only texts have"):
-        type("Wrong", (Estimator,), {"relax": relax, "hard": False, "feedback": "value"})
+        type("Wrong", (Estimator,), {"relax": relax, "hard": False, "feedback": "value"})()
     with pytest.raises(ConfigError, match="feedback is 'gradient' or 'value'"):
-        type("Wrong", (Estimator,), {"relax": relax, "hard": True, "feedback": "reward"})
+        type("Wrong", (Estimator,), {"relax": relax, "hard": True, "feedback": "reward"})()
 
 
 def test_the_number_of_draws_is_checked():
@@ -278,3 +280,43 @@ def test_the_number_of_draws_is_checked():
 
     with pytest.raises(ConfigError, match=r"\(2, 1, 3\)"):
         Forgetful()(torch.zeros(1, 3), generator=seeded())
+
+
+class Tempered(HardEstimator):
+    """A hard estimator of one's own: its soft rows alone."""
+
+    def soft(self, logits, step):
+        return (logits * 2 / self.temperature(step)).softmax(-1)
+
+
+def test_a_hard_estimator_is_its_soft_rows():
+    check_estimator(Tempered())
+    assert (Tempered.hard, Tempered.stochastic) == (True, False)
+    z = make_logits("normal", 3, 5, 0, torch.float64, False).requires_grad_()
+    cotangent = torch.randn(z.shape, generator=seeded(1), dtype=z.dtype)
+    rows = [e(z, generator=seeded()) for e in (Tempered(2.0), StraightThrough(1.0))]
+    assert torch.equal(rows[0], rows[1])
+    found = [torch.autograd.grad(r, z, cotangent)[0] for r in rows]
+    torch.testing.assert_close(found[0], found[1], rtol=1e-12, atol=1e-14)
+
+
+def test_an_inherited_closed_form_is_not_another_rule_s():
+    """A class that changes the rule below a ``pull_back`` has none, until it gives its own."""
+
+    class Halved(StraightThrough):
+        def loss(self, logits, rows, feedback):
+            return super().loss(logits, rows, feedback) / 2
+
+    class HalvedAgain(Halved):
+        def pull_back(self, logits, feedback, step):
+            return super().pull_back(logits, feedback, step) / 2
+
+    class Named(StraightThrough):
+        """Changes nothing."""
+
+    assert closed_form(StraightThrough()) is not None
+    assert closed_form(Named()) is not None
+    assert closed_form(Halved()) is None
+    assert closed_form(HalvedAgain()) is not None
+    assert closed_form(Tempered()) is None
+    check_estimator(HalvedAgain(), laws=["the closed form is the gradient"])
