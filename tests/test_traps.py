@@ -102,7 +102,7 @@ def test_a_system_prompt_reaches_rollout_gradient_and_reward():
     assert found["with"][0] != found["without"][0]
     assert found["with"][1] != found["without"][1]
     for term, channel in (("likelihood", 0), ("reward", 1)):
-        rows = [found[name][2][term].pulls[channel] for name in ("with", "without")]
+        rows = [found[name][2][term].pulls[channel].vectors for name in ("with", "without")]
         assert not torch.allclose(rows[0], rows[1])
 
 

@@ -18,6 +18,7 @@ from nabla.core.trajectory import Score
 if TYPE_CHECKING:
     from nabla.core.costs import Account
     from nabla.models.body import Body, Chunk
+    from nabla.models.channels import Channel
     from nabla.models.head import EmbeddingTable
     from nabla.models.runner import Runner
     from nabla.models.vocabulary import Vocabulary
@@ -93,7 +94,7 @@ class RelaxedReward:
 class Reward(ABC):
     """Scores responses; the gradient is optional.
 
-    A differentiable reward also returns its embedding tables as :meth:`channels` and implements
+    A differentiable reward also says where relaxed tokens enter it (:meth:`channels`) and implements
     :meth:`relaxed`.
     """
 
@@ -119,8 +120,8 @@ class Reward(ABC):
     def score(self, responses: Sequence[Response], runner: Runner) -> list[Score]:
         """One score per response, in order; its value may be NaN, which the engine reports."""
 
-    def channels(self) -> tuple[EmbeddingTable, ...]:
-        """Embedding tables that the reward's gradient arrives in."""
+    def channels(self) -> tuple[Channel, ...]:
+        """Where relaxed tokens enter it: one channel for each leaf of :meth:`relaxed`."""
         return ()
 
     def bodies(self) -> tuple[Body, ...]:

@@ -14,7 +14,7 @@ from nabla.rewards.base import RelaxedResponse, RelaxedReward, Response, Reward,
 
 if TYPE_CHECKING:
     from nabla.models.body import Body
-    from nabla.models.head import EmbeddingTable
+    from nabla.models.channels import Channel
     from nabla.models.runner import Runner
     from nabla.models.vocabulary import Vocabulary
 
@@ -60,8 +60,8 @@ class EnsembleReward(Reward):
     def bodies(self) -> tuple[Body, ...]:
         return tuple(body for member in self.members for body in member.bodies())
 
-    def channels(self) -> tuple[EmbeddingTable, ...]:
-        return tuple(table for member in self.members for table in member.channels())
+    def channels(self) -> tuple[Channel, ...]:
+        return tuple(channel for member in self.members for channel in member.channels())
 
     def relaxed(self, responses: Sequence[RelaxedResponse], runner: Runner) -> list[RelaxedReward]:
         if not self.differentiable:

@@ -17,6 +17,7 @@ from nabla.core.errors import ModelError
 from nabla.core.trajectory import Score
 from nabla.models.body import EMPTY, Body, Chunk
 from nabla.models.causal_lm import check_close, verify_prefix_reuse
+from nabla.models.channels import Channel, TableChannel
 from nabla.models.chat import ChatFormat
 from nabla.models.head import EmbeddingTable
 from nabla.models.loading import freeze, load, unwrap
@@ -245,13 +246,16 @@ class TransformerReward(Reward):
     def bodies(self) -> tuple[Body, ...]:
         return (self.body,)
 
-    def channels(self) -> tuple[EmbeddingTable, ...]:
+    def channels(self) -> tuple[Channel, ...]:
+        return (TableChannel(self._bound_table()),)
+
+    def _bound_table(self) -> EmbeddingTable:
         if self.table is None:
             raise unbound()
-        return (self.table,)
+        return self.table
 
     def relaxed(self, responses: Sequence[RelaxedResponse], runner: Runner) -> list[RelaxedReward]:
-        (table,) = self.channels()
+        table = self._bound_table()
         layouts = [self.layout(item.response) for item in responses]
         accounts = [item.response.account for item in responses]
         # Where a reward reads every step, the frozen part of the answer is run again with the rest.

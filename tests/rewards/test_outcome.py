@@ -170,8 +170,8 @@ def test_before_binding() -> None:
 def test_differentiable() -> None:
     reward = bound()
     assert reward.differentiable
-    (table,) = reward.channels()
-    assert table.usable == len(tiny.TOKENS)
+    (channel,) = reward.channels()
+    assert channel.table.usable == len(tiny.TOKENS)
 
 
 def test_half_precision() -> None:

@@ -130,7 +130,7 @@ def test_an_end_in_the_middle_that_the_reward_model_lacks() -> None:
         return await session.gradient(trajectory, DTO().objective, tokens=text)
 
     gradient = tiny.drive(engine, prompt, method)
-    assert torch.isfinite(gradient.terms["reward"].pulls[1]).all()
+    assert torch.isfinite(gradient.terms["reward"].pulls[1].vectors).all()
 
 
 def test_wrong_settings() -> None:

@@ -26,4 +26,4 @@ class GradientComputer:
         self.compute = Stages(passes, runner).compute
         self.values = passes.values
         self.rows, self.rows_of = rows.rows, rows.rows_of
-        self.norms = GradientNorms(lm, reward).norms
+        self.norms = GradientNorms(lm, rows).norms

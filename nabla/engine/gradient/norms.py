@@ -7,10 +7,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from nabla.core.costs import Account, Usage
-from nabla.engine.gradient.values import TermGradient, TrajectoryGradient, tables
+from nabla.engine.gradient.rows import GradientRows
+from nabla.engine.gradient.values import TermGradient, TrajectoryGradient
 from nabla.models.causal_lm import CausalLM
+from nabla.models.channels import TablePull
 from nabla.models.head import CHUNK_ELEMENTS, EmbeddingTable, cross_gram, work_dtype
-from nabla.rewards.base import Reward
 
 
 class GradientNorms:
@@ -18,11 +19,11 @@ class GradientNorms:
 
     Args:
         lm: the language model.
-        reward: whose embeddings terms may reach, beside the language model's; None if there is none.
+        rows: forms rows where a channel has no Gram matrix.
     """
 
-    def __init__(self, lm: CausalLM, reward: Reward | None) -> None:
-        self.lm, self.reward = lm, reward
+    def __init__(self, lm: CausalLM, rows: GradientRows) -> None:
+        self.lm, self.rows = lm, rows
         self._grams: dict[tuple[EmbeddingTable, ...], tuple[Tensor, Tensor]] = {}
         self._head_grams: dict[tuple[EmbeddingTable, ...], tuple[Tensor, Tensor, Tensor]] = {}
 
@@ -35,9 +36,11 @@ class GradientNorms:
         The embedding part costs H×H per position (Gram matrices, SPEC section 7.2), the ``log π`` part
         one pass over the head and the tables in chunks of rows.
         """
-        present = [c is not None for c in part.pulls]
-        reached = tuple(t for t, p in zip(tables(self.lm, self.reward), present, strict=True) if p)
-        vectors = [c for c in part.pulls if c is not None]
+        pulls = [pull for pull in part.pulls if pull is not None]
+        own = [pull for pull in pulls if isinstance(pull, TablePull)]
+        if len(own) < len(pulls):
+            return self._from_rows(gradient, part, account)
+        reached, vectors = tuple(pull.table for pull in own), [pull.vectors for pull in own]
         device, dtype = self.lm.head.device, work_dtype(self.lm.body.dtype)
         count = len(part.direct)
         usable = self.lm.head.usable
@@ -61,6 +64,18 @@ class GradientNorms:
         account.meter.add(account.phase, Usage(flops=flops))
         centred = squared - summed**2 / usable
         return squared.clamp_min(0).sqrt(), centred.clamp_min(0).sqrt()
+
+    def _from_rows(
+        self, gradient: TrajectoryGradient, part: TermGradient, account: Account
+    ) -> tuple[Tensor, Tensor]:
+        """From the rows themselves, a chunk at a time: for channels that form rows in their own way."""
+        norms, centred = [], []
+        for chunk in self.lm.head.chunks(len(part.direct)):
+            places = torch.arange(chunk.start, chunk.stop)
+            (rows,) = self.rows.rows_of([gradient.rows_wanted(part, places, None, account)])
+            norms.append(rows.norm(dim=-1))
+            centred.append((rows - rows.mean(-1, keepdim=True)).norm(dim=-1))
+        return torch.cat(norms), torch.cat(centred)
 
     def _moments(
         self, gradient: TrajectoryGradient, tables: tuple[EmbeddingTable, ...], joint: Tensor | None

@@ -9,8 +9,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from nabla.core.costs import Account, Usage
-from nabla.engine.gradient.values import RowsRequest, TermGradient, TrajectoryGradient, tables
+from nabla.engine.gradient.values import RowsRequest, TermGradient, TrajectoryGradient, channels
 from nabla.models.causal_lm import CausalLM
+from nabla.models.channels import Pull
 from nabla.models.head import work_dtype
 from nabla.rewards.base import Reward
 
@@ -45,8 +46,10 @@ class GradientRows:
 
     @torch.no_grad()
     def rows_of(self, wanted: Sequence[RowsRequest]) -> list[Float[Tensor, "rows k"]]:
-        """``∂L/∂y_i`` for every entry; one product per embedding table for all of them, since it reads the
-        whole table however few rows are asked for. All entries have supports of one size."""
+        """``∂L/∂y_i`` for every entry; one product per embedding table for all of them.
+
+        All entries have supports of one size.
+        """
         head = self.lm.head
         dtype = work_dtype(self.lm.body.dtype)
         sizes = [len(entry.places) for entry in wanted]
@@ -54,26 +57,21 @@ class GradientRows:
         width = head.usable if supports[0] is None else supports[0].shape[-1]
         total = torch.zeros(sum(sizes), width, dtype=dtype, device=head.device)
         parts = list(torch.split(total, sizes))
-        for index, table in enumerate(tables(self.lm, self.reward)):
-            reached = [
-                (entry, pull, part)
-                for entry, part in zip(wanted, parts, strict=True)
-                if (pull := entry.part.pulls[index]) is not None
-            ]
-            if not reached:
-                continue
-            vectors = torch.cat([pull[entry.places] for entry, pull, _ in reached])
-            ids = None
-            if supports[0] is not None:
-                ids = torch.cat([e.candidates for e, _, _ in reached if e.candidates is not None])
-            products = table.products(vectors, ids).to(total)
-            for (entry, _, part), found in zip(
-                reached, torch.split(products, [len(e.places) for e, _, _ in reached]), strict=True
-            ):
-                part += found
-                entry.account.meter.add(
-                    entry.account.phase, Usage(flops=table.flops(len(entry.places), width))
-                )
+        for index in range(len(channels(self.lm, self.reward))):
+            batches: dict[object, list[tuple[RowsRequest, Pull, Tensor]]] = {}
+            for entry, part in zip(wanted, parts, strict=True):
+                pull = entry.part.pulls[index]
+                if pull is not None:
+                    key = pull if pull.batch is None else pull.batch
+                    batches.setdefault(key, []).append((entry, pull, part))
+            for reached in batches.values():
+                pulls = [pull for _, pull, _ in reached]
+                places = [entry.places for entry, _, _ in reached]
+                found = pulls[0].together(pulls, places, [entry.candidates for entry, _, _ in reached])
+                for (entry, pull, part), rows in zip(reached, found, strict=True):
+                    part += rows.to(total)
+                    usage = Usage(flops=pull.flops(len(entry.places), width))
+                    entry.account.meter.add(entry.account.phase, usage)
         for entry, part in zip(wanted, parts, strict=True):
             direct = entry.part.direct[entry.places].to(total)
             if entry.hidden is not None and bool((direct != 0).any()):

@@ -13,6 +13,7 @@ through the RM δ_reward.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -22,7 +23,8 @@ from torch import Tensor
 from nabla.core.costs import Usage
 from nabla.core.errors import ConfigError, NablaError, NumericalError
 from nabla.engine.gradient.passes import LanguagePass, Passes
-from nabla.engine.gradient.values import GradientTask, TermGradient, TrajectoryGradient, tables
+from nabla.engine.gradient.values import GradientTask, TermGradient, TrajectoryGradient, channels
+from nabla.models.channels import Pull
 from nabla.models.runner import Runner
 from nabla.objectives.base import Term, TrajectoryObjective, TrajectoryView
 from nabla.rewards.base import RelaxedReward
@@ -120,10 +122,9 @@ class Stages:
         passes: Sequence[LanguagePass | None],
         rewards: Sequence[RelaxedReward],
     ) -> list[TrajectoryGradient | NablaError]:
-        count = len(tables(self.lm, self.reward))
-        found: list[list[list[Tensor | None]]] = [
-            [[None] * count for _ in terms] for _ in tasks
-        ]
+        places = channels(self.lm, self.reward)
+        found: list[list[list[Pull | None]]] = [[[None] * len(places) for _ in terms] for _ in tasks]
+        finite = [[True] * len(terms) for _ in tasks]
         for k in range(len(terms)):
             sources: list[Tensor] = []
             cotangents: list[Tensor] = []
@@ -155,9 +156,13 @@ class Stages:
                     sources, leaves, cotangents, retain_graph=k + 1 < len(terms), allow_unused=True
                 )
             for (i, channel), leaf, grad in zip(slots, leaves, grads, strict=True):
-                found[i][k][channel] = torch.zeros_like(leaf) if grad is None else grad
+                slope = torch.zeros_like(leaf) if grad is None else grad
+                finite[i][k] &= bool(torch.isfinite(slope).all())
+                found[i][k][channel] = places[channel].pull(slope)
         return [
-            self._finish(terms, task, stages[i], found[i], passes[i], rewards[i] if rewards else None)
+            self._finish(
+                terms, task, stages[i], found[i], finite[i], passes[i], rewards[i] if rewards else None
+            )
             for i, task in enumerate(tasks)
         ]
 
@@ -166,16 +171,15 @@ class Stages:
         terms: Sequence[Term],
         task: GradientTask,
         derivatives: Sequence[_Derivative],
-        pulls: list[list[Tensor | None]],
+        pulls: list[list[Pull | None]],
+        finite: list[bool],
         done: LanguagePass | None,
         reward: RelaxedReward | None,
     ) -> TrajectoryGradient | NablaError:
         results = {}
-        for term, derivative, grads in zip(terms, derivatives, pulls, strict=True):
+        for term, derivative, grads, sound in zip(terms, derivatives, pulls, finite, strict=True):
             direct = derivative.context + derivative.fixed
-            tensors = [direct, *(g for g in grads if g is not None)]
-            value = torch.tensor(derivative.value)
-            if not all(bool(torch.isfinite(t).all()) for t in [value, *tensors]):
+            if not (sound and math.isfinite(derivative.value) and bool(torch.isfinite(direct).all())):
                 return NumericalError(
                     f"The {term.name} term or its gradient is NaN or infinite",
                     got=derivative.value,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from jaxtyping import Float, Int
@@ -12,7 +13,7 @@ from torch import Tensor
 from nabla.core.costs import Account
 from nabla.core.trajectory import Trajectory
 from nabla.models.causal_lm import CausalLM
-from nabla.models.head import EmbeddingTable
+from nabla.models.channels import Channel, Pull, TableChannel
 from nabla.objectives.base import Term
 from nabla.rewards.base import RelaxedResponse, Response, Reward, SoftTokens
 from nabla.schedulers.base import Step
@@ -24,13 +25,13 @@ class TermGradient:
 
     Args:
         value: of the term, in its unit.
-        pulls: ``∂term/∂e`` per embedding table, LM first; None where the term does not reach it
-            ``[n, H]``.
+        pulls: what arrives through each channel, the language model's first; None where the term does not
+            reach it.
         direct: ``∂term/∂ℓ_i``, the factor of ``log π(.|y_<i, x)`` in row i ``[n]``.
     """
 
     value: float
-    pulls: tuple[Float[Tensor, "n _"] | None, ...]
+    pulls: tuple[Pull | None, ...]
     direct: Float[Tensor, " n"]
 
 
@@ -75,11 +76,11 @@ class TrajectoryGradient:
         weights = {term.name: term.weight(step) for term in terms}
         parts = [(weights[name], part) for name, part in self.terms.items()]
         width = len(parts[0][1].pulls)
-        pulls: list[Tensor | None] = []
+        pulls: list[Pull | None] = []
         for index in range(width):
             present = [(w, p.pulls[index]) for w, p in parts]
-            scaled = [w * pull for w, pull in present if pull is not None]
-            pulls.append(sum(scaled[1:], scaled[0]) if scaled else None)
+            scaled = [pull.scaled(w) for w, pull in present if pull is not None]
+            pulls.append(reduce(lambda a, b: a.plus(b), scaled) if scaled else None)
         direct = sum((w * p.direct for w, p in parts), torch.zeros_like(parts[0][1].direct))
         return TermGradient(sum(w * p.value for w, p in parts), tuple(pulls), direct)
 
@@ -138,7 +139,7 @@ class RowsRequest:
     normalisers: Float[Tensor, " rows"] | None = None
 
 
-def tables(lm: CausalLM, reward: Reward | None) -> tuple[EmbeddingTable, ...]:
-    """Embedding tables that a gradient has pulls for, the language model's first."""
+def channels(lm: CausalLM, reward: Reward | None) -> tuple[Channel, ...]:
+    """Channels that a gradient has pulls through, the language model's first."""
     extra = reward.channels() if reward is not None and reward.differentiable else ()
-    return (lm.table, *extra)
+    return (TableChannel(lm.table), *extra)
