@@ -18,7 +18,7 @@ from nabla.core.extras import require_extra
 if TYPE_CHECKING:
     from nabla.study.benchmark.measurement import Measurement
     from nabla.study.benchmark.settings import Setting
-    from nabla.study.benchmark.speedups import Ablation
+    from nabla.study.benchmark.speedups import Speedup
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -56,7 +56,7 @@ def run(call: Call) -> int:
 
     from nabla.cli.storage import output_path
     from nabla.core.console import make_console
-    from nabla.study.benchmark.bench import Bench
+    from nabla.study.benchmark.bench import Stand
     from nabla.study.benchmark.report import measurement_table, show_machine, write_results
     from nabla.study.benchmark.run import run_targets
 
@@ -74,11 +74,11 @@ def run(call: Call) -> int:
     before = torch.get_num_threads()
     torch.set_num_threads(options.threads)
     try:
-        bench = Bench(
+        bench = Stand(
             setting, options.repeats, max(options.dense_repeats, 0), _teller(), options.threads
         )
         found: list[Measurement] = []
-        ablations: list[Ablation] = []
+        ablations: list[Speedup] = []
 
         def store(measured: list[Measurement]) -> None:  # a stopped run leaves what it has
             if folder is not None:

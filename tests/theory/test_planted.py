@@ -296,10 +296,10 @@ def test_orders_pass_and_a_wrong_order_fails() -> None:
     problem = GaussianProblem(linear=(0.75,), quadratic=((0.75,),), weight=2.0)
 
     def cells(check: Any, found: Findings) -> None:
-        check.orders._cells(found, check, problem)
+        check.orders._cells(found, check.routes, problem)
 
     def steps(check: Any, found: Findings) -> None:
-        check.orders._steps(found, check, problem, 0)
+        check.orders._steps(found, check.routes, problem, 0)
 
     (good,) = verdicts(TRAJECTORIES, cells).values()
     assert good.verdict is Verdict.PASS

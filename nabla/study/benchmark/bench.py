@@ -22,7 +22,7 @@ R = TypeVar("R")
 
 
 @dataclass
-class Bench:
+class Stand:
     """What a target's measurement gets, and where it leaves its figures.
 
     Args:

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from nabla.core.extras import require_extra
-from nabla.study.benchmark.bench import Bench
+from nabla.study.benchmark.bench import Stand
 from nabla.study.benchmark.measurement import Measurement
 
 #: Parts that are seconds of the floor, in the order in which they run.
 FLOOR_PARTS = ("LM forward", "head logits", "head backward", "LM backward", "RM forward", "RM backward")
 
 
-def write_plots(bench: Bench, found: Sequence[Measurement], folder: Path) -> list[Path]:
+def write_plots(bench: Stand, found: Sequence[Measurement], folder: Path) -> list[Path]:
     """``floor.png`` where target 1 was measured, ``growth.png`` where target 7 was."""
     paths = []
     ratios = [m for m in found if m.target == 1 and "floor" in m.parts]

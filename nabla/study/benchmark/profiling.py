@@ -9,7 +9,7 @@ from typing import Any
 from torch.profiler import ProfilerActivity, profile
 
 from nabla.engine.session import Session
-from nabla.study.benchmark.bench import Bench, drive
+from nabla.study.benchmark.bench import Stand, drive
 from nabla.study.benchmark.solves import FAMILIES, Sandbox
 from nabla.study.benchmark.targets.first_row import fresh
 
@@ -17,7 +17,7 @@ from nabla.study.benchmark.targets.first_row import fresh
 PROBLEMS = 1
 
 
-def write_traces(bench: Bench, folder: Path) -> list[Path]:
+def write_traces(bench: Stand, folder: Path) -> list[Path]:
     """``refine.trace.json`` and ``solve.trace.json``, each after a warm-up."""
     workbench = bench.workbench
     dto, prompt, paths = workbench.dto(), workbench.prompt(), []
@@ -38,14 +38,14 @@ def write_traces(bench: Bench, folder: Path) -> list[Path]:
     return paths
 
 
-def _profiler(bench: Bench, *, memory: bool = False) -> Any:
+def _profiler(bench: Stand, *, memory: bool = False) -> Any:
     activities = [ProfilerActivity.CPU]
     if bench.setting.device == "cuda":
         activities.append(ProfilerActivity.CUDA)
     return profile(activities=activities, profile_memory=memory)
 
 
-def _traced(bench: Bench, call: Callable[[], object], path: Path) -> Path:
+def _traced(bench: Stand, call: Callable[[], object], path: Path) -> Path:
     with _profiler(bench) as trace:
         call()
     return _write(trace, path)

@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from nabla.launch.folder import git_commit, versions
-from nabla.study.benchmark.bench import Bench
+from nabla.study.benchmark.bench import Stand
 from nabla.study.benchmark.measurement import Measurement
 from nabla.study.benchmark.settings import Setting
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from nabla.study.benchmark.speedups import Ablation
+    from nabla.study.benchmark.speedups import Speedup
 
 COLOURS = {"met": "green", "missed": "bold red"}
 
 
-def machine(bench: Bench) -> dict[str, Any]:
+def machine(bench: Stand) -> dict[str, Any]:
     """Processor, device and measured peak."""
     name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
@@ -40,7 +40,7 @@ def machine(bench: Bench) -> dict[str, Any]:
     }
 
 
-def show_machine(bench: Bench) -> str:
+def show_machine(bench: Stand) -> str:
     """One line."""
     about = machine(bench)
     cuda = bench.setting.device == "cuda"
@@ -92,9 +92,9 @@ def measurement_table(found: Sequence[Measurement], setting: Setting) -> Table:
 
 
 def write_results(
-    bench: Bench,
+    bench: Stand,
     found: Sequence[Measurement],
-    ablations: Sequence[Ablation],
+    ablations: Sequence[Speedup],
     folder: Path,
     arguments: list[str],
 ) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from nabla.study.benchmark.bench import Bench
+from nabla.study.benchmark.bench import Stand
 from nabla.study.benchmark.measurement import Measurement
+from nabla.study.benchmark.targets import target
 
 
 def run_targets(
-    bench: Bench,
+    bench: Stand,
     numbers: Sequence[int],
     keep: Callable[[list[Measurement]], None] = lambda _: None,
 ) -> list[Measurement]:
@@ -17,8 +18,6 @@ def run_targets(
 
     Raises ConfigError for an unknown number.
     """
-    from nabla.study.benchmark.targets import target
-
     chosen = [target(number) for number in numbers]
     found: list[Measurement] = []
     for number, measure in zip(numbers, chosen, strict=True):

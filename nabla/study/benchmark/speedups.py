@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from nabla.engine.session import Session
-from nabla.study.benchmark.bench import Bench, drive
+from nabla.study.benchmark.bench import Stand, drive
 from nabla.study.benchmark.memory import memory_over_models
 from nabla.study.benchmark.solves import FAMILIES, Sandbox
 from nabla.study.benchmark.targets.first_row import fresh
@@ -100,7 +100,7 @@ SWITCHES: dict[str, Switch] = {
 
 
 @dataclass(frozen=True)
-class Ablation:
+class Speedup:
     """One speed-up in one scenario: seconds with and without it, and bytes where they were measured."""
 
     name: str
@@ -119,7 +119,7 @@ class Ablation:
         return asdict(self)
 
 
-def ablate(bench: Bench) -> list[Ablation]:
+def ablate(bench: Stand) -> list[Speedup]:
     """All switches, each beside the full speed in turns."""
     return [
         _ablate(bench, name, switch, scenario)
@@ -128,7 +128,7 @@ def ablate(bench: Bench) -> list[Ablation]:
     ]
 
 
-def _ablate(bench: Bench, name: str, switch: Switch, scenario: str) -> Ablation:
+def _ablate(bench: Stand, name: str, switch: Switch, scenario: str) -> Speedup:
     bench.tell(f"without {name} ({scenario})")
     on: list[float] = []
     off: list[float] = []
@@ -150,7 +150,7 @@ def _ablate(bench: Bench, name: str, switch: Switch, scenario: str) -> Ablation:
             memory[key] = memory_over_models(
                 setting, "first row", threads=bench.threads, engine=changed.engine, dto=changed.dto
             )["peak"]
-    return Ablation(
+    return Speedup(
         name,
         scenario,
         switch.what,
@@ -161,7 +161,7 @@ def _ablate(bench: Bench, name: str, switch: Switch, scenario: str) -> Ablation:
     )
 
 
-def _refine(bench: Bench, changed: Switch, *, after_another: bool, seed: int) -> float:
+def _refine(bench: Stand, changed: Switch, *, after_another: bool, seed: int) -> float:
     """Seconds of one refinement of a fresh text, or of the position after one."""
     workbench = bench.workbench
     dto, engine = workbench.dto(**changed.dto), workbench.engine(**changed.engine)
@@ -181,7 +181,7 @@ def _refine(bench: Bench, changed: Switch, *, after_another: bool, seed: int) ->
     return spent[0]
 
 
-def ablation_table(found: Sequence[Ablation]) -> Table:
+def ablation_table(found: Sequence[Speedup]) -> Table:
     """One row per switch and scenario."""
     from rich import box
     from rich.table import Table

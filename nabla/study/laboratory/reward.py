@@ -27,7 +27,7 @@ from nabla.study.laboratory.problems import Problem, text_rows
 
 
 @dataclass(frozen=True, eq=False)
-class Bench:
+class Judge:
     """A response whose last tokens are free, with the engine that judges it. f is ``-r``, DTO's loss.
 
     Args:
@@ -153,7 +153,7 @@ def _value(answer: dict[str, float] | NablaError) -> float:
     return value
 
 
-def bench(task: str, length: int, width: int, seed: int) -> Bench:
+def bench(task: str, length: int, width: int, seed: int) -> Judge:
     """The first finished response of the policy to a test problem, its last ``length`` tokens free.
 
     Args:
@@ -184,13 +184,13 @@ def bench(task: str, length: int, width: int, seed: int) -> Bench:
         if candidates is None:
             candidates = torch.arange(reference.logits.shape[-1]).expand(length, -1)
         logits = reference.logits.double()
-        return Bench(task, engine, trajectory, session.prompt_ids, positions, candidates, logits)
+        return Judge(task, engine, trajectory, session.prompt_ids, positions, candidates, logits)
 
     found: dict[str, Any] = {prompt.id: result for prompt, result in engine.run(method, prompts)}
     for prompt in prompts:
         result = found[prompt.id]
         if isinstance(result, NablaError):
             raise result
-        if isinstance(result, Bench):
+        if isinstance(result, Judge):
             return result
     raise ConfigError("No response of the policy is finished and long enough", got=(task, length))

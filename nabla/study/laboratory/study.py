@@ -14,7 +14,7 @@ from nabla.core.random import generator as make_generator
 from nabla.estimators.base import Estimator, estimators
 from nabla.study.laboratory.measure import Interval, Measurement, mean_interval, measure
 from nabla.study.laboratory.problems import Problem, entropies, linear, normal_logits, quadratic, with_entropy
-from nabla.study.laboratory.reward import Bench, Cost, bench
+from nabla.study.laboratory.reward import Cost, Judge, bench
 
 SYNTHETIC = {"linear": linear, "quadratic": quadratic}
 TASKS = ("arithmetic", "latin")
@@ -197,7 +197,7 @@ def run_study(
     """
     chosen, skipped = choose(names)
     problems: dict[tuple[str, int], Problem] = {}
-    benches: list[Bench] = []
+    benches: list[Judge] = []
     for length in (settings.length, *settings.lengths):
         for family, make in SYNTHETIC.items():
             source = make_generator("laboratory", seed, family, length)

@@ -7,10 +7,16 @@ energies, solvers, estimators) are arguments, so that a test can plant an error 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import ClassVar
 
 from nabla.core.registry import Registry
 from nabla.theory.figures import Line, Panel
+from nabla.theory.flows.bures import BuresFlow
+from nabla.theory.flows.fokker_planck import FokkerPlanck
+from nabla.theory.flows.jko import QuantileJKO
+from nabla.theory.flows.langevin import Langevin
 from nabla.theory.report import Findings
 
 
@@ -35,6 +41,23 @@ class Check(ABC):
 
 
 checks: Registry[Check] = Registry("theory.duality", lambda: Check, __package__)
+
+
+@dataclass(frozen=True)
+class Routes:
+    """Routes to the law ρ_t of the flow, each a part under test.
+
+    Args:
+        langevin: dt → unadjusted scheme of particles.
+        jko: (problem, τ) → minimising movements of quantiles on the line.
+        flow: grid → finite volumes.
+        bures_flow: problem → the flow of a Gaussian's moments.
+    """
+
+    langevin: Callable[[float], Langevin] = Langevin
+    jko: type[QuantileJKO] = QuantileJKO
+    flow: type[FokkerPlanck] = FokkerPlanck
+    bures_flow: type[BuresFlow] = BuresFlow
 
 
 def order_panel(

@@ -7,7 +7,6 @@ particles on the line and O(N^{-1/d}) in d dimensions (Fournier and Guillin, 201
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,15 +20,13 @@ from nabla.theory.distances import (
     sample_moments,
     w2_quantiles,
 )
+from nabla.theory.duality.base import Routes
 from nabla.theory.figures import Figure, Line, Panel
 from nabla.theory.flows.jko import COARSE, EntropicJKO
 from nabla.theory.grids import Grid
 from nabla.theory.pot import ot
 from nabla.theory.problems import GaussianProblem
 from nabla.theory.report import Findings, fit_order
-
-if TYPE_CHECKING:
-    from nabla.theory.duality.trajectories import Trajectories
 
 
 @dataclass(frozen=True)
@@ -75,7 +72,7 @@ class Orders:
             entropic_cells=130,
         )
 
-    def measure(self, found: Findings, routes: Trajectories, seed: int) -> None:
+    def measure(self, found: Findings, routes: Routes, seed: int) -> None:
         """Adds one report per order, and their figure."""
         problem = GaussianProblem(linear=(0.75,), quadratic=((0.75,),), weight=2.0)
         mean, covariance = (v.numpy() for v in problem.law(self.time))
@@ -90,7 +87,7 @@ class Orders:
         ]
         found.figures.append(Figure("orders", tuple(panels)))
 
-    def _steps(self, found: Findings, routes: Trajectories, problem: GaussianProblem, seed: int) -> Panel:
+    def _steps(self, found: Findings, routes: Routes, problem: GaussianProblem, seed: int) -> Panel:
         """Moments, whose noise is smaller than that of quantiles."""
         mean, covariance = (v.numpy() for v in problem.law(self.time))
         errors, twice = [], []
@@ -117,7 +114,7 @@ class Orders:
         return _panel("unadjusted Langevin", "dt", self.steps, errors, floor)
 
     def _taus(
-        self, found: Findings, routes: Trajectories, problem: GaussianProblem, exact: np.ndarray
+        self, found: Findings, routes: Routes, problem: GaussianProblem, exact: np.ndarray
     ) -> Panel:
         start = gaussian_quantiles(0.0, 1.0, COARSE)
         errors = [
@@ -136,7 +133,7 @@ class Orders:
         )
         return _panel("JKO", "τ", self.taus, errors, floor)
 
-    def _cells(self, found: Findings, routes: Trajectories, problem: GaussianProblem) -> Panel:
+    def _cells(self, found: Findings, routes: Routes, problem: GaussianProblem) -> Panel:
         mean, covariance = (v.numpy() for v in problem.law(self.time))
         exact = gaussian_quantiles(float(mean[0]), float(covariance[0, 0] ** 0.5))
         errors, widths = [], []
@@ -156,7 +153,7 @@ class Orders:
         )
         return _panel("finite volumes", "h", widths, errors, 0.0)
 
-    def _entropic(self, found: Findings, routes: Trajectories, problem: GaussianProblem) -> Panel:
+    def _entropic(self, found: Findings, routes: Routes, problem: GaussianProblem) -> Panel:
         """The bias of POT's entropic scheme against the exact one, same τ, after two steps."""
         grid = Grid(
             GaussianProblem(linear=(0.75,), quadratic=((0.75,),), weight=2.0, widths=5.8), self.entropic_cells

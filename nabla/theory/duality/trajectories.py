@@ -21,7 +21,7 @@ from nabla.theory.distances import (
     sliced_w2,
     w2_quantiles,
 )
-from nabla.theory.duality.base import Check, checks
+from nabla.theory.duality.base import Check, Routes, checks
 from nabla.theory.duality.orders import Orders
 from nabla.theory.figures import Figure, Line, Panel
 from nabla.theory.flows.bures import BuresFlow
@@ -82,6 +82,11 @@ class Trajectories(Check):
             orders=Orders.quick(),
         )
 
+    @property
+    def routes(self) -> Routes:
+        """The parts under test."""
+        return Routes(self.langevin, self.jko, self.flow, self.bures_flow)
+
     def run(self, seed: int) -> Findings:
         found = self.findings()
         self._line(found, GaussianProblem(linear=(0.75,), quadratic=((0.75,),), weight=2.0), seed)
@@ -89,7 +94,7 @@ class Trajectories(Check):
         self._line(found, DoubleWell(), seed)
         self._plane_gaussian(found, seed)
         self._plane_mixture(found, seed)
-        self.orders.measure(found, self, seed)
+        self.orders.measure(found, self.routes, seed)
         return found
 
     def _routes(self, problem: Problem, seed: int) -> tuple[dict[str, list[Array]], list[Array], Grid]:

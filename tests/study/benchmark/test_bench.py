@@ -16,7 +16,7 @@ from nabla.core.errors import ConfigError
 from nabla.engine.engine import Engine
 from nabla.refinement.dto import DTO
 from nabla.rewards.outcome import OutcomeReward
-from nabla.study.benchmark.bench import Bench
+from nabla.study.benchmark.bench import Stand
 from nabla.study.benchmark.floor import Floor, gemm_peak
 from nabla.study.benchmark.full_batches import recorded
 from nabla.study.benchmark.measurement import Measurement
@@ -103,7 +103,7 @@ def test_plots_are_written(results: Path, name: str) -> None:
 def test_whole_solves_and_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     peaks = iter([{"peak": 6e6}, {"peak": 5e6}])  # target 4's test starts the processes
     monkeypatch.setattr(all_rows, "memory_over_models", lambda *_, **__: next(peaks))
-    bench = Bench(replace(SMALL, problems=2, new_tokens=4), repeats=1, dense_repeats=0, threads=1)
+    bench = Stand(replace(SMALL, problems=2, new_tokens=4), repeats=1, dense_repeats=0, threads=1)
     found = {m.name: m for m in run_targets(bench, [3, 5, 6])}
     share = found["share of latin solves outside rollouts and rewards, 2 at a time"]
     phases = {name: value for name, value in share.parts.items() if name != "wall"}

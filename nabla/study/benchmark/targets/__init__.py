@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from nabla.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from nabla.study.benchmark.bench import Bench
+    from nabla.study.benchmark.bench import Stand
     from nabla.study.benchmark.measurement import Measurement
 
 #: Number → (module, what it measures).
@@ -24,12 +24,12 @@ TARGETS: dict[int, tuple[str, str]] = {
 }
 
 
-def target(number: int) -> Callable[[Bench], list[Measurement]]:
+def target(number: int) -> Callable[[Stand], list[Measurement]]:
     """The measurement of a target. Raises ConfigError for an unknown number."""
     if number not in TARGETS:
         raise ConfigError(
             "Unknown target", got=number, fix=f"Targets are {', '.join(map(str, TARGETS))}."
         )
     module = importlib.import_module(f"nabla.study.benchmark.targets.{TARGETS[number][0]}")
-    measure: Callable[[Bench], list[Measurement]] = module.measure
+    measure: Callable[[Stand], list[Measurement]] = module.measure
     return measure

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from nabla.engine.session import Session
-from nabla.study.benchmark.bench import Bench, drive
+from nabla.study.benchmark.bench import Stand, drive
 from nabla.study.benchmark.floor import Floor
 from nabla.study.benchmark.measurement import Measurement
 from nabla.study.benchmark.memory import memory_over_models
@@ -18,7 +18,7 @@ MEMORY_GOAL = 1.1
 SUPPORT = 64
 
 
-def measure(bench: Bench) -> list[Measurement]:
+def measure(bench: Stand) -> list[Measurement]:
     """Seconds per recomputed gradient; dropped mass; memory at two vocabularies."""
     workbench = bench.workbench
     dto, prompt = workbench.dto(rows={"name": "all", "support": SUPPORT}), workbench.prompt()
@@ -74,7 +74,7 @@ def measure(bench: Bench) -> list[Measurement]:
     ]
 
 
-def _memory(bench: Bench) -> Measurement:
+def _memory(bench: Stand) -> Measurement:
     large = bench.setting
     vocab = large.lm.vocab // 4
     small = replace(large, lm=replace(large.lm, vocab=vocab), rm=replace(large.rm, vocab=vocab))

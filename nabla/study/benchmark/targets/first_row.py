@@ -10,7 +10,7 @@ from torch import Tensor
 from nabla.core.errors import NumericalError
 from nabla.core.trajectory import Trajectory
 from nabla.engine.session import Session
-from nabla.study.benchmark.bench import Bench, drive
+from nabla.study.benchmark.bench import Stand, drive
 from nabla.study.benchmark.dense import WHY_NOT, dense_problem, load_dense
 from nabla.study.benchmark.floor import Floor
 from nabla.study.benchmark.measurement import Measurement
@@ -21,7 +21,7 @@ FLOOR_GOAL = 1.2
 DENSE_GOAL = {"likelihood": 40.0, "reward": 120.0}
 
 
-async def fresh(session: Session, bench: Bench, seed: int) -> Trajectory:
+async def fresh(session: Session, bench: Stand, seed: int) -> Trajectory:
     """A trajectory that nothing but its prefixes' caches is known of, as after a rollout: read, scored."""
     workbench = bench.workbench
     (trajectory,) = await session.read([workbench.text(seed)], workbench.sampling)
@@ -29,12 +29,12 @@ async def fresh(session: Session, bench: Bench, seed: int) -> Trajectory:
     return trajectory
 
 
-def measure(bench: Bench) -> list[Measurement]:
+def measure(bench: Stand) -> list[Measurement]:
     """With likelihood and without."""
     return [m for objective in ("likelihood", "reward") for m in _measure(bench, objective)]
 
 
-def _measure(bench: Bench, objective: str) -> list[Measurement]:
+def _measure(bench: Stand, objective: str) -> list[Measurement]:
     workbench, repeats = bench.workbench, bench.repeats
     dto, engine = workbench.dto(objective), workbench.engine()
     prompt = workbench.prompt()
@@ -98,7 +98,7 @@ def _measure(bench: Bench, objective: str) -> list[Measurement]:
 
 
 def _dense(
-    bench: Bench, objective: str, label: str, prompt: Any, times: list[float], kept: dict[int, Tensor]
+    bench: Stand, objective: str, label: str, prompt: Any, times: list[float], kept: dict[int, Tensor]
 ) -> list[Measurement]:
     name = f"dense / refine {label}"
     goal = DENSE_GOAL[objective] if bench.setting.name in ("A", "gpu") else None

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from nabla.engine.session import Session
-from nabla.study.benchmark.bench import Bench, drive
+from nabla.study.benchmark.bench import Stand, drive
 from nabla.study.benchmark.floor import Floor
 from nabla.study.benchmark.measurement import Measurement
 from nabla.study.benchmark.models import Workbench
@@ -23,7 +23,7 @@ LINEAR, FLAT = 1.2, 0.25
 BASE_LENGTH, BASE_VOCABULARY = 256, 16_384
 
 
-def measure(bench: Bench) -> list[Measurement]:
+def measure(bench: Stand) -> list[Measurement]:
     """Fitted slopes; every point goes into ``growth.csv``."""
     base = _base(bench.setting)
     results = []
@@ -45,7 +45,7 @@ def _base(setting: Setting) -> Setting:
     return replace(setting, prefix=64, response=BASE_LENGTH, **shapes)
 
 
-def _point(bench: Bench, base: Setting, axis: str, value: int) -> dict[str, float]:
+def _point(bench: Stand, base: Setting, axis: str, value: int) -> dict[str, float]:
     """Seconds per refinement (and of the floor) at one value of one axis."""
     setting, batch = base, 1
     if axis == "length":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nabla.core.errors import NumericalError
 from nabla.engine.session import Session
-from nabla.study.benchmark.bench import Bench, drive
+from nabla.study.benchmark.bench import Stand, drive
 from nabla.study.benchmark.floor import Floor
 from nabla.study.benchmark.measurement import Measurement
 from nabla.study.benchmark.targets.first_row import fresh
@@ -15,7 +15,7 @@ GOAL = 0.02
 POSITIONS = 64
 
 
-def measure(bench: Bench) -> list[Measurement]:
+def measure(bench: Stand) -> list[Measurement]:
     """Over the positions whose argmax no refinement can flip."""
     workbench = bench.workbench
     dto, prompt = workbench.dto(), workbench.prompt()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nabla.study.benchmark.bench import Bench
+from nabla.study.benchmark.bench import Stand
 from nabla.study.benchmark.dense import WHY_NOT, load_dense
 from nabla.study.benchmark.measurement import Measurement
 from nabla.study.benchmark.memory import memory_over_models
@@ -12,7 +12,7 @@ from nabla.study.benchmark.timing import Interval
 GOAL = 0.07
 
 
-def measure(bench: Bench) -> list[Measurement]:
+def measure(bench: Stand) -> list[Measurement]:
     """Each in a fresh process: a response is read, scored and refined at its first row."""
     name = "peak memory, nabla / dense"
     goal = GOAL if bench.setting.name in ("A", "small", "gpu") else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from nabla.core.errors import NumericalError
-from nabla.study.benchmark.bench import Bench
+from nabla.study.benchmark.bench import Stand
 from nabla.study.benchmark.measurement import Measurement
 from nabla.study.benchmark.solves import FAMILIES, Sandbox, Spread
 from nabla.study.benchmark.timing import median, ratio
@@ -17,12 +17,12 @@ REPEATS = 3
 REFILLED = 4
 
 
-def measure(bench: Bench) -> list[Measurement]:
+def measure(bench: Stand) -> list[Measurement]:
     """Throughput ratios per family; the answers must be the same."""
     return [m for family in FAMILIES for m in _measure(bench, family)]
 
 
-def _measure(bench: Bench, family: str) -> list[Measurement]:
+def _measure(bench: Stand, family: str) -> list[Measurement]:
     """From the first problem to the end of the last, with ever fewer at the end; and with new problems in
     the places of those that are done."""
     count = bench.setting.problems
@@ -76,7 +76,7 @@ def _measure(bench: Bench, family: str) -> list[Measurement]:
     return found
 
 
-def _bound(bench: Bench, what: str, full: list[float], apart: list[float]) -> Measurement:
+def _bound(bench: Stand, what: str, full: list[float], apart: list[float]) -> Measurement:
     """What throughput could be at the most: the same passes and steps of the models, every batch full, with
     nothing between them."""
     bench.keep(f"{what}, the models' work in full batches", full)
@@ -92,7 +92,7 @@ def _bound(bench: Bench, what: str, full: list[float], apart: list[float]) -> Me
 
 
 def _row(
-    bench: Bench, what: str, together: list[float], apart: list[float], goal: float | None
+    bench: Stand, what: str, together: list[float], apart: list[float], goal: float | None
 ) -> Measurement:
     bench.keep(what, together)
     both = median(together).value, median(apart).value

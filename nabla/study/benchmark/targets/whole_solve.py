@@ -15,7 +15,7 @@ from nabla.engine.engine import Engine
 from nabla.engine.session import Session
 from nabla.models.causal_lm import CausalLM
 from nabla.rewards.outcome import OutcomeReward
-from nabla.study.benchmark.bench import Bench, drive
+from nabla.study.benchmark.bench import Stand, drive
 from nabla.study.benchmark.floor import Floor
 from nabla.study.benchmark.measurement import Measurement
 from nabla.study.benchmark.solves import FAMILIES, Sandbox
@@ -29,7 +29,7 @@ REPEATS = 3
 SANDBOX_ROWS = 64
 
 
-def measure(bench: Bench) -> list[Measurement]:
+def measure(bench: Stand) -> list[Measurement]:
     """Shares of both families; rollouts of a sandbox model and of the setting's."""
     results = []
     for family in FAMILIES:
@@ -50,7 +50,7 @@ def measure(bench: Bench) -> list[Measurement]:
     return results
 
 
-def _shares(bench: Bench, sandbox: Sandbox, live: int) -> Measurement:
+def _shares(bench: Stand, sandbox: Sandbox, live: int) -> Measurement:
     sandbox.solve(live=live)  # warm up
     others: list[float] = []
     walls: list[float] = []
@@ -78,7 +78,7 @@ def _shares(bench: Bench, sandbox: Sandbox, live: int) -> Measurement:
     )
 
 
-def _floor(bench: Bench, sandbox: Sandbox) -> Measurement:
+def _floor(bench: Stand, sandbox: Sandbox) -> Measurement:
     """What the share could be at the least, one problem at a time: each gradient at its floor, and nothing
     for choosing positions, refining rows and keeping accounts."""
     assert isinstance(sandbox.reward, OutcomeReward)
@@ -119,7 +119,7 @@ def _endless(lm: CausalLM) -> Iterator[None]:
         lm.vocabulary.eos_ids = ends
 
 
-def _generate(bench: Bench, name: str, lm: CausalLM, prompts: Sequence[Prompt]) -> Measurement:
+def _generate(bench: Stand, name: str, lm: CausalLM, prompts: Sequence[Prompt]) -> Measurement:
     sampling = Sampling(temperature=0.7, max_new_tokens=bench.setting.new_tokens)
     rows = [lm.encode(prompt) for prompt in prompts]
     longest = max(len(row) for row in rows)
