@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import atexit
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.fabric import Fabric
-from lightning.fabric.loggers import Logger
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from nabla.core.errors import ConfigError, NablaError, PromptError
 from nabla.core.prompt import Prompt
@@ -23,6 +20,10 @@ from nabla.launch.callbacks.base import callbacks as registry
 from nabla.methods.base import Method, methods
 from nabla.models.causal_lm import CausalLM
 from nabla.rewards.base import Reward
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+    from lightning.fabric.loggers import Logger
 
 _PRECISIONS = {
     "64-true": torch.float64,
@@ -149,6 +150,9 @@ class TestTimeLoop:
 
 def make_fabric(**arguments: Any) -> Fabric:
     """``Fabric(**arguments)``. Raises ConfigError where its devices are not there."""
+    from lightning.fabric import Fabric
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
     try:
         return Fabric(**arguments)
     except (MisconfigurationException, RuntimeError) as error:

@@ -17,8 +17,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import Cache, DynamicCache, DynamicLayer
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from nabla.core.errors import ConfigError
 
@@ -76,21 +74,6 @@ class BodyOutput:
 _TOKENWISE = ("MLP", "Norm")
 
 
-class _Given(DynamicLayer):  # type: ignore[misc]
-    """Keys and values of a prefix that new ones are read with and not added to: nothing is kept that
-    nobody will ask for, and a layer may be run twice."""
-
-    def __init__(self, keys: Tensor, values: Tensor) -> None:
-        super().__init__()
-        self.lazy_initialization(keys, values)
-        self.keys, self.values = keys, values
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *_: object, **__: object
-    ) -> tuple[Tensor, Tensor]:
-        return torch.cat([self.keys, key_states], -2), torch.cat([self.values, value_states], -2)
-
-
 class Body:
     """The layers of a frozen decoder, without its head.
 
@@ -144,6 +127,8 @@ class Body:
         Raises ConfigError for a model without such parts.
         """
         if on and not self._compiled:
+            from transformers.modeling_layers import GradientCheckpointingLayer
+
             self._compiled = {
                 part: torch.compile(part._call_impl, dynamic=True)
                 for layer in self.module.modules()
@@ -233,6 +218,8 @@ class Body:
                 arguments["use_cache"] = True
             elif arguments["use_cache"]:
                 # The model's own choice of cache may forget what a sliding window has left behind.
+                from transformers import DynamicCache
+
                 arguments["past_key_values"] = DynamicCache()
         checkpointed = self.checkpoint and torch.is_grad_enabled() and not keep
         with self._in_place(), self._checkpointed() if checkpointed else nullcontext():
@@ -261,6 +248,8 @@ class Body:
 
         transformers' own switch is for training and gives up the cache.
         """
+        from transformers.modeling_layers import GradientCheckpointingLayer
+
         layers = [m for m in self.module.modules() if isinstance(m, GradientCheckpointingLayer)]
         if not layers:
             raise ConfigError(
@@ -276,21 +265,25 @@ class Body:
             for layer in layers:
                 del layer.forward
 
-    def _stack(self, chunks: Sequence[Chunk], deepest: int, keep: bool) -> Cache:
-        """Left-padded keys and values of all rows."""
+    def _stack(self, chunks: Sequence[Chunk], deepest: int, keep: bool) -> Any:
+        """Left-padded keys and values of all rows, as transformers' ``Cache``."""
+        from transformers import Cache, DynamicCache
+
+        from nabla.models.layers import GivenLayer
+
         layers = left_padded([chunk.prefix.keys for chunk in chunks], deepest)
         if keep:
             return DynamicCache(ddp_cache_data=layers)
-        return Cache(layers=[_Given(keys, values) for keys, values in layers])
+        return Cache(layers=[GivenLayer(keys, values) for keys, values in layers])
 
     def step(
         self,
         tokens: Int[Tensor, " rows"],
         mask: Int[Tensor, "rows length"],
         positions: Int[Tensor, " rows"],
-        cache: Cache,
+        cache: Any,
     ) -> Float[Tensor, "rows hidden"]:
-        """One decoding step: hidden states of one new token per row; ``cache`` grows."""
+        """One decoding step: hidden states of one new token per row; ``cache`` (transformers') grows."""
         arguments: dict[str, Any] = {
             "inputs_embeds": self.embed(tokens.unsqueeze(1)),
             "attention_mask": mask,

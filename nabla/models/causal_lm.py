@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from jaxtyping import Int
 from torch import Tensor
-from transformers import AutoModelForCausalLM
 
 from nabla.core.errors import ModelError
 from nabla.core.prompt import Prompt
@@ -72,6 +71,8 @@ class CausalLM:
     ) -> CausalLM:
         """From a folder or hub id; ``arguments`` are :func:`nabla.models.loading.load`'s (dtype,
         device, device_map, adapter, revision, ...). Raises ModelError."""
+        from transformers import AutoModelForCausalLM
+
         model, tokenizer = load(AutoModelForCausalLM, str(path), role="language model", **arguments)
         return cls(model, tokenizer, chat_template=chat_template, reuse_prefix=reuse_prefix)
 

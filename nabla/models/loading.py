@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer
 
 from nabla.core.errors import ConfigError, ModelError
 
@@ -44,6 +43,8 @@ def load(
 ) -> tuple[Any, Any]:
     """(model, tokenizer) through ``auto.from_pretrained``; a PEFT adapter is merged, as nothing is
     trained here. Raises ModelError with the reason if anything is missing or broken."""
+    from transformers import AutoTokenizer
+
     folder = Path(path).expanduser()
     if (folder.is_absolute() or path.startswith((".", "~"))) and not folder.is_dir():
         raise ModelError(

@@ -6,7 +6,6 @@ from typing import Any
 
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import AutoModelForSequenceClassification
 
 from nabla.core.errors import ModelError
 from nabla.models.head import work_dtype
@@ -19,7 +18,7 @@ class OutcomeReward(TransformerReward):
     """``AutoModelForSequenceClassification`` with one label, read at the last token (Skywork-Reward and
     the like); the unit is the head's logit."""
 
-    auto = AutoModelForSequenceClassification
+    auto = "AutoModelForSequenceClassification"
     reads_whole_response = False
 
     def __init__(self, model: Any, tokenizer: Any, **arguments: Any) -> None:

@@ -8,7 +8,6 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import AutoModelForTokenClassification
 
 from nabla.core.errors import ConfigError, ModelError
 from nabla.core.trajectory import Score
@@ -36,7 +35,7 @@ class ProcessReward(TransformerReward):
         label: which of the head's labels is the reward.
     """
 
-    auto = AutoModelForTokenClassification
+    auto = "AutoModelForTokenClassification"
     reads_whole_response = True
 
     def __init__(

@@ -69,7 +69,8 @@ class TransformerReward(Reward):
         reuse_prefix: cache keys and values of prefixes.
     """
 
-    auto: ClassVar[Any]
+    #: The class of transformers that loads such a model, by name: it is imported when one is loaded.
+    auto: ClassVar[str]
 
     def __init__(
         self,
@@ -105,7 +106,9 @@ class TransformerReward(Reward):
     ) -> TransformerReward:
         """From a folder or hub id; ``arguments`` are :func:`nabla.models.loading.load`'s, ``settings`` a
         subclass's own. Raises ModelError."""
-        model, tokenizer = load(cls.auto, str(path), role="reward model", **arguments)
+        import transformers
+
+        model, tokenizer = load(getattr(transformers, cls.auto), str(path), role="reward model", **arguments)
         return cls(
             model,
             tokenizer,

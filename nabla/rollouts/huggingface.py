@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import Cache, DynamicLayer
 
 from nabla.core.costs import Usage
 from nabla.core.errors import ConfigError, NablaError, NumericalError
@@ -21,9 +21,6 @@ from nabla.rollouts.base import Continuation, Opening, Rollout, rollouts
 
 #: Share of live rows at which the finished ones are dropped from a batch.
 DENSE = 0.75
-#: Tokens by which the buffers of keys and values grow. Short ones: rows that lie close together are read
-#: faster, and dropping rows copies less.
-ROOM = 32
 #: Numbers of Gumbel noise formed at once, for steps to come.
 NOISE_ELEMENTS = 1 << 16
 
@@ -50,44 +47,6 @@ class HuggingFaceRollout(Rollout):
             batch = _Batch(lm, openings[i : i + self.batch_size], runner)
             results += batch.decode()
         return results
-
-
-class GrowingLayer(DynamicLayer):  # type: ignore[misc]
-    """Keys and values in a buffer with room for more, instead of a concatenation at every step."""
-
-    def __init__(self, keys: Tensor, values: Tensor) -> None:
-        super().__init__()
-        self.lazy_initialization(keys, values)
-        self._move(keys, values)
-
-    def _move(self, keys: Tensor, values: Tensor) -> None:
-        """Into new buffers."""
-        length = keys.shape[-2]
-        self._keys = keys.new_empty((*keys.shape[:2], length + ROOM, keys.shape[-1]))
-        self._values = values.new_empty((*values.shape[:2], length + ROOM, values.shape[-1]))
-        self._keys[:, :, :length] = keys
-        self._values[:, :, :length] = values
-        self._expose(length)
-
-    def _expose(self, length: int) -> None:
-        self.keys = self._keys[:, :, :length]
-        self.values = self._values[:, :, :length]
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *_: object, **__: object
-    ) -> tuple[Tensor, Tensor]:
-        old = self.keys.shape[-2]
-        new = old + key_states.shape[-2]
-        if new > self._keys.shape[-2]:
-            self._move(self.keys, self.values)
-        self._keys[:, :, old:new] = key_states
-        self._values[:, :, old:new] = value_states
-        self._expose(new)
-        return self.keys, self.values
-
-    def select(self, rows: Tensor) -> None:
-        """Keeps some rows of the batch."""
-        self._move(self.keys[rows], self.values[rows])
 
 
 class Draws:
@@ -266,6 +225,10 @@ class _Batch:
             account.meter.add(account.phase, Usage(decode_steps=steps, tokens=steps, flops=flops))
 
     def _decode_with_cache(self, live: list[int], hidden: Tensor, keys: list[KeyValues]) -> None:
+        from transformers import Cache
+
+        from nabla.models.layers import GrowingLayer
+
         body = self.lm.body
         deepest = max(k.length for k in keys)
         pad = [deepest - k.length for k in keys]
@@ -298,7 +261,7 @@ class _Batch:
                 length += 1
                 hidden = body.step(chosen, mask[:, :length], length - 1 - offset, cache)
 
-    def _store(self, row: int, layers: list[GrowingLayer], at: int, first: int, last: int) -> None:
+    def _store(self, row: int, layers: list[Any], at: int, first: int, last: int) -> None:
         """Hands a finished row's keys and values to the prefix store: proposals start from them.
 
         Copies, not views: a view would keep the whole batch's buffers alive.

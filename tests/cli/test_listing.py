@@ -48,6 +48,16 @@ def test_no_model_library_is_imported(arguments):
     assert len(lines) > 4
 
 
+def test_components_are_imported_without_what_only_running_them_needs():
+    """PyTorch is what they are written in; models are loaded, scored and stored by others."""
+    script = "import sys\nfrom nabla.launch.config.slots import slots\n"
+    script += "assert sum(len(registry) for registry in slots().values()) > 70\n"
+    script += f"print([name for name in {HEAVY} if name in sys.modules])"
+    done = python(script)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["['torch']"]
+
+
 def test_a_component_that_was_registered_in_this_process_is_listed():
     script = """
 from nabla.cli import main

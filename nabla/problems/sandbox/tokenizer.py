@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import string
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tokenizers import AddedToken, Tokenizer, decoders
-from tokenizers.models import BPE
-from transformers import PreTrainedTokenizerFast
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 PAD = "<|endoftext|>"
 START = "<|im_start|>"
@@ -30,6 +29,10 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     The words "system", "user" and "assistant" are single tokens wherever they occur. Decoding is
     lossless: no space is added or removed. Characters outside ASCII become `<|unk|>`.
     """
+    from tokenizers import AddedToken, Tokenizer, decoders
+    from tokenizers.models import BPE
+    from transformers import PreTrainedTokenizerFast
+
     special = [PAD, START, END, UNKNOWN]
     vocabulary = {token: i for i, token in enumerate([*special, *ROLES, *CHARACTERS])}
     core = Tokenizer(BPE(vocab=vocabulary, merges=[], unk_token=UNKNOWN, fuse_unk=False))

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import Cache
 
 from nabla.models.body import EMPTY, Body, Chunk
-from nabla.rollouts.huggingface import GrowingLayer
+from nabla.models.layers import GrowingLayer
 from nabla.study.benchmark.timing import now
 
 #: Decoding steps that are timed, for all that were taken.
