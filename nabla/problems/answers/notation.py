@@ -49,6 +49,9 @@ _THUS = re.compile(
     r"^(?:\\(?:therefore|implies|Rightarrow|Longrightarrow|rightarrow|to|quad)(?![a-zA-Z])\s*)+"
 )
 _UPRIGHT = re.compile(r"\\mathrm\s*\{\s*([eid])\s*\}")
+_INLINE = re.compile(r"(?<!\\)\$([^$]*)(?<!\\)\$")
+_GREEK_ABOVE = re.compile(r"(\\[dt]?frac)\s*(\\(?:pi|theta|alpha|beta))(?![a-zA-Z])\s*")
+_ARTICLE = re.compile(r"^(?:an?|the) (?=[a-z]{3})")
 _BOLD = re.compile(r"\\(?:textbf|mathbf|boldsymbol)\s*\{([^{}]*)\}")
 _QUOTED = re.compile(r"\\(?:text\w*|mbox|mathrm)\s*\{\s*([-+$]?\s*\.?[0-9][^{}]*)\}")
 _MIXED = re.compile(r"(?<![\w.^}\])/\\])([0-9]+) ([0-9]+) ?/ ?([0-9]+)(?![0-9.])")
@@ -130,6 +133,7 @@ def tidy(answer: str) -> str:
         answer = _ROOT.sub(lambda found: f"\\sqrt{{{found[1] or found[2]}}}", answer)
         answer = "".join(_SIGNS.get(c) or _vulgar(c) for c in answer)
     answer = stripped(_THUS.sub("", stripped(" ".join(answer.split()))))
+    answer = _INLINE.sub(r"\1", _GREEK_ABOVE.sub(r"\1{\2}", answer))
     for pattern in (_BOLD, _QUOTED):
         whole = pattern.fullmatch(answer)
         if whole is not None:
@@ -165,7 +169,7 @@ def words(answer: str) -> str | None:
     """Text of one or more words, or a choice such as (C) in a text group; None for anything else."""
     found = _WORDS.fullmatch(answer)
     if found is not None and (found[1] is None) == (found[3] is None) and (found[1] or len(found[2]) >= 4):
-        return " ".join(found[2].casefold().split())
+        return _ARTICLE.sub("", " ".join(found[2].casefold().split()))
     phrase = _PHRASE.fullmatch(answer)
     if phrase is None or answer.startswith("\\") != answer.endswith("}"):
         return None

@@ -85,6 +85,9 @@ _SCALES = {
     "trillion": 10**12,
 }
 
+_SIGNS = {"$": "dollar", "¢": "cent", "€": "euro", "£": "gbp", "₹": "rupee", "¥": "yen"}
+_MONEY = frozenset({"dollars", "euros", "pounds", "rupees", "yen"})
+
 #: Words that raise the unit behind them to a power.
 _FORMS = {"per": 1, "square": 2, "sq": 2, "cubic": 3, "cu": 3}
 
@@ -166,7 +169,8 @@ class Unit:
         if not (self.named and other.named):
             return True
         if self.dimension or other.dimension:
-            return self.dimension == other.dimension
+            rates = [{word for word in unit.words if word.startswith("per ")} for unit in (self, other)]
+            return self.dimension == other.dimension and (rates[0] <= rates[1] or rates[1] <= rates[0])
         return self.words <= other.words or other.words <= self.words
 
     @property
@@ -194,7 +198,12 @@ def split(answer: str, *, short: bool = False) -> tuple[str, Unit]:
     Args:
         short: whether a letter right behind a number is a unit, as in ``5m``.
     """
+    if answer[-1:] in _SIGNS and len(answer) > 1:
+        return answer[:-1].strip(), Unit(*_KNOWN[answer[-1]])
     money = _CURRENCY.fullmatch(answer)
+    if money is not None and re.search(r"\bper\b", money[3]):
+        name = next((_SIGNS[c] for c in money[2] if c in _SIGNS), "gbp")
+        return split(money[1] + re.sub(r"\bper\b", f"{name} per", money[3], count=1), short=short)
     if money is not None:
         value, unit = split(money[1] + money[3], short=short)
         symbol = next((c for c in money[2] if c in "$€£¥₹"), "£")
@@ -278,6 +287,9 @@ def _read(text: str) -> Unit | None:
             power = _FORMS[name]
         elif name in _SCALES and not unit.named:
             unit = replace(unit, scale=unit.scale * _SCALES[name])
+        elif sign < 0 and name in _KNOWN and _MONEY.intersection(dict(unit.dimension)):
+            unit = replace(unit, words=unit.words | {f"per {name}"})  # a price, whatever it is for
+            sign = power = 1
         elif name in _KNOWN:
             last = _KNOWN[name][0], _KNOWN[name][1] ** sign
             last = tuple((quantity, n * sign) for quantity, n in last[0]), last[1]

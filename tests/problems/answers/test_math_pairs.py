@@ -325,6 +325,18 @@ SAME = [
     (r"(2,12) \cup (12,102)", r"\left((2,12) \cup (12,102)\right)"),
     ("1,2,3", r"1,\ 2,\ 3"),
     ("5 million", r"5 \times 10^6"),
+    (r"5.4 \text{ cents}", "5.4¢"),
+    (r"5.4 \text{ cents}", "5.4 cents per minute"),
+    (r"5.4 \text{ cents}", r"\$0.054"),
+    ("5 dollars per hour", r"\$5 per hour"),
+    (r"864 \mbox{ inches}^2", "$864$ square inches"),
+    (r"864 \mbox{ inches}^2", "6 square feet"),
+    (r"\left( 3, \frac{\pi}{2} \right)", r"(3,\frac\pi2)"),
+    (r"\text{ellipse}", "an ellipse"),
+    (r"11,\! 111,\! 111,\! 100", "11111111100"),
+    (r".0000672", "6.72e-5"),
+    (r"3 \pm 2 \sqrt{2}", r"x = 3 + 2\sqrt{2} \text{ or } x = 3 - 2\sqrt{2}"),
+    ("5x - 7y + 11z + 4 = 0", "5x - 7y + 11z = -4"),
 ]
 
 DIFFERENT = [
@@ -557,6 +569,9 @@ DIFFERENT = [
     ("1", "x^2+y^2=1"),
     ("2x+2y=2", "x+y=2"),
     ("1", "100"),
+    ("5 dollars per hour", r"\$5 per day"),
+    ("60 miles", "60 mph"),
+    ("5 m", "5 m/s"),
 ]
 
 
