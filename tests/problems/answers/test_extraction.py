@@ -47,6 +47,45 @@ CASES = {
     "x" * 201: None,
     "": None,
     "  \n ": None,
+    # Several boxes that are one answer, and those that are not.
+    r"\boxed{1}, \boxed{2} and \boxed{3}": "1,2,3",
+    r"$\boxed{3}$, $\boxed{5}$": "3,5",
+    r"\(\boxed{1}\), \(\boxed{2}\), and \(\boxed{3}\)": "1,2,3",
+    r"$x = \boxed{3}\text{ and }\boxed{5}$": "3,5",
+    r"$\boxed{1\frac14},$ or $\boxed{\frac{5}{4}}$ inches": r"1\frac14 \text{ or } \frac{5}{4}",
+    r"\boxed{7}, \boxed{7}": "7",
+    r"\boxed{1}\quad\boxed{2}": "2",
+    r"(a) \boxed{1} (b) \boxed{2}": "2",
+    r"\boxed{4}, \boxed{1} is wrong, so \boxed{2}, \boxed{3}": "2,3",
+    r"\boxed{1}, \boxed{2": None,
+    # An empty box states nothing: the last that has something in it decides.
+    r"\boxed{5} wait, \boxed{}": "5",
+    r"\boxed{5}, \boxed{ }": "5",
+    r"\boxed{}": None,
+    # Only what is said outside the thoughts counts.
+    r"<think>so \boxed{5}? no.</think> The final answer is 7.": "7",
+    r"so \boxed{5}? no.</think> The final answer is 7.": "7",
+    r"<think>\boxed{5}</think>": None,
+    r"<think>\boxed{5}": None,
+    "The answer is 5. <think>or is it \\boxed{6}": "5",
+    r"<think>a</think> \boxed{1} <think>again \boxed{2}</think> \boxed{3}": "3",
+    r"<think>a</think> \boxed{1} <think>again \boxed{2}": "1",
+    r"<thinking>\boxed{1}</thinking>\boxed{2}": "2",
+    r"<thought>\boxed{1}</thought>\boxed{2}": "2",
+    r"<reasoning>\boxed{1}</reasoning>\boxed{2}": "2",
+    r"<Think>\boxed{1}</THINK>\boxed{2}": "2",
+    r"◁think▷\boxed{1}◁/think▷\boxed{2}": "2",
+    r"[THINK]\boxed{1}[/THINK]2": "2",
+    r"<|begin_of_thought|>\boxed{1}<|end_of_thought|>\boxed{2}": "2",
+    r"<|channel|>analysis<|message|>\boxed{1}<|end|><|start|>a<|channel|>final<|message|>\boxed{2}": "2",
+    r"analysisMaybe \boxed{1}assistantfinal42": "42",
+    "<think>x</think>\n<answer>7</answer>": "7",
+    "<think>x</think>\n<answer>\nIt is \\boxed{7}\n</answer>\n": "7",
+    "I think 5, thinking of <b>.\nThe answer is 4.": "4",
+    # The exact text, space around included.
+    "\n\n  18 \n\n": "18",
+    "so\n#### Paris\n\n\n": "Paris",
+    " \n The answer is 5.\n\n ": "5",
 }
 
 
@@ -62,7 +101,26 @@ def test_the_last_number_is_taken_only_on_request():
     assert final_answer(r"it is 5, \boxed{}", last_number=True) is None
 
 
-PIECES = [r"\boxed{", "{", "answer is ", "answer: $", "####", " ", "$", r"\(", "1,", "*", ". ", "**. "]
+PIECES = [
+    r"\boxed{",
+    r"\boxed{}",
+    r"\boxed{1}, ",
+    r"\boxed{\boxed{1}} or ",
+    "<think>",
+    "</think>",
+    "<answer>",
+    "{",
+    "answer is ",
+    "answer: $",
+    "####",
+    " ",
+    "$",
+    r"\(",
+    "1,",
+    "*",
+    ". ",
+    "**. ",
+]
 
 
 @pytest.mark.parametrize("piece", PIECES)
