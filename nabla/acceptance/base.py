@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -11,6 +12,29 @@ import torch
 from nabla.core.errors import ConfigError, NumericalError
 from nabla.core.registry import Registry
 from nabla.core.trajectory import Trajectory
+
+
+@dataclass(frozen=True)
+class Densities:
+    """How probable a proposal and its way back were, in nats.
+
+    What stands in both directions alike may be left out: the suffix behind a replaced token, drawn from π
+    itself, cancels against the target.
+
+    Args:
+        forward: ``log q(y' | y)``.
+        backward: ``log q(y | y')``; -inf where there is no way back.
+        prior: ``log π(y') - log π(y)``, π being the sampler that rollouts are drawn with.
+    """
+
+    forward: float
+    backward: float
+    prior: float
+
+    @property
+    def ratio(self) -> float:
+        """``log [π(y') q(y | y') / (π(y) q(y' | y))]`` (Hastings, 1970)."""
+        return self.prior + self.backward - self.forward
 
 
 class Acceptance(ABC):
@@ -25,30 +49,63 @@ class Acceptance(ABC):
         return True
 
     @property
+    def needs_densities(self) -> bool:
+        """Whether the proposal's densities must be given: for rules that sample exactly."""
+        return False
+
+    @property
     def tilt(self) -> float | None:
         """λ for which the rule, with proposals drawn from π, leaves ``π e^{λ r}`` invariant (SPEC section 2);
         None for a rule that is no sampler."""
         return None
 
     @abstractmethod
-    def rule(self, current: Trajectory, proposal: Trajectory, generator: torch.Generator) -> bool:
+    def rule(
+        self,
+        current: Trajectory,
+        proposal: Trajectory,
+        generator: torch.Generator,
+        densities: Densities | None = None,
+    ) -> bool:
         """Whether the proposal is accepted; rewards are there and finite if the rule needs them.
 
         Args:
             current: the response held so far.
             proposal: the one offered.
             generator: for rules that draw.
+            densities: of the proposal, there if the rule needs them.
         """
 
-    def accept(self, current: Trajectory, proposal: Trajectory, generator: torch.Generator) -> bool:
-        """Checks the rewards, then applies the rule.
+    def accept(
+        self,
+        current: Trajectory,
+        proposal: Trajectory,
+        generator: torch.Generator,
+        densities: Densities | None = None,
+    ) -> bool:
+        """Checks rewards and densities, then applies the rule.
 
-        Raises ConfigError for a missing reward and NumericalError for one that is not finite.
+        Raises ConfigError for a missing reward, missing densities and an answer that is no bool, and
+        NumericalError for a reward that is not finite.
         """
         if self.needs_reward:
             for trajectory in (current, proposal):
                 reward_of(trajectory)
-        return bool(self.rule(current, proposal, generator))
+        if self.needs_densities and densities is None:
+            raise ConfigError(
+                "This acceptance rule weighs a proposal by its densities, and there are none",
+                got=type(self).__name__,
+                fix="Use a method whose proposals have densities, or acceptance 'metropolis'.",
+            )
+        given = (densities,) if self.needs_densities else ()
+        answer: object = self.rule(current, proposal, generator, *given)
+        if not isinstance(answer, bool):
+            raise ConfigError(
+                f"{type(self).__name__}.rule must return True or False",
+                got=answer,
+                fix="Return a bool: any other object would count as yes or no by accident.",
+            )
+        return answer
 
 
 acceptances: Registry[Acceptance] = Registry("acceptance", lambda: Acceptance, __package__)

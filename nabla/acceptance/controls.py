@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from nabla.acceptance.base import Acceptance, acceptances
+from nabla.acceptance.base import Acceptance, Densities, acceptances
 from nabla.core.trajectory import Trajectory
 
 
@@ -20,7 +20,13 @@ class Always(Acceptance):
     def tilt(self) -> float:
         return 0.0  # the chain is π itself
 
-    def rule(self, current: Trajectory, proposal: Trajectory, generator: torch.Generator) -> bool:
+    def rule(
+        self,
+        current: Trajectory,
+        proposal: Trajectory,
+        generator: torch.Generator,
+        densities: Densities | None = None,
+    ) -> bool:
         return True
 
 
@@ -32,5 +38,11 @@ class Never(Acceptance):
     def needs_reward(self) -> bool:
         return False
 
-    def rule(self, current: Trajectory, proposal: Trajectory, generator: torch.Generator) -> bool:
+    def rule(
+        self,
+        current: Trajectory,
+        proposal: Trajectory,
+        generator: torch.Generator,
+        densities: Densities | None = None,
+    ) -> bool:
         return False

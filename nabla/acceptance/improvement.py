@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from nabla.acceptance.base import Acceptance, acceptances, reward_of
+from nabla.acceptance.base import Acceptance, Densities, acceptances, reward_of
 from nabla.core.errors import require_finite
 from nabla.core.trajectory import Trajectory
 
@@ -15,7 +15,13 @@ class Strict(Acceptance):
 
     strict = True
 
-    def rule(self, current: Trajectory, proposal: Trajectory, generator: torch.Generator) -> bool:
+    def rule(
+        self,
+        current: Trajectory,
+        proposal: Trajectory,
+        generator: torch.Generator,
+        densities: Densities | None = None,
+    ) -> bool:
         return reward_of(proposal) > reward_of(current)
 
 
@@ -28,5 +34,11 @@ class Margin(Acceptance):
     def __init__(self, margin: float = 0.5) -> None:
         self.margin = require_finite("margin", margin, minimum=0.0)
 
-    def rule(self, current: Trajectory, proposal: Trajectory, generator: torch.Generator) -> bool:
+    def rule(
+        self,
+        current: Trajectory,
+        proposal: Trajectory,
+        generator: torch.Generator,
+        densities: Densities | None = None,
+    ) -> bool:
         return reward_of(proposal) > reward_of(current) + self.margin

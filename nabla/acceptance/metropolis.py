@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from nabla.acceptance.base import Acceptance, acceptances, reward_of
+from nabla.acceptance.base import Acceptance, Densities, acceptances, reward_of
 from nabla.core.errors import ConfigError, require_finite
 from nabla.core.trajectory import Trajectory
 
@@ -35,7 +35,49 @@ class Metropolis(Acceptance):
     def tilt(self) -> float:
         return 1.0 / self.temperature
 
-    def rule(self, current: Trajectory, proposal: Trajectory, generator: torch.Generator) -> bool:
+    def rule(
+        self,
+        current: Trajectory,
+        proposal: Trajectory,
+        generator: torch.Generator,
+        densities: Densities | None = None,
+    ) -> bool:
         gain = reward_of(proposal) - reward_of(current)
         draw = float(torch.rand((), generator=generator, device=generator.device, dtype=torch.float64))
         return draw < math.exp(min(gain / self.temperature, 0.0))
+
+
+@acceptances.register("metropolis-hastings")
+class MetropolisHastings(Acceptance):
+    """Accept with probability ``min(1, e^{(r' - r)/temperature} · π(y') q(y | y') / (π(y) q(y' | y)))``.
+
+    With the proposal's densities (Hastings, 1970) the sampler's own ``π e^{r / temperature}`` stays invariant
+    whatever the proposal prefers, as in :mod:`nabla.theory.flows.sequence`. In a sweep over rows of the
+    language model itself every step is exact with ``selector="all"`` and ``max_rollouts=None``.
+
+    Args:
+        temperature: in the reward's own logit unit, > 0.
+    """
+
+    def __init__(self, temperature: float = 1.0) -> None:
+        self.temperature = Metropolis(temperature).temperature
+
+    @property
+    def needs_densities(self) -> bool:
+        return True
+
+    @property
+    def tilt(self) -> float:
+        return 1.0 / self.temperature
+
+    def rule(
+        self,
+        current: Trajectory,
+        proposal: Trajectory,
+        generator: torch.Generator,
+        densities: Densities | None = None,
+    ) -> bool:
+        assert densities is not None
+        gain = (reward_of(proposal) - reward_of(current)) / self.temperature + densities.ratio
+        draw = float(torch.rand((), generator=generator, device=generator.device, dtype=torch.float64))
+        return draw < math.exp(min(gain, 0.0))

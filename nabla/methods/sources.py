@@ -58,6 +58,11 @@ class RowSource(ABC):
         """
 
     @property
+    def of_prefix(self) -> bool:
+        """Whether a row depends on the tokens before it alone, so that both ways of a swap share it."""
+        return False
+
+    @property
     def selection_objective(self) -> Objective | None:
         """Whose gradient a selector looks at; None if there is none."""
         return None
@@ -76,6 +81,10 @@ class Own(RowSource):
 
     def __init__(self, objective: Objective | str | dict[str, Any] | None = None) -> None:
         self.objective = None if objective is None else objectives.build(objective)
+
+    @property
+    def of_prefix(self) -> bool:
+        return True
 
     @property
     def selection_objective(self) -> Objective | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from nabla.acceptance.base import Acceptance, acceptances
+from nabla.acceptance.base import Acceptance, Densities, acceptances
 from nabla.core.errors import ConfigError
 from nabla.core.registry import construct
 from nabla.core.sampling import Sampling
@@ -123,6 +123,14 @@ class Sweep(Method):
                 "The selector's objective has a reward term",
                 "choose another selector, e.g. 'entropy'",
             )
+        if self.acceptance.needs_densities and not (self.rows.of_prefix and self.proposal.dense):
+            raise ConfigError(
+                f"Acceptance {acceptances.name_of(self.acceptance)!r} needs the densities of proposals, and "
+                "these have none",
+                got=f"{type(self.rows).__name__} rows, proposal {proposals.name_of(self.proposal)!r}",
+                fix="Draw from the language model's own rows (method 'revision') with the proposal 'sample' "
+                "at a positive temperature, or choose acceptance 'metropolis'.",
+            )
         if self.acceptance.needs_reward and engine.reward is None:
             raise ConfigError(
                 f"Acceptance {acceptances.name_of(self.acceptance)!r} compares rewards, and there is none",
@@ -176,7 +184,8 @@ class Sweep(Method):
     async def _revise(self, session: Session, state: _State) -> _State:
         """Algorithm 1, lines 4 to 12: refine, draw, roll out, compare, commit one token."""
         position = state.position
-        token = await self._propose(session, state)
+        view = await self._view(session, state)
+        token = self.proposal.propose(view)
         if token == int(state.current.tokens[position]):  # Algorithm 3 (b): nothing new, keep the rollout
             session.meter.count("unchanged_proposals")
             return self._commit(session, state, 1)
@@ -184,8 +193,9 @@ class Sweep(Method):
         (proposal,) = await session.fork(state.current, [(position, token)])
         if self.acceptance.needs_reward:
             (proposal,) = await session.score([proposal])
+        densities = self._densities(view, token) if self.acceptance.needs_densities else None
         accepted = self.acceptance.accept(
-            state.current, proposal, session.generator("accept", state.rollouts)
+            state.current, proposal, session.generator("accept", state.rollouts), densities
         )
         revision = Revision(
             position,
@@ -218,9 +228,9 @@ class Sweep(Method):
         session.events.on_select(session.prompt, trajectory, [i for i, chosen in enumerate(mask) if chosen])
         return replace(state, selected=mask)
 
-    async def _propose(self, session: Session, state: _State) -> int:
+    async def _view(self, session: Session, state: _State) -> ProposalView:
         row = await self.rows.row(session, state.current, state.ahead)
-        view = ProposalView(
+        return ProposalView(
             row.logits,
             row.reference.logits[0],
             row.reference.ids(0),
@@ -228,7 +238,19 @@ class Sweep(Method):
             state.position,
             session.generator("propose", state.rollouts, state.position),
         )
-        return self.proposal.propose(view)
+
+    def _densities(self, view: ProposalView, token: int) -> Densities:
+        """Of a token in place of the current one. Both texts share the row, and the suffixes, which the
+        sampler draws, cancel against the target."""
+        current = view.trajectory
+        old = int((view.candidates == current.tokens[view.position]).nonzero()[0, 0])
+        new = int((view.candidates == token).nonzero()[0, 0])
+        own = current.sampling.filter(view.reference).log_softmax(-1)
+        return Densities(
+            self.proposal.log_density(view, new),
+            self.proposal.log_density(view, old),
+            float(own[new] - own[old]),
+        )
 
     def _commit(self, session: Session, state: _State, count: int) -> _State:
         current = state.current.commit(count)

@@ -42,6 +42,22 @@ class Proposal(ABC):
     def index(self, view: ProposalView) -> Int[Tensor, ""]:
         """Column of the proposed token."""
 
+    @property
+    def dense(self) -> bool:
+        """Whether :meth:`log_density` says how probable each token is."""
+        return False
+
+    def log_density(self, view: ProposalView, column: int) -> float:
+        """``log q`` of a column, nats; -inf for one that is never proposed.
+
+        Raises ConfigError where the proposal has no density.
+        """
+        raise ConfigError(
+            f"The proposal {type(self).__name__} has no density",
+            got=column,
+            fix="Choose the proposal 'sample', or an acceptance rule that needs no densities.",
+        )
+
     def propose(self, view: ProposalView) -> int:
         """Id of the proposed token. Raises ConfigError if ``index`` gives no usable column."""
         found = torch.as_tensor(self.index(view))

@@ -17,5 +17,12 @@ class Sample(Proposal):
     def __init__(self, temperature: float = 0.5, top_k: int = 0, top_p: float = 1.0) -> None:
         self.sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
 
+    @property
+    def dense(self) -> bool:
+        return self.sampling.temperature > 0
+
+    def log_density(self, view: ProposalView, column: int) -> float:
+        return float(self.sampling.filter(view.logits).log_softmax(-1)[column])
+
     def index(self, view: ProposalView) -> Int[Tensor, ""]:
         return self.sampling.draw(view.logits, gumbel_like(view.logits, view.generator))

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from nabla.acceptance.base import Acceptance, acceptances
+from nabla.acceptance.base import Acceptance, Densities, acceptances
 from nabla.core.errors import ConfigError, NumericalError
 from nabla.testing.inputs import ALPHA, INF, make_trajectory, seeded
 from nabla.testing.laws import MAX_EXAMPLES, Kit, Violation, require, untouched_global_noise
@@ -36,13 +36,26 @@ def check_acceptance(
 
 
 def _accepts(rule: Acceptance, current: float | None, proposal: float | None, seed: int = 0) -> bool:
-    return rule.accept(make_trajectory(reward=current), make_trajectory(reward=proposal), seeded(seed))
+    pair = make_trajectory(reward=current), make_trajectory(reward=proposal)
+    return rule.accept(*pair, seeded(seed), _densities(rule))
+
+
+def _densities(rule: Acceptance, current: float = 0.0, proposal: float = 0.0) -> Densities | None:
+    """Of proposals drawn from π itself, whatever the current response is; for rules that need them.
+
+    Args:
+        rule: under test.
+        current, proposal: ``log π`` of both, nats.
+    """
+    return Densities(proposal, current, proposal - current) if rule.needs_densities else None
 
 
 @kit.law(current=rewards, proposal=rewards, seed=seeds)
 def the_answer_is_yes_or_no(rule: Acceptance, current: float, proposal: float, seed: int) -> None:
     """``rule`` returns a bool: True takes the proposal, False keeps the current response."""
-    found: Any = rule.rule(make_trajectory(reward=current), make_trajectory(reward=proposal), seeded(seed))
+    pair = make_trajectory(reward=current), make_trajectory(reward=proposal)
+    given = (_densities(rule),) if rule.needs_densities else ()
+    found: Any = rule.rule(*pair, seeded(seed), *given)
     require(isinstance(found, bool), f"rule returned {found!r}, a {type(found).__name__}")
 
 
@@ -115,8 +128,10 @@ def the_tilted_law_is_invariant(rule: Acceptance) -> None:
     for i, j in pairs:
         (p_i, r_i), (p_j, r_j) = _SPACE[i], _SPACE[j]
         states = make_trajectory(reward=r_i), make_trajectory(reward=r_j)
-        there = sum(rule.accept(states[0], states[1], source) for _ in range(_DRAWS)) / _DRAWS
-        back = sum(rule.accept(states[1], states[0], source) for _ in range(_DRAWS)) / _DRAWS
+        log_pi = math.log(p_i), math.log(p_j)
+        ways = _densities(rule, *log_pi), _densities(rule, *log_pi[::-1])
+        there = sum(rule.accept(*states, source, ways[0]) for _ in range(_DRAWS)) / _DRAWS
+        back = sum(rule.accept(*states[::-1], source, ways[1]) for _ in range(_DRAWS)) / _DRAWS
         flows = [math.exp(tilt * r) * p_i * p_j * a for r, a in ((r_i, there), (r_j, back))]
         noise = 0.0
         for r, a in ((r_i, there), (r_j, back)):
