@@ -309,10 +309,9 @@ class Bench:
     """Tiny models and gradients through them: what an objective meets in a run."""
 
     def __init__(self, lm: CausalLM, reward: Reward) -> None:
-        self.lm, self.reward = lm, reward
-        reward = reward.bind(lm.vocabulary)
+        self.lm, self.reward = lm, reward.bind(lm.vocabulary)
         self.runner = Runner()
-        self.gradients = GradientComputer(lm, reward, self.runner)
+        self.gradients = GradientComputer(lm, self.reward, self.runner)
         self.prompt_ids = lm.encode(_PROMPT)
 
     def account(self) -> Account:

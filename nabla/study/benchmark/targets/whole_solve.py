@@ -82,9 +82,10 @@ def _floor(bench: Stand, sandbox: Sandbox) -> Measurement:
     """What the share could be at the least, one problem at a time: each gradient at its floor, and nothing
     for choosing positions, refining rows and keeping accounts."""
     assert isinstance(sandbox.reward, OutcomeReward)
+    reward = sandbox.reward.bind(sandbox.lm.vocabulary)
     tasks = sandbox.differentiated()
     floors = [
-        Floor(sandbox.lm, sandbox.reward, task.trajectory.prompt, task.tokens, start=task.start)
+        Floor(sandbox.lm, reward, task.trajectory.prompt, task.tokens, start=task.start)
         for task in tasks
         if len(task.tokens) > task.start + 1  # a last token alone costs next to nothing
     ]
