@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import ArgumentParser
 
-from nabla.cli.parsing import Call, add_run_arguments
+from nabla.cli.parsing import RUN, Call
 from nabla.core.errors import ConfigError, NablaError
 from nabla.launch.config.run import RunConfig
 
 if TYPE_CHECKING:
     from nabla.launch.folder import RunFolder
     from nabla.study.evaluation.compare import Outcome
+
+#: Of a run's options, those that this command takes.
+RUN_OPTIONS = RUN
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -46,7 +49,6 @@ def add_arguments(parser: ArgumentParser) -> None:
         default=None,
         help="Folder (default runs/TIME-compare; 'none' keeps nothing).",
     )
-    add_run_arguments(parser)
 
 
 def run(call: Call) -> int:

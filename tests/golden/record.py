@@ -52,7 +52,7 @@ def solve(shop: Workshop, family: str, label: str) -> tuple[list[dict[str, Any]]
     setup = shop.config
     problems = tasks.build(setup.tasks[family].task).problems(PROBLEMS, offset=setup.offset)
     engine = shop.engine(family, label, seed=0)
-    engine.budgets = ()
+    engine.workspace.budgets = ()
     prompts = [Prompt.of(p.prompt, id=p.id) for p in problems]
     with counted() as counts:
         solved = engine.run(shop.method(family, label).solve, prompts)
