@@ -11,15 +11,17 @@ import importlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from jsonargparse import ArgumentParser, Namespace, set_loader
 
 import nabla
 from nabla.cli.commands import COMMANDS
 from nabla.core.errors import ConfigError, NablaError
-from nabla.launch.config.reader import hints, load, parse_option, put
+from nabla.launch.config.reader import conform, hints, load, parse_option, put
 from nabla.launch.config.run import RunConfig
+
+N = TypeVar("N", int, float)
 
 METHOD_HELP = (
     "Registered name of the method; --method.ARGUMENT VALUE changes an argument, nested ones too "
@@ -125,6 +127,16 @@ def take_options(
         tree, short = (changes, "name") if keys[0] == "method" else (values, "path")
         put(tree, keys, value, short)
     return [*rest, *queue], values, changes.get("method")
+
+
+def numbers(option: str, given: Any, kind: type[N]) -> list[N]:
+    """Numbers with commas between them, one number, or a list. Raises ConfigError."""
+    parts = given if isinstance(given, list) else str(given).split(",")
+    try:
+        return [conform(kind, parse_option(str(part).strip())) for part in parts]
+    except ConfigError as error:
+        whole = "whole " if kind is int else ""
+        raise ConfigError(f"{option} takes {whole}numbers with commas between them", got=given) from error
 
 
 def told(error: NablaError, arguments: Sequence[str]) -> str:

@@ -121,7 +121,8 @@ def test_unreadable_files(text, message, tmp_path):
 
 def test_exponents_without_a_point_are_numbers(tmp_path):
     path = tmp_path / "x.yaml"
-    path.write_text(dump({**VALUES, "budgets": None}).replace("budgets: null", "budgets: {flops: [1e8, 1e9]}"))
+    text = dump({**VALUES, "budgets": None})
+    path.write_text(text.replace("budgets: null", "budgets: {flops: [1e8, 1e9]}"))
     assert EvaluationConfig.load(path).ladder == [("flops", 1e8), ("flops", 1e9)]
     with pytest.raises(ConfigError, match=r"budgets\.flops\.0 is a number \(got '1e8'\)"):
         small(budgets={"flops": ["1e8"]})  # quotes are respected
