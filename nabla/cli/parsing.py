@@ -74,14 +74,15 @@ def parse(arguments: Sequence[str]) -> Call:
         own = ArgumentParser(description=summary, parser_mode="nabla")
         if name == wanted:
             command.add_arguments(own)  # type: ignore[union-attr]
-            _describe(own, taken)
+            if {"-h", "--help"} & {*rest}:
+                _describe(own, taken)
         commands.add_subcommand(name, own, help=summary)
     found = parser.parse_args(rest)
     return Call(found.command, found[found.command], values, changes, tuple(arguments))
 
 
 def _describe(parser: ArgumentParser, taken: Collection[str]) -> None:
-    """The options of a run, for ``--help``: they are taken out before this parser sees them."""
+    """The options of a run, for ``--help`` alone: they are taken out before this parser sees them."""
     if "config" in taken:
         parser.add_argument("--config", type=str | None, help="YAML file with any of these options.")
         parser.add_class_arguments(RunConfig, skip={"method"})

@@ -198,14 +198,21 @@ def _scalar(event: Any, path: str) -> Any:
 
 
 def _refused(event: Any, path: str, what: str) -> ConfigError:
-    place = f"{path[:80]}: " if path else ""
-    return ConfigError(f"{place}{what} (line {event.start_mark.line + 1})", path=path)
+    place = path if len(path) <= 80 else f"{path[:79]}…"
+    said = f"{place}: {what}" if path else what
+    return ConfigError(f"{said} (line {event.start_mark.line + 1})", path=path)
 
 
 class _Dumper(yaml.SafeDumper):
     """Quotes every text that YAML 1.1 or 1.2 would take for something else."""
 
 
+def _quoted(dumper: yaml.SafeDumper, text: str) -> Any:
+    escaped = not {"\x85", "\u2028", "\u2029"}.isdisjoint(text)  # PyYAML folds these line breaks away
+    return dumper.represent_scalar(f"{_TAG}str", text, style='"' if escaped else None)
+
+
+_Dumper.add_representer(str, _quoted)
 for _tag, _pattern, _ in _CORE:
     _Dumper.add_implicit_resolver(f"{_TAG}{_tag}", re.compile(f"^(?:{_pattern})$"), None)
 
