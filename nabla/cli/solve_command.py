@@ -48,7 +48,7 @@ def run(call: Call) -> int:
     from nabla.cli.prompts import read_prompts
 
     options = call.options
-    prompts = read_prompts(options.texts, options.prompts, options.system)
+    prompts = read_prompts(options.texts, options.prompts, call.config.system)
     config, task = settle(call.config, prompts)
     config = config.changed(call.changes)
     if not options.json:

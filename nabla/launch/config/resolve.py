@@ -81,7 +81,10 @@ def fill(
             raise ConfigError(f"{label} needs the argument {name!r}", got=dict(arguments)).at(path)
         change = changes.get(name, _UNCHANGED)
         value, change = (start[name], change) if name in start else (change, _UNCHANGED)
-        filled[name] = _value(notes.get(name, Any), value, change, join(path, name))
+        hint = notes.get(name, Any)
+        if name in known and known[name].default is None:  # ``n: int = None`` means ``int | None``
+            hint = typing.Optional[hint]  # noqa: UP045 - of any annotation
+        filled[name] = _value(hint, value, change, join(path, name))
     hidden = [name for name, value in filled.items() if value is None]
     if not hidden:
         return filled

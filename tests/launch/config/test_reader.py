@@ -17,6 +17,7 @@ from nabla.cli.parsing import RUN, parse, take_options, told
 from nabla.core.errors import ConfigError
 from nabla.launch.config import reader
 from nabla.launch.config.reader import conform, dump, load, make, merged, parse_option, put, settle
+from nabla.launch.config.resolve import fill
 from nabla.launch.config.run import RunConfig
 from nabla.launch.reasoner import NablaReasoner
 from nabla.study.ablation.config import AblationConfig
@@ -365,3 +366,14 @@ def test_a_command_without_a_method_takes_no_option_of_one(capsys):
 def test_the_dump_reads_the_same_for_other_readers():
     tree = {"a": "1e-3", "b": "yes", "c": "012", "d": 1e-5, "e": None, "f": ["~", "on", "0o17"]}
     assert yaml.safe_load(dump(tree)) == tree
+
+
+def test_a_default_of_none_may_stay_none_whatever_the_annotation_says():
+    class Foreign:
+        def __init__(self, n: int = None, m: int = 3) -> None:  # noqa: RUF013 - as other packages have it
+            self.n, self.m = n, m
+
+    assert fill(Foreign, {}) == {"n": None, "m": 3}
+    assert fill(Foreign, {"n": 2})["n"] == 2
+    with pytest.raises(ConfigError, match="^m is a whole number"):
+        fill(Foreign, {"m": None})
