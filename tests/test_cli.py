@@ -10,7 +10,7 @@ import yaml
 from nabla.cli import main
 from nabla.cli.commands import COMMANDS
 from nabla.cli.display import revision_table, starred
-from nabla.cli.parsing import parse, take_method
+from nabla.cli.parsing import RUN, parse, take_options
 from nabla.cli.prompts import read_prompts
 from nabla.core.errors import ConfigError, PromptError
 from nabla.engine.events import Callback
@@ -37,23 +37,25 @@ def run(capsys, *arguments: str) -> tuple[int, str, str]:
 
 
 def test_method_options_are_taken_out_and_nested():
-    rest, changes = take_method(
+    rest, values, changes = take_options(
         [
             "solve", "1", "--method", "nabla-reasoner", "--method.dto.estimator", "gumbel-softmax",
             "--method.dto.estimator.temperature=1e-1", "--seed", "3", "--method.dto.steps=10",
-        ]
+        ],
+        ["method"],
     )  # fmt: skip
     assert rest == ["solve", "1", "--seed", "3"]
+    assert values == {}
     assert changes == {
         "name": "nabla-reasoner",
         "dto": {"estimator": {"name": "gumbel-softmax", "temperature": 0.1}, "steps": 10},
     }
-    assert take_method(["solve", "--", "--method"]) == (["solve", "--", "--method"], None)
+    assert take_options(["solve", "--", "--method"], RUN) == (["solve", "--", "--method"], {}, None)
 
 
 def test_a_method_option_without_a_value():
     with pytest.raises(ConfigError, match="needs a value"):
-        take_method(["solve", "--method.n"])
+        take_options(["solve", "--method.n"], RUN)
 
 
 def test_dict_options_read_plain_values():

@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"]
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    from nabla.cli.parsing import parse
+    from nabla.cli.parsing import parse, told
 
     try:
         call = parse(given)
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with quiet(debug), one_voice():
             status: int = command.run(call)
     except NablaError as error:
-        return _fail(str(error), debug)
+        return _fail(told(error, given), debug)
     except KeyboardInterrupt:
         return _fail("Interrupted", debug)
     except BrokenPipeError:  # the reader has seen enough (``nabla list | head``)

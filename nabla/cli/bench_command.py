@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from jsonargparse import ArgumentParser
 
-from nabla.cli.parsing import Call
+from nabla.cli.parsing import Call, numbers
 from nabla.core.errors import ConfigError
 from nabla.core.extras import require_extra
 
@@ -62,7 +62,7 @@ def run(call: Call) -> int:
 
     options = call.options
     setting = _setting(options.setting, options.device)
-    numbers = _numbers(options.targets, options.ablate or options.profile)
+    targets = _numbers(options.targets, options.ablate or options.profile)
     for name in ("repeats", "threads"):
         if options[name] < 1:
             raise ConfigError(f"--{name} must be at least 1", got=options[name])
@@ -84,7 +84,7 @@ def run(call: Call) -> int:
             if folder is not None:
                 write_results(bench, measured, ablations, folder, list(call.arguments))
 
-        found = run_targets(bench, numbers, store)
+        found = run_targets(bench, targets, store)
         if options.ablate:
             from nabla.study.benchmark.speedups import ablate, ablation_table
 
@@ -136,13 +136,10 @@ def _numbers(given: str | int | None, otherwise: bool) -> list[int]:
 
     if given is None:
         return [] if otherwise else list(TARGETS)
-    try:
-        numbers = [int(part) for part in str(given).split(",") if part.strip()]
-    except ValueError as error:
-        raise ConfigError("--targets takes numbers", got=given, fix="For example --targets 1,2,3.") from error
-    for number in numbers:
+    chosen = numbers("--targets", given, int)
+    for number in chosen:
         target(number)
-    return numbers
+    return chosen
 
 
 def _make(folder: Path) -> None:

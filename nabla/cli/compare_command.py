@@ -13,14 +13,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import ArgumentParser
 
-from nabla.cli.parsing import Call, add_run_arguments
+from nabla.cli.parsing import RUN, Call
 from nabla.core.errors import ConfigError, NablaError
 from nabla.core.extras import require_extra
 from nabla.launch.config.run import RunConfig
 
 if TYPE_CHECKING:
+    from nabla.engine.events import Callback
     from nabla.launch.folder import RunFolder
-    from nabla.study.evaluation.compare import Outcome
+
+#: Of a run's options, those that this command takes.
+RUN_OPTIONS = RUN
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -47,7 +50,6 @@ def add_arguments(parser: ArgumentParser) -> None:
         default=None,
         help="Folder (default runs/TIME-compare; 'none' keeps nothing).",
     )
-    add_run_arguments(parser)
 
 
 def run(call: Call) -> int:
@@ -114,32 +116,32 @@ def _run_task(
     from nabla.core.console import make_console
     from nabla.launch.callbacks.progress import ProgressBar
     from nabla.problems.sandbox import TASKS
-    from nabla.study.evaluation.compare import evaluate
-    from nabla.study.evaluation.table import comparison_table
+    from nabla.study.evaluation.compare import comparison_table, evaluate, summarise
 
     task = TASKS[name]
     problems = task.problems("test", call.options.problems, call.options.problem_seed)
-    outcomes: list[Outcome] = []
+    summaries: list[dict[str, Any]] = []
     try:
         for label, config in plan.items():
             file = f"{name}-{label.replace(' ', '-').replace('/', '-')}.jsonl"
-            callbacks = [Recorder(folder, task, name=file), ProgressBar(f"{name}: {label}")]
+            callbacks: list[Callback] = [
+                Recorder(folder, task, name=file),
+                ProgressBar(f"{name}: {label}"),
+            ]
             place = None if folder is None else Path(folder.path) / f"{name}-{label}"
-            outcome = evaluate(
-                label, config, task, problems, *models,
-                callbacks=[*callbacks, *config.build_callbacks()], folder=place,
-            )  # fmt: skip
-            outcomes.append(outcome)
-            row = outcome.to_dict()
+            callbacks += config.build_callbacks()
+            outcomes = evaluate(config, problems, *models, callbacks=callbacks, folder=place)
+            summaries.append(summarise(label, task, outcomes))
             if folder is not None:
-                folder.append("comparison.jsonl", row)
+                folder.append("comparison.jsonl", summaries[-1])
             if emit is not None:
-                emit(json.dumps(row))
-            for problem, failure in outcome.failures.items():
-                print(f"nabla: {label}: problem {problem!r} failed: {failure}", file=sys.stderr)
+                emit(json.dumps(summaries[-1]))
+            for problem, failure in outcomes.items():
+                if isinstance(failure, NablaError):
+                    print(f"nabla: {label}: problem {problem!r} failed: {failure}", file=sys.stderr)
     except NablaError:
-        if outcomes and emit is None:
-            make_console().print(comparison_table(outcomes))
+        if summaries and emit is None:
+            make_console().print(comparison_table(summaries))
         raise
     if emit is None:
-        make_console().print(comparison_table(outcomes))
+        make_console().print(comparison_table(summaries))

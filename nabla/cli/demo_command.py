@@ -28,6 +28,9 @@ class Repair:
     solution: Solution
     revision: Revision
 
+#: Of a run's options, those that this command takes.
+RUN_OPTIONS = ("method",)
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     """The command's options."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser
 
-from nabla.cli.parsing import Call
+from nabla.cli.parsing import Call, numbers
 from nabla.core.errors import ConfigError
 from nabla.core.extras import require_extra
 from nabla.core.quiet import main_process
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: ArgumentParser) -> None:
     """The command's options."""
-    parser.add_argument("--config", type=str | None, default=None, help="The evaluation (YAML).")
+    parser.add_argument("file", type=str | None, nargs="?", default=None, help="The evaluation (YAML).")
+    parser.add_argument("--config", type=str | None, default=None, help="The same, as an option.")
     parser.add_argument(
         "--output",
         type=str | None,
@@ -67,15 +68,18 @@ def run(call: Call) -> int:
     options = call.options
     if options.report is not None:
         return _report(Path(options.report), options.reference)
-    if options.config is None:
+    file = options.file or options.config
+    if file is None:
         raise ConfigError("There is nothing to evaluate", fix="Pass --config FILE, or --report FOLDER.")
+    if options.file and options.config:
+        raise ConfigError("Two evaluations are given", got=(options.file, options.config), fix="Pass one.")
     # Now, and not after hours of work, when the report needs them.
     require_extra("eval", "scipy", "statsmodels", "matplotlib", purpose="nabla evaluate")
-    config = changed(EvaluationConfig.load(options.config), options)
+    config = changed(EvaluationConfig.load(file), options)
     if options.reference is not None:
         replace(config, reference=options.reference)  # refuses an unknown one now, not after the run
     suffix = "-quick" if options.quick else ""
-    folder = Path(options.output or Path("runs") / f"{Path(options.config).stem}-evaluation{suffix}")
+    folder = Path(options.output or Path("runs") / f"{Path(file).stem}-evaluation{suffix}")
     evaluation = Evaluation(config, folder, workers=options.workers, progress=_tell)
     evaluation.run()
     return _report(folder, options.reference) if main_process() else 0
@@ -90,7 +94,7 @@ def changed(config: EvaluationConfig, options: Any) -> EvaluationConfig:
     if options.problems is not None:
         config = replace(config, problems=options.problems)
     if options.seeds is not None:
-        config = replace(config, seeds=_seeds(options.seeds))
+        config = replace(config, seeds=numbers("--seeds", options.seeds, int))
     if options.methods is not None:
         given = options.methods
         labels = given.split(",") if isinstance(given, str) else given
@@ -106,22 +110,8 @@ def parse_budgets(texts: Sequence[str]) -> dict[str, list[float]]:
         if not equals or unit in found:
             raise ConfigError("--budget takes a unit and its values, each unit once", got=text,
                               fix="For example --budget flops=1e8,1e9 --budget calls=100,400.")  # fmt: skip
-        try:
-            found[unit] = [float(value) for value in values.split(",")]
-        except ValueError as error:
-            raise ConfigError("The values of --budget are numbers", got=text) from error
+        found[unit] = numbers(f"--budget {unit}", values, float)
     return found
-
-
-def _seeds(given: str | int | list[int]) -> list[int]:
-    if isinstance(given, int):
-        return [given]
-    if isinstance(given, list):
-        return given
-    try:
-        return [int(seed) for seed in given.split(",")]
-    except ValueError as error:
-        raise ConfigError("--seeds takes whole numbers with commas between them", got=given) from error
 
 
 def _tell(finished: int, units: int, unit: Unit, seconds: float) -> None:

@@ -1,33 +1,35 @@
-"""Arguments → a call: jsonargparse for everything that has a fixed name, changes to the method apart.
+"""Arguments → a call: the options of a run by the reader of configurations, all others by jsonargparse.
 
-The options of a run come from :class:`~nabla.launch.config.run.RunConfig`'s signature. A method's own
-arguments depend on which method it is, so ``--method``, ``--method.dto.steps`` and the like are taken out
-first and laid over the configuration's method afterwards.
+The options of a run come from :class:`~nabla.launch.config.run.RunConfig`'s signature and may go to any depth
+(``--method.dto.steps 3``). A command says in ``RUN_OPTIONS`` which of them it takes. Those of ``--method``
+are laid over the configuration's method, since a method's arguments depend on which one it is.
 """
 
 from __future__ import annotations
 
 import importlib
-import io
-from collections.abc import Sequence
-from contextlib import redirect_stderr
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import yaml
-from jsonargparse import ArgumentError, ArgumentParser, Namespace
+from jsonargparse import ArgumentParser, Namespace, set_loader
 
 import nabla
 from nabla.cli.commands import COMMANDS
-from nabla.core.errors import ConfigError
+from nabla.core.errors import ConfigError, NablaError
+from nabla.launch.config.reader import conform, hints, load, parse_option, put
 from nabla.launch.config.run import RunConfig
+
+N = TypeVar("N", int, float)
 
 METHOD_HELP = (
     "Registered name of the method; --method.ARGUMENT VALUE changes an argument, nested ones too "
     "(--method.dto.estimator gumbel-softmax --method.dto.steps 10). With another name the arguments "
     "that both methods have are kept."
 )
+#: Every option of a run, and the file that may hold them.
+RUN = ("config", *(f.name for f in fields(RunConfig)))
 
 
 @dataclass(frozen=True)
@@ -36,29 +38,31 @@ class Call:
 
     Args:
         command: name.
-        options: values of the command's arguments.
+        options: values of the command's own arguments.
+        values: of the run's options, without changes to the method.
         changes: to the method.
         arguments: as they were given.
     """
 
     command: str
     options: Namespace
+    values: dict[str, Any]
     changes: dict[str, Any] | str | None
     arguments: tuple[str, ...]
 
     @property
     def config(self) -> RunConfig:
-        """The run's configuration before changes to the method."""
-        values = {f.name: getattr(self.options, f.name) for f in fields(RunConfig)}
-        return RunConfig.of({**values, **_plain(values)})
+        """The run's configuration before changes to the method. Raises ConfigError."""
+        return RunConfig.of(self.values)
 
 
 def parse(arguments: Sequence[str]) -> Call:
-    """Raises SystemExit as argparse does, and ConfigError for a malformed method option."""
+    """Raises SystemExit as argparse does, and ConfigError for options of a run that cannot be read."""
     wanted = next((a for a in arguments if not a.startswith("-")), None)
-    rest, changes = list(arguments), None
-    if wanted in COMMANDS:
-        rest, changes = take_method(arguments)
+    command = importlib.import_module(f"nabla.cli.{wanted}_command") if wanted in COMMANDS else None
+    taken = getattr(command, "RUN_OPTIONS", ())
+    rest, values, changes = take_options(arguments, taken)
+    set_loader("nabla", parse_option, (ConfigError,))
     parser = ArgumentParser(
         prog="nabla",
         description="Test-time gradient descent on text (∇-Reasoner).",
@@ -67,105 +71,85 @@ def parse(arguments: Sequence[str]) -> Call:
     parser.add_argument("--debug", action="store_true", help="Show tracebacks and warnings.")
     commands = parser.add_subcommands(dest="command")
     for name, summary in COMMANDS.items():
-        own = ArgumentParser(description=summary)
+        own = ArgumentParser(description=summary, parser_mode="nabla")
         if name == wanted:
-            importlib.import_module(f"nabla.cli.{name}_command").add_arguments(own)
+            command.add_arguments(own)  # type: ignore[union-attr]
+            if {"-h", "--help"} & {*rest}:
+                _describe(own, taken)
         commands.add_subcommand(name, own, help=summary)
     found = parser.parse_args(rest)
-    return Call(found.command, found[found.command], changes, tuple(arguments))
+    return Call(found.command, found[found.command], values, changes, tuple(arguments))
 
 
-def add_run_arguments(parser: ArgumentParser) -> None:
-    """``--config`` and every option of a run."""
-    parser.add_argument("--config", action="config", help="YAML file with any of these options.")
-    parser.add_class_arguments(RunConfig, skip={"method"})
-    parser.add_argument("--method", type=str | dict[str, Any], default="nabla-reasoner", help=METHOD_HELP)
+def _describe(parser: ArgumentParser, taken: Collection[str]) -> None:
+    """The options of a run, for ``--help`` alone: they are taken out before this parser sees them."""
+    if "config" in taken:
+        parser.add_argument("--config", type=str | None, help="YAML file with any of these options.")
+        parser.add_class_arguments(RunConfig, skip={"method"})
+    if "method" in taken:
+        parser.add_argument("--method", type=str | dict[str, Any], default="nabla-reasoner", help=METHOD_HELP)
 
 
 def load_config(path: str | Path) -> RunConfig:
     """A configuration from a YAML file. Raises ConfigError."""
-    parser = ArgumentParser(exit_on_error=False)
-    add_run_arguments(parser)
-    try:
-        with redirect_stderr(io.StringIO()):
-            found = parser.parse_path(str(path))
-    except (ArgumentError, TypeError, OSError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(
-            f"The configuration cannot be read: {reason}",
-            got=str(path),
-            fix=f"Its keys are {', '.join(f.name for f in fields(RunConfig))}.",
-        ) from error
-    return Call("", found, None, ()).config
+    return RunConfig.of(load(path))
 
 
-def take_method(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any] | str | None]:
-    """(other arguments, changes to the method)."""
+def take_options(
+    arguments: Sequence[str], taken: Collection[str]
+) -> tuple[list[str], dict[str, Any], dict[str, Any] | None]:
+    """(other arguments, values of a run's options, changes to the method): later options come before earlier
+    ones, and before the file's. Raises ConfigError."""
     rest: list[str] = []
+    values: dict[str, Any] = {}
     changes: dict[str, Any] = {}
     queue = list(arguments)
-    while queue:
-        argument = queue.pop(0)
-        if argument == "--":
-            rest += [argument, *queue]
-            break
-        option, equals, value = argument.partition("=")
-        if option != "--method" and not option.startswith("--method."):
-            rest.append(argument)
+    while queue and queue[0] != "--":
+        option, equals, text = queue.pop(0).partition("=")
+        keys = option.removeprefix("--").split(".")
+        if not option.startswith("--") or keys[0] not in taken:
+            rest.append(option + equals + text)
             continue
-        if not equals:
-            if not queue:
-                raise ConfigError(f"{option} needs a value")
-            value = queue.pop(0)
-        keys = option.removeprefix("--method").strip(".").split(".")
-        parsed = _value(value, option)
-        if keys == [""]:
-            if isinstance(parsed, str):
-                parsed = {"name": parsed}
-            if not isinstance(parsed, dict):
-                raise ConfigError("--method takes a name or a dict", got=value)
-            changes.update(parsed)
-        else:
-            _put(changes, keys, parsed)
-    return rest, changes or None
-
-
-def _put(tree: dict[str, Any], keys: Sequence[str], value: Any) -> None:
-    for key in keys[:-1]:
-        below = tree.get(key)
-        if isinstance(below, str):  # --method.dto.estimator NAME, then an argument of it
-            below = {"name": below}
-        tree[key] = tree = below if isinstance(below, dict) else {}
-    tree[keys[-1]] = value
-
-
-def _value(text: str, option: str) -> Any:
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"The value of {option} cannot be read: {error}", got=text) from error
-    if isinstance(value, str):  # YAML 1.1 reads 1e-3 as text
+        if not equals and (not queue or queue[0].startswith("--")):
+            raise ConfigError(f"{option} needs a value")
+        text = text if equals else queue.pop(0)
+        if keys == ["config"]:
+            values |= load(text)
+            continue
         try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
+            value = parse_option(text, hints(RunConfig)[keys[0]] if len(keys) == 1 else Any)
+        except ConfigError as error:
+            raise ConfigError(f"The value of {option} cannot be read: {error.what}", got=text) from error
+        if keys == ["method"] and isinstance(value, str | dict):  # an argument that was given before stays
+            named = {"name": value} if isinstance(value, str) else value
+            value = {**changes.get("method", {}), **named}
+        elif keys == ["method"]:
+            raise ConfigError("--method takes a name or a dict", got=text)
+        tree, short = (changes, "name") if keys[0] == "method" else (values, "path")
+        put(tree, keys, value, short)
+    return [*rest, *queue], values, changes.get("method")
 
 
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    """Dicts without jsonargparse's Namespaces; nested texts of dict options read as YAML values."""
-    return {
-        name: {key: _read(entry) for key, entry in value.items()}
-        for name, value in values.items()
-        if isinstance(value, dict) and name != "method"
-    }
+def numbers(option: str, given: Any, kind: type[N]) -> list[N]:
+    """Numbers with commas between them, one number, or a list. Raises ConfigError."""
+    parts = given if isinstance(given, list) else str(given).split(",")
+    try:
+        return [conform(kind, parse_option(str(part).strip())) for part in parts]
+    except ConfigError as error:
+        whole = "whole " if kind is int else ""
+        raise ConfigError(f"{option} takes {whole}numbers with commas between them", got=given) from error
 
 
-def _read(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _read(entry) for key, entry in value.items()}
-    if isinstance(value, str) and value in ("true", "false", "null"):
-        return yaml.safe_load(value)
-    if isinstance(value, str) and value.lstrip("-").isdigit() and len(value) < 7:
-        return int(value)
-    return value
+def told(error: NablaError, arguments: Sequence[str]) -> str:
+    """The message, in which an entry that an option gave is called by the option."""
+    message, path = str(error), error.path or ""
+    inner = message.removeprefix(f"{path}: ")
+    entry = inner.partition(" ")[0]
+    for argument in arguments:
+        option = argument.partition("=")[0]
+        given = option.removeprefix("--")
+        if given != option and (given == entry or given.endswith(f".{entry}")):
+            return f"{option}{inner.removeprefix(entry)}"
+        if given != option and path and (path == given or path.startswith(f"{given}.")):
+            return f"--{message}" if message.startswith(path) else message
+    return message

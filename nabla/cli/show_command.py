@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import sys
 
-import yaml
 from jsonargparse import ArgumentParser
 
 from nabla.cli.parsing import Call, load_config
+from nabla.launch.config.reader import dump
+
+#: Of a run's options, those that this command takes.
+RUN_OPTIONS = ("method",)
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -18,5 +21,5 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(call: Call) -> int:
     """Prints what would run. Raises ConfigError for whatever could not."""
     config = load_config(call.options.file).changed(call.changes)
-    yaml.safe_dump(config.resolved(), sys.stdout, sort_keys=False, allow_unicode=True)
+    sys.stdout.write(dump(config.resolved()))
     return 0

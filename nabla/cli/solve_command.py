@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser
 
-from nabla.cli.parsing import Call, add_run_arguments
+from nabla.cli.parsing import RUN, Call
 from nabla.core.errors import NablaError, PromptError
 from nabla.core.solution import Interrupted, RunError
 from nabla.launch.config.run import SANDBOX, RunConfig
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from nabla.core.solution import Solution
     from nabla.engine.events import Callback
     from nabla.problems.sandbox.base import Task
+
+#: Of a run's options, those that this command takes.
+RUN_OPTIONS = RUN
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -38,7 +41,6 @@ def add_arguments(parser: ArgumentParser) -> None:
         default=None,
         help="Folder of configuration, versions, solutions (default runs/TIME-METHOD; 'none' keeps nothing).",
     )
-    add_run_arguments(parser)
 
 
 def run(call: Call) -> int:
@@ -46,7 +48,7 @@ def run(call: Call) -> int:
     from nabla.cli.prompts import read_prompts
 
     options = call.options
-    prompts = read_prompts(options.texts, options.prompts, options.system)
+    prompts = read_prompts(options.texts, options.prompts, call.config.system)
     config, task = settle(call.config, prompts)
     config = config.changed(call.changes)
     if not options.json:

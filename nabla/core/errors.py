@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 _UNSET: Any = object()
@@ -15,10 +17,14 @@ class NablaError(Exception):
         what: what was wrong, one sentence without a full stop.
         got: the offending value; its ``repr`` is shown, shortened to 200 characters.
         fix: what to do about it.
+        path: dotted key path of the entry that is to blame; the message begins with it.
     """
 
-    def __init__(self, what: str, *, got: object = _UNSET, fix: str | None = None) -> None:
+    def __init__(
+        self, what: str, *, got: object = _UNSET, fix: str | None = None, path: str | None = None
+    ) -> None:
         self.what, self.fix = what, fix
+        self.path = path or None
         #: What the failed problem had cost (a :class:`~nabla.core.costs.Cost`), where it failed during a run.
         self.cost: Any = None
         self.got: str | None = None
@@ -30,6 +36,12 @@ class NablaError(Exception):
         if fix is not None:
             message += f". {fix}"
         super().__init__(message)
+
+    def at(self, path: str) -> NablaError:
+        """This error with the place of its cause in front, unless it says its place already."""
+        if path and self.path is None:
+            self.path, self.args = path, (f"{path}: {self}",)
+        return self
 
 
 class ConfigError(NablaError):
@@ -64,6 +76,16 @@ class ComponentError(NablaError):
         )
         wrapped.__cause__ = error
         return wrapped
+
+
+@contextmanager
+def located(path: str) -> Iterator[None]:
+    """A ConfigError from within says at which key path it happened."""
+    try:
+        yield
+    except ConfigError as error:
+        error.at(path)
+        raise
 
 
 def require_finite(name: str, value: Any, *, minimum: float | None = None) -> float:

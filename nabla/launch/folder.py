@@ -12,9 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from nabla.core.errors import ConfigError
+from nabla.launch.config.reader import dump
 
 #: Packages whose versions can change a result.
 PACKAGES = (
@@ -49,8 +48,7 @@ class RunFolder:
             raise ConfigError("The folder holds a run already", got=str(path), fix="Choose another --output.")
         try:
             path.mkdir(parents=True, exist_ok=True)
-            text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
-            (path / "config.yaml").write_text(text)
+            (path / "config.yaml").write_text(dump(dict(config)), encoding="utf-8")
         except OSError as error:
             raise ConfigError(
                 f"The run's folder cannot be written: {error}",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
@@ -13,6 +12,7 @@ from nabla.core.prompt import Message, Prompt
 from nabla.core.sampling import Sampling
 from nabla.core.solution import Solution
 from nabla.engine.engine import Engine
+from nabla.launch.config.reader import conform, hints, nearest
 from nabla.launch.launcher import TestTimeLoop
 from nabla.methods.base import Method, methods
 from nabla.models.causal_lm import CausalLM
@@ -112,24 +112,25 @@ def _compose(
     spec: dict[str, Any] = {}
     owners: dict[str, Any] = {}
     if not isinstance(method, Method):
-        spec = {"name": method or "nabla-reasoner"} if not isinstance(method, dict) else dict(method)
+        spec = dict(method) if isinstance(method, dict) else {"name": method or "nabla-reasoner"}
         cls = methods[str(spec.get("name"))]
         taken = inspect.signature(cls).parameters
         nested = {"dto": DTO, "sampling": Sampling}
         owners = {"method": cls} | {name: part for name, part in nested.items() if name in taken}
-    names: dict[str, str] = {}
+    known: dict[str, tuple[str, Any]] = {}
     for owner, part in (*owners.items(), ("loop", TestTimeLoop), ("loop", Engine)):
+        notes = hints(part)
         for name in inspect.signature(part).parameters:
-            names.setdefault(name, owner)
+            known.setdefault(name, (owner, notes.get(name, Any)))
     for name in ("lm", "reward", "events", "engine_arguments", "method"):
-        names.pop(name, None)
+        known.pop(name, None)
     shares: dict[str, dict[str, Any]] = {"loop": {}, "method": {}, "dto": {}, "sampling": {}}
     for name, value in parts.items():
-        if name not in names:
-            near = difflib.get_close_matches(name, names, n=1)
-            hint = f"Did you mean {near[0]!r}? " if near else ""
-            raise ConfigError("Unknown part", got=name, fix=f"{hint}Parts: {', '.join(sorted(names))}.")
-        shares[names[name]][name] = value
+        if name not in known:
+            fix = f"{nearest(name, known)}Parts: {', '.join(sorted(known))}."
+            raise ConfigError("Unknown part", got=name, fix=fix)
+        owner, hint = known[name]
+        shares[owner][name] = conform(hint, value, name)
     if isinstance(method, Method):
         return method, shares["loop"]
     for name in ("dto", "sampling"):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from nabla.core.errors import ConfigError
+from nabla.core.errors import ConfigError, located, require_positive
 from nabla.core.extras import require_extra
+from nabla.launch.config.reader import conform, join, make, settle
 
 if TYPE_CHECKING:
     from nabla.engine.events import Callback
@@ -63,45 +64,49 @@ class RunConfig:
     callbacks: list[str | dict[str, Any]] | None = None
     loggers: list[Literal["csv", "tensorboard"]] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        settle(self)
+        require_positive(num_nodes=self.num_nodes)
+        if isinstance(self.devices, int) and self.devices != -1:  # Lightning's: all that there are
+            require_positive(devices=self.devices)
+
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> RunConfig:
-        """From a mapping that may hold other things too."""
-        return cls(**{f.name: values[f.name] for f in fields(cls) if f.name in values})
+        """From plain data. Raises ConfigError."""
+        return make(cls, values, label="A run")
 
     def changed(self, method: str | Mapping[str, Any] | None) -> RunConfig:
         """With changes laid over the method, see :func:`nabla.launch.config.resolve.resolve`."""
-        if not method:
-            return self
-        from nabla.launch.config.resolve import resolve
-        from nabla.launch.config.slots import slots
-
-        return replace(self, method=resolve(slots()["methods"], self.method, method))
+        return replace(self, method=_resolved("methods", self.method, "method", method)) if method else self
 
     def resolved(self) -> dict[str, Any]:
         """Plain data with every default written out. Raises ConfigError for anything that cannot work,
         as far as that shows without models."""
         from nabla.engine.engine import Engine
-        from nabla.launch.config.resolve import fill, resolve
+        from nabla.launch.config.resolve import fill
         from nabla.launch.config.slots import slots
 
-        self.build_method()
-        engine = fill(Engine, self.engine, label="engine", omit=("lm", "reward", "seed", "events"))
-        slots()["rollouts"].build(engine["rollout"])
+        with located("method"):
+            self.build_method()
+        omit = ("lm", "reward", "seed", "events")
+        engine = fill(Engine, self.engine, label="engine", omit=omit, path="engine")
+        with located("engine.rollout"):
+            slots()["rollouts"].build(engine["rollout"])
         callbacks = self.callbacks
         if callbacks is not None:
-            callbacks = [resolve(slots()["callbacks"], spec) for spec in callbacks]
-        method = resolve(slots()["methods"], self.method)
-        for path in _paths(self.lm, self.rm):
+            callbacks = [
+                _resolved("callbacks", spec, join("callbacks", place)) for place, spec in enumerate(callbacks)
+            ]
+        method = _resolved("methods", self.method, "method")
+        for path in (*model_paths(self.rm), *model_paths(self.lm)):
             locate(path)
         return {**asdict(self), "method": method, "engine": engine, "callbacks": callbacks}
 
     def build_method(self) -> Method:
         """The method."""
-        from nabla.launch.config.resolve import resolve
         from nabla.launch.config.slots import slots
 
-        registry = slots()["methods"]
-        method: Method = registry.build(resolve(registry, self.method))
+        method: Method = slots()["methods"].build(_resolved("methods", self.method, "method"))
         return method
 
     def build_callbacks(self) -> list[Callback]:
@@ -181,11 +186,20 @@ def _located(rm: Any) -> Any:
     return rm
 
 
-def _paths(lm: Any, rm: Any) -> list[str]:
-    if isinstance(rm, Mapping):
-        inner = [path for member in rm.get("members", ()) for path in _paths(None, member)]
-        return [*([str(rm["path"])] if "path" in rm else []), *inner, *([lm] if lm else [])]
-    return [path for path in (lm, rm) if isinstance(path, str)]
+def model_paths(spec: Any) -> list[str]:
+    """Paths and hub ids of a model's specification, as written."""
+    if isinstance(spec, Mapping):
+        members = conform(list[str | dict[str, Any]], spec.get("members", []), "members")
+        inner = [path for member in members for path in model_paths(member)]
+        return [*([str(spec["path"])] if "path" in spec else []), *inner]
+    return [spec] if isinstance(spec, str) else []
+
+
+def _resolved(slot: str, spec: Any, path: str, changes: Any = None) -> dict[str, Any]:
+    from nabla.launch.config.resolve import resolve
+    from nabla.launch.config.slots import slots
+
+    return resolve(slots()[slot], spec, changes, path)
 
 
 def _logger(name: str, folder: Path | None) -> Any:
@@ -197,4 +211,3 @@ def _logger(name: str, folder: Path | None) -> Any:
         return CSVLogger(root_dir=folder, name="", version="", flush_logs_every_n_steps=1)
     require_extra("loggers", purpose="The logger tensorboard")
     return TensorBoardLogger(root_dir=folder, name="", version="tensorboard")
-

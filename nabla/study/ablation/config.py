@@ -9,12 +9,11 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from nabla.core.errors import ConfigError
+from nabla.launch.config.reader import load, merged, require_known
 from nabla.study.ablation.factors import Factor
-from nabla.study.ablation.overrides import METHOD, PointConfig, apply, merged
-from nabla.study.evaluation.config import EvaluationConfig
+from nabla.study.ablation.overrides import PointConfig, apply
+from nabla.study.evaluation.config import METHOD, EvaluationConfig
 
 SAMPLERS = ("grid", "random", "tpe")
 #: Name of the factor that explicit points are the levels of.
@@ -68,21 +67,19 @@ class AblationConfig:
 
         Raises ConfigError for whatever cannot work, as far as that shows without loading a model.
         """
-        keys = ("base", "factors", "points", "reference", "sampler", "trials", "seed", "batch")
-        for key in values:
-            if key not in keys:
-                raise ConfigError(f"An ablation has no key {key!r}", fix=f"Its keys are {', '.join(keys)}.")
+        own = [f.name for f in fields(cls)]
+        require_known([*own, "points", "reference"], values, "An ablation")
         base = values.get("base")
         if not isinstance(base, Mapping) or "method" not in base or "methods" in base:
             raise ConfigError("An ablation needs a base: an evaluation with one 'method'", got=base)
         given = {key: value for key, value in base.items() if key != "method"}
-        config = PointConfig.of({**given, "methods": {METHOD: base["method"]}})
-        for name in ("trials", "seed", "batch"):
+        config = PointConfig.of({**given, "methods": {METHOD: base["method"]}}, "base")
+        for name, least in (("trials", 1), ("seed", 0), ("batch", 1)):
             value = values.get(name)
-            if name in values and (type(value) is not int or value < (name != "seed")):
-                raise ConfigError(f"{name} is a whole number from {int(name != 'seed')}", got=value)
-        made = {name: values[name] for name in ("trials", "seed", "batch") if name in values}
-        found = cls(config, _factors(values), values.get("sampler", "grid"), **made)
+            if name in values and (type(value) is not int or value < least):
+                raise ConfigError(f"{name} is a whole number from {least}", got=value)
+        rest = {name: values[name] for name in own[2:] if name in values}
+        found = cls(config, _factors(values), **rest)
         found.check()
         return found
 
@@ -90,13 +87,13 @@ class AblationConfig:
     def load(cls, path: str | Path) -> AblationConfig:
         """From a YAML file. Its base may name a ``file`` with another base (a path relative to this one),
         over which the rest of the base is laid. Raises ConfigError."""
-        values = _read(Path(path))
+        values = load(path, "ablation")
         base = values.get("base")
         if isinstance(base, Mapping) and "file" in base:
             if not isinstance(base["file"], str):
                 raise ConfigError("The base's file is a path", got=base["file"])
             own = {key: value for key, value in base.items() if key != "file"}
-            values = {**values, "base": merged(_read(Path(path).parent / base["file"]), own)}
+            values["base"] = merged(load(Path(path).parent / base["file"], "ablation's base"), own)
         return cls.of(values)
 
     def quickened(self) -> AblationConfig:
@@ -178,17 +175,6 @@ class AblationConfig:
             "factors": [factor.to_dict() for factor in self.factors],
             **rest,
         }
-
-
-def _read(path: Path) -> Mapping[str, Any]:
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"The ablation cannot be read: {reason}", got=str(path)) from error
-    if not isinstance(values, Mapping):
-        raise ConfigError("An ablation is a mapping", got=values)
-    return values
 
 
 def _factors(values: Mapping[str, Any]) -> tuple[Factor, ...]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from nabla.core.errors import ConfigError
+from nabla.launch.config.reader import conform, nearest, require_known
 from nabla.study.ablation.overrides import is_path, unknown
 
 _RANGE = ("low", "high", "log", "int")
@@ -80,18 +80,12 @@ class Factor:
     def _range(cls, name: str, given: Mapping[str, Any]) -> Factor:
         if not is_path(name):
             raise unknown(name)
-        for key in given:
-            if key not in _RANGE:
-                raise ConfigError(
-                    f"A range has no key {key!r}", got=dict(given), fix=f"Keys: {', '.join(_RANGE)}."
-                )
+        require_known(_RANGE, given, "A range")
         try:
-            low, high = float(given["low"]), float(given["high"])  # YAML 1.1 reads 1e-3 as text
-        except (KeyError, TypeError, ValueError) as error:
+            low, high = (conform(float, given.get(end)) for end in ("low", "high"))
+        except ConfigError as error:
             raise ConfigError(f"The range of {name!r} needs numbers low and high", got=dict(given)) from error
-        log, whole = given.get("log", False), given.get("int", False)
-        if type(log) is not bool or type(whole) is not bool:
-            raise ConfigError(f"log and int of the range of {name!r} are true or false", got=dict(given))
+        log, whole = (conform(bool, given.get(key, False), f"{name}.{key}") for key in ("log", "int"))
         if not low < high < float("inf") or low == -float("inf") or (log and low <= 0):
             raise ConfigError(f"The range of {name!r} ascends, and with log from above 0", got=dict(given))
         if whole and (low % 1 or high % 1):
@@ -134,8 +128,5 @@ def label_of(value: Any) -> str:
 
 def unknown_level(name: str, label: Any, levels: Mapping[str, Any]) -> ConfigError:
     """For a level that a factor has not."""
-    near = difflib.get_close_matches(str(label), levels, n=1)
-    hint = f"Did you mean {near[0]!r}? " if near else ""
-    return ConfigError(
-        f"Factor {name!r} has no such level", got=label, fix=f"{hint}Levels: {', '.join(levels)}."
-    )
+    fix = f"{nearest(label, levels)}Levels: {', '.join(levels)}."
+    return ConfigError(f"Factor {name!r} has no such level", got=label, fix=fix)

@@ -1,11 +1,16 @@
-"""Several methods on the same problems with the same models."""
+"""Several methods on the same problems with the same models: an evaluation of one seed without budgets,
+whose rows are summed up as soon as a method is through."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.table import Table
 
 from nabla.core.costs import Cost
 from nabla.core.errors import NablaError
@@ -15,8 +20,8 @@ from nabla.engine.events import Callback
 from nabla.launch.config.resolve import resolve
 from nabla.launch.config.run import RunConfig
 from nabla.launch.config.slots import slots
-from nabla.launch.records import accepted_revisions, correct, effect
 from nabla.problems.sandbox.base import Problem, Task
+from nabla.study.evaluation.lines import responses, rows
 from nabla.study.evaluation.statistics import Proportion
 
 if TYPE_CHECKING:
@@ -29,76 +34,10 @@ DEFAULT_METHODS: tuple[str | dict[str, Any], ...] = (
     {"name": "best-of-n", "n": 8},
     {"name": "nabla-reasoner", "max_rollouts": 8},
 )
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What one method did on the problems of one task.
-
-    Args:
-        label: of the method.
-        task: which checked the responses.
-        problems: number of problems, failed ones included.
-        solutions: of those that did not fail.
-        failures: problem id → its error.
-    """
-
-    label: str
-    task: Task
-    problems: int
-    solutions: tuple[Solution, ...]
-    failures: Mapping[str, NablaError]
-
-    @property
-    def accuracy(self) -> Proportion:
-        """Right answers of all problems; a failure is a wrong answer."""
-        return Proportion(sum(correct(s, self.task) for s in self.solutions), self.problems)
-
-    @property
-    def cost(self) -> Cost:
-        """Of all solutions."""
-        return Cost.sum(s.cost for s in self.solutions)
-
-    @property
-    def mean_reward(self) -> float | None:
-        """Over solutions that were scored."""
-        rewards = [s.reward for s in self.solutions if s.reward is not None]
-        return sum(rewards) / len(rewards) if rewards else None
-
-    @property
-    def acceptance(self) -> Proportion | None:
-        """Accepted proposals of all; None for a method without proposals."""
-        proposals = [r for s in self.solutions for r in s.revisions]
-        return Proportion(sum(r.accepted for r in proposals), len(proposals)) if proposals else None
-
-    @property
-    def effects(self) -> dict[tuple[bool, bool], int]:
-        """Accepted proposals by (right before, right after): the reward model had no say in this."""
-        counts = {(before, after): 0 for before in (False, True) for after in (False, True)}
-        for solution, revision in accepted_revisions(self.solutions):
-            counts[effect(revision, solution, self.task)] += 1
-        return counts
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        accuracy, acceptance, effects = self.accuracy, self.acceptance, self.effects
-        return {
-            "task": self.task.name,
-            "method": self.label,
-            "problems": self.problems,
-            "failed": len(self.failures),
-            "right": accuracy.successes,
-            "accuracy": accuracy.value,
-            "interval": list(accuracy.interval()),
-            "mean_reward": self.mean_reward,
-            "proposals": 0 if acceptance is None else acceptance.total,
-            "accepted": 0 if acceptance is None else acceptance.successes,
-            "wrong_to_right": effects[False, True],
-            "right_to_wrong": effects[True, False],
-            "wrong_to_wrong": effects[False, False],
-            "right_to_right": effects[True, True],
-            "cost": self.cost.to_dict(),
-        }
+COLUMNS = (
+    *("method", "accuracy", "95 %", "reward", "calls", "tokens", "FLOPs", "seconds"),
+    *("accepted", "fixed", "broken"),
+)
 
 
 def variants(config: RunConfig, methods: Sequence[str | Mapping[str, Any]]) -> dict[str, RunConfig]:
@@ -113,8 +52,7 @@ def variants(config: RunConfig, methods: Sequence[str | Mapping[str, Any]]) -> d
         while label in found:
             number += 1
             label = f"{stem} ({number})"
-        values = {**vars(config), "method": resolve(registry, config.method, changes)}
-        found[label] = RunConfig(**values)
+        found[label] = replace(config, method=resolve(registry, config.method, changes, "method"))
     return found
 
 
@@ -132,23 +70,102 @@ def _given(changes: Mapping[str, Any], prefix: str = "") -> list[str]:
 
 
 def evaluate(
-    label: str,
     config: RunConfig,
-    task: Task,
     problems: Sequence[Problem],
     lm: CausalLM,
     reward: Reward | None,
     *,
     callbacks: Sequence[Callback] = (),
     folder: Path | None = None,
-) -> Outcome:
-    """Runs one method. Failing problems count as wrong. Raises Interrupted, and ConfigError."""
+) -> dict[str, Solution | NablaError]:
+    """What one method makes of each problem, by id. Raises Interrupted, and ConfigError."""
     prompts = [Prompt.of(p.prompt, id=p.id, system=config.system) for p in problems]
     loop = config.loop(lm, reward, callbacks=callbacks, folder=folder)
+    failures: Mapping[str, NablaError] = {}
     try:
-        solutions, failures = loop.run(prompts), {}
+        solutions = loop.run(prompts)
     except Interrupted:
         raise
     except RunError as error:
         solutions, failures = error.solutions, error.failures
-    return Outcome(label, task, len(problems), tuple(solutions), failures)
+    return {**{solution.prompt.id: solution for solution in solutions}, **failures}
+
+
+def summarise(label: str, task: Task, outcomes: Mapping[str, Solution | NablaError]) -> dict[str, Any]:
+    """JSON-ready: accuracy (a failure is a wrong answer), reward, what became of proposals, cost.
+
+    Accepted proposals are counted by whether the response was right before and after: the reward model has
+    no say in this.
+    """
+    found, solutions = [], []
+    for name, outcome in outcomes.items():
+        grades = {}
+        if isinstance(outcome, Solution):
+            solutions.append(outcome)
+            grades = {text: task.check(outcome.prompt.text, text) for text in responses(outcome)}
+        found += rows({"problem": name}, outcome, grades, ())
+    right = Proportion(sum(row["correct"] for row in found), len(found))
+    rewards = [row["reward"] for row in found if row["reward"] is not None]
+    proposals = [proposal for row in found for proposal in row["revisions"]]
+    effects = Counter((before, after) for *_, accepted, before, after in proposals if accepted)
+    words = {True: "right", False: "wrong"}
+    return {
+        "task": task.name,
+        "method": label,
+        "problems": len(found),
+        "failed": len(found) - len(solutions),
+        "right": right.successes,
+        "accuracy": right.value,
+        "interval": list(right.interval()),
+        "mean_reward": sum(rewards) / len(rewards) if rewards else None,
+        "proposals": len(proposals),
+        "accepted": effects.total(),
+        **{
+            f"{words[before]}_to_{words[after]}": effects[before, after]
+            for before, after in ((False, True), (True, False), (False, False), (True, True))
+        },
+        "cost": Cost.sum(solution.cost for solution in solutions).to_dict(),
+    }
+
+
+def comparison_table(summaries: Sequence[Mapping[str, Any]]) -> Table:
+    """One row per method, with Wilson intervals."""
+    first = summaries[0]
+    table = Table(
+        title=f"{first['task']}: {first['problems']} held-out problems",
+        caption="Calls, tokens, FLOPs, seconds: means per problem (seconds are shares of batched time).\n"
+        "fixed, broken: accepted proposals from wrong to right and from right to wrong, by the checker.",
+        title_justify="left",
+        title_style="bold",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+    for name in COLUMNS:
+        table.add_column(name, justify="left" if name == "method" else "right", no_wrap=name != "method")
+    for summary in summaries:
+        table.add_row(*row(summary))
+    return table
+
+
+def row(summary: Mapping[str, Any]) -> tuple[str, ...]:
+    """The cells of one method."""
+    (low, high), reward, failed = summary["interval"], summary["mean_reward"], summary["failed"]
+    total, n = summary["cost"]["total"], max(summary["problems"] - failed, 1)
+    proposals = (
+        f"{summary['accepted']}/{summary['proposals']}",
+        str(summary["wrong_to_right"]),
+        str(summary["right_to_wrong"]),
+    )
+    return (
+        summary["method"] + (f" ({failed} failed)" if failed else ""),
+        f"{100 * summary['accuracy']:.1f} %",
+        f"{100 * low:.1f}-{100 * high:.1f}",
+        "-" if reward is None else f"{reward:.2f}",
+        f"{total['calls'] / n:,.1f}",
+        f"{total['tokens'] / n:,.0f}",
+        f"{total['flops'] / n:.2e}",
+        f"{total['seconds'] / n:.3f}",
+        *(proposals if summary["proposals"] else ("-", "-", "-")),
+    )

@@ -8,13 +8,15 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from nabla.core.budget import UNITS, Budget
-from nabla.core.errors import ConfigError, ModelError
+from nabla.core.errors import ConfigError, ModelError, located, require_finite, require_positive
+from nabla.launch.config.reader import conform, load, make, settle
 from nabla.launch.config.resolve import fill, resolve
-from nabla.launch.config.run import locate
+from nabla.launch.config.run import locate, model_paths
 from nabla.launch.config.slots import slots
+
+#: Label of the method where an evaluation has one alone, as the points of an ablation.
+METHOD = "method"
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class TaskSetup:
         """What it is → (path or hub id as written, arguments for loading), of all its models."""
         found: dict[str, tuple[str, Mapping[str, Any]]] = {"lm": (self.lm, self.lm_arguments)}
         for name, spec in self.rewards.items():
-            for index, path in enumerate(_reward_paths(spec)):
+            for index, path in enumerate(model_paths(spec)):
                 found[f"{name}.{index}"] = (path, self.rm_arguments)
         return found
 
@@ -89,15 +91,13 @@ class EvaluationConfig:
     quick: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        settle(self)
         for name in ("tasks", "methods", "budgets", "seeds"):
             if not getattr(self, name):
                 raise ConfigError(f"An evaluation needs {name}", got=getattr(self, name))
-        for name in ("shard", "threads", "problems"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} must be at least 1", got=value)
-        if self.offset < 0:
-            raise ConfigError("offset must be at least 0", got=self.offset)
+        problems = 1 if self.problems is None else self.problems
+        require_positive(shard=self.shard, threads=self.threads, problems=problems)
+        require_finite("offset", self.offset, minimum=0)
         if len(set(self.seeds)) < len(self.seeds):
             raise ConfigError("A seed is given twice", got=self.seeds)
         if self.reference is not None and self.reference not in self.methods:
@@ -109,44 +109,24 @@ class EvaluationConfig:
         _budgets(self.budgets)
 
     @classmethod
-    def of(cls, values: Mapping[str, Any]) -> EvaluationConfig:
+    def of(cls, values: Mapping[str, Any], label: str = "An evaluation") -> EvaluationConfig:
         """From plain data. Raises ConfigError for unknown keys and for values of another kind."""
-        _known(cls, values, "An evaluation")
         made = {"tasks": {}, "methods": {}, "budgets": {}, **values}
-        for name in ("tasks", "methods", "budgets", "shared", "engine", "quick"):
-            if not isinstance(made.get(name, {}), Mapping):
-                raise ConfigError(f"{name} is a mapping of names to values", got=made[name])
-        for name in ("shard", "threads", "problems"):
-            if type(made.get(name)) not in (int, type(None)):
-                raise ConfigError(f"{name} is a whole number", got=made[name])
-        if type(made.get("offset", 0)) is not int:
-            raise ConfigError("offset is a whole number", got=made["offset"])
-        seeds = made.get("seeds", [0])
-        if not isinstance(seeds, list) or not all(type(seed) is int for seed in seeds):
-            raise ConfigError("seeds is a list of whole numbers", got=seeds)
-        made["tasks"] = {str(label): _setup(label, value) for label, value in made["tasks"].items()}
-        made["methods"] = {str(label): _method(label, spec) for label, spec in made["methods"].items()}
-        made["budgets"] = {b.unit: list(b.values) for b in _budgets(made["budgets"])}
-        return cls(**made)
+        if isinstance(made["budgets"], Mapping):  # a single value is a ladder of one
+            ladders = made["budgets"].items()
+            made["budgets"] = {unit: v if isinstance(v, list | tuple) else [v] for unit, v in ladders}
+        return make(cls, made, label=label)
 
     @classmethod
     def load(cls, path: str | Path) -> EvaluationConfig:
         """From a YAML file. Raises ConfigError."""
-        try:
-            values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            reason = " ".join(str(error).split())
-            raise ConfigError(f"The evaluation cannot be read: {reason}", got=str(path)) from error
-        if not isinstance(values, Mapping):
-            raise ConfigError("An evaluation is a mapping", got=values)
-        return cls.of(values)
+        return cls.of(load(path, "evaluation"))
 
     def quickened(self) -> EvaluationConfig:
         """With the values of ``quick``. Raises ConfigError if there are none."""
         if not self.quick:
             raise ConfigError("This evaluation has no quick form", fix="Add 'quick: {problems: 16}' to it.")
-        _known(type(self), self.quick, "quick")
-        return type(self).of({**vars(self), **self.quick})
+        return type(self).of({**vars(self), **self.quick}, "quick")
 
     def only(self, methods: Sequence[str]) -> EvaluationConfig:
         """With some of the methods: labels of this configuration, or registered names."""
@@ -181,7 +161,7 @@ class EvaluationConfig:
         spec = self.methods[method]
         chosen = next(iter(rewards), None)
         if isinstance(spec, Mapping) and "rm" in spec:
-            chosen = spec["rm"]
+            chosen = conform(str | None, spec["rm"], f"{place(method)}.rm")
         if chosen is not None and chosen not in rewards:
             raise ConfigError(
                 f"Method {method!r} wants a reward that task {task!r} has not",
@@ -194,16 +174,16 @@ class EvaluationConfig:
         """A method's resolved spec on a task. Raises ConfigError for unknown names and arguments."""
         registry = slots()["methods"]
         spec, _ = self._options(method)
-        known = inspect.signature(registry[spec["name"]]).parameters
+        with located(place(method)):
+            known = inspect.signature(registry[spec["name"]]).parameters if "name" in spec else {}
         shared = {**self.shared, **self.tasks[task].shared}
         given = {name: value for name, value in shared.items() if name in known}
-        return resolve(registry, {**given, **spec})
+        return resolve(registry, {**given, **spec}, path=place(method))
 
     def _options(self, label: str) -> tuple[dict[str, Any], list[str]]:
         spec = self.methods[label]
-        if isinstance(spec, str):
-            return {"name": spec}, list(self.tasks)
-        tasks = spec.get("tasks", list(self.tasks))
+        spec = {"name": spec} if isinstance(spec, str) else spec
+        tasks = conform(list[str], spec.get("tasks", list(self.tasks)), f"{place(label)}.tasks")
         for task in tasks:
             if task not in self.tasks:
                 raise ConfigError(
@@ -211,7 +191,7 @@ class EvaluationConfig:
                     got=task,
                     fix=f"Tasks: {', '.join(self.tasks)}.",
                 )
-        return {k: v for k, v in spec.items() if k not in ("rm", "tasks")}, list(tasks)
+        return {k: v for k, v in spec.items() if k not in ("rm", "tasks")}, tasks
 
     def resolved(self) -> dict[str, Any]:
         """Plain data with every default written out. Raises ConfigError or ModelError for anything that
@@ -222,10 +202,10 @@ class EvaluationConfig:
         for name in omit:
             if name in self.engine:
                 raise ConfigError("The evaluation itself sets this argument of the engine", got=name)
-        engine = fill(Engine, self.engine, label="engine", omit=omit)
+        engine = fill(Engine, self.engine, label="engine", omit=omit, path="engine")
         tasks = {}
         for label, setup in self.tasks.items():
-            task = resolve(slots()["tasks"], setup.task)
+            task = resolve(slots()["tasks"], setup.task, path=f"tasks.{label}.task")
             for path, arguments in setup.paths().values():
                 _require(path, arguments)
             tasks[label] = {**asdict(setup), "task": task}
@@ -235,61 +215,21 @@ class EvaluationConfig:
             for task_label in self.tasks:
                 if self.runs(label, task_label):
                     spec = self.method(label, task_label)
-                    slots()["methods"].build(spec)
+                    with located(place(label)):
+                        slots()["methods"].build(spec)
                     per_task[task_label] = {**spec, "rm": self.reward_name(label, task_label)}
             methods[label] = per_task
         rest = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "quick"}
         return {**rest, "tasks": tasks, "methods": methods, "engine": engine}
 
 
-def _budgets(values: Mapping[str, Any]) -> tuple[Budget, ...]:
-    found = []
-    for unit, ladder in values.items():
-        ladder = ladder if isinstance(ladder, list | tuple) else [ladder]
-        try:
-            numbers = tuple(float(value) for value in ladder)  # YAML 1.1 reads 1e8 as text
-        except (TypeError, ValueError) as error:
-            raise ConfigError(f"The budgets in {unit} are no numbers", got=ladder) from error
-        found.append(Budget(unit, numbers))
-    return tuple(found)
+def place(method: str) -> str:
+    """Key path of a method of that label."""
+    return METHOD if method == METHOD else f"methods.{method}"
 
 
-def _method(label: str, spec: Any) -> str | dict[str, Any]:
-    if isinstance(spec, str):
-        return spec
-    if not (isinstance(spec, Mapping) and isinstance(spec.get("name"), str)):
-        raise ConfigError(
-            f"Method {label!r} is a registered name, or a mapping with 'name' and arguments", got=spec
-        )
-    return dict(spec)
-
-
-def _setup(label: str, value: Any) -> TaskSetup:
-    if isinstance(value, TaskSetup):
-        return value
-    if not isinstance(value, Mapping):
-        raise ConfigError(f"Task {label!r} is a mapping with 'task' and 'lm'", got=value)
-    _known(TaskSetup, value, f"Task {label!r}")
-    for name in ("task", "lm"):
-        if name not in value:
-            raise ConfigError(f"Task {label!r} needs {name!r}", got=dict(value))
-    return TaskSetup(**value)
-
-
-def _known(cls: Any, values: Mapping[str, Any], what: str) -> None:
-    names = [f.name for f in fields(cls)]
-    for key in values:
-        if key not in names:
-            raise ConfigError(f"{what} has no key {key!r}", fix=f"Its keys are {', '.join(names)}.")
-
-
-def _reward_paths(spec: Any) -> list[str]:
-    if isinstance(spec, str):
-        return [spec]
-    if isinstance(spec, Mapping):
-        inner = [path for member in spec.get("members", ()) for path in _reward_paths(member)]
-        return [*([str(spec["path"])] if "path" in spec else []), *inner]
-    return []
+def _budgets(ladders: Mapping[str, Sequence[float]]) -> tuple[Budget, ...]:
+    return tuple(Budget(unit, tuple(values)) for unit, values in ladders.items())
 
 
 def _require(path: str, arguments: Mapping[str, Any]) -> None:

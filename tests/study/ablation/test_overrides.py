@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from nabla.core.errors import ConfigError
-from nabla.study.ablation.overrides import METHOD, apply
+from nabla.study.ablation.overrides import apply
+from nabla.study.evaluation.config import METHOD
 from tests.study.ablation.small import small
 
 

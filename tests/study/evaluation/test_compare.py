@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -12,8 +13,14 @@ from nabla.core.solution import Revision, Solution
 from nabla.launch.config.presets import SANDBOX_RUNS
 from nabla.launch.records import correct, effect, first_response, record
 from nabla.problems.sandbox import TASKS
-from nabla.study.evaluation.compare import DEFAULT_METHODS, Outcome, evaluate, variants
-from nabla.study.evaluation.table import comparison_table, row
+from nabla.study.evaluation.compare import (
+    DEFAULT_METHODS,
+    comparison_table,
+    evaluate,
+    row,
+    summarise,
+    variants,
+)
 
 ARITHMETIC = TASKS["arithmetic"]
 PROBLEMS = ARITHMETIC.problems("test", 3, 0)
@@ -36,48 +43,52 @@ def revision(old: str, new: str, accepted: bool) -> Revision:
     return Revision(0, 1, 2, 0.0, 1.0, accepted, old, new)
 
 
+RIGHT = [p.solution for p in PROBLEMS]
+SOLUTIONS = (
+    solution(0, RIGHT[0], revision("nonsense", RIGHT[0], True), reward=2.0),
+    solution(1, "nonsense", revision(RIGHT[1], "nonsense", True), revision("nonsense", RIGHT[1], False)),
+)
+
+
 @pytest.fixture
-def outcome() -> Outcome:
-    right = [p.solution for p in PROBLEMS]
-    solutions = (
-        solution(0, right[0], revision("nonsense", right[0], True), reward=2.0),
-        solution(1, "nonsense", revision(right[1], "nonsense", True), revision("nonsense", right[1], False)),
-    )
-    return Outcome("m", ARITHMETIC, 3, solutions, {PROBLEMS[2].id: PromptError("broken")})
+def summary() -> dict[str, Any]:
+    outcomes = {**{s.prompt.id: s for s in SOLUTIONS}, PROBLEMS[2].id: PromptError("broken")}
+    return summarise("m", ARITHMETIC, outcomes)
 
 
-def test_failures_stay_in_the_denominator(outcome):
-    assert (outcome.accuracy.successes, outcome.accuracy.total) == (1, 3)
+def test_failures_stay_in_the_denominator(summary):
+    assert (summary["right"], summary["problems"]) == (1, 3)
 
 
-def test_effects_of_accepted_proposals_are_by_the_checker(outcome):
-    assert outcome.effects == {(False, True): 1, (True, False): 1, (False, False): 0, (True, True): 0}
-    assert (outcome.acceptance.successes, outcome.acceptance.total) == (2, 3)
+def test_effects_of_accepted_proposals_are_by_the_checker(summary):
+    names = ("wrong_to_right", "right_to_wrong", "wrong_to_wrong", "right_to_right")
+    assert [summary[name] for name in names] == [1, 1, 0, 0]
+    assert (summary["accepted"], summary["proposals"]) == (2, 3)
 
 
-def test_means_and_sums(outcome):
-    assert outcome.mean_reward == 2.0  # of the one that was scored
-    assert outcome.cost.total.tokens == 40
-    found = outcome.to_dict()
-    assert (found["failed"], found["right"], found["wrong_to_right"], found["right_to_wrong"]) == (1, 1, 1, 1)
-    assert found["interval"][0] < found["accuracy"] < found["interval"][1]
+def test_means_and_sums(summary):
+    assert summary["mean_reward"] == 2.0  # of the one that was scored
+    assert summary["cost"]["total"]["tokens"] == 40
+    assert (summary["failed"], summary["right"]) == (1, 1)
+    assert (summary["wrong_to_right"], summary["right_to_wrong"]) == (1, 1)
+    assert summary["interval"][0] < summary["accuracy"] < summary["interval"][1]
 
 
-def test_a_table_row_has_costs_per_problem_and_dashes_for_what_does_not_apply(outcome):
-    cells = row(outcome)
+def test_a_table_row_has_costs_per_problem_and_dashes_for_what_does_not_apply(summary):
+    cells = row(summary)
     assert cells[0] == "m (1 failed)"
     assert cells[1] == "33.3 %"
     assert cells[4:6] == ("10.0", "20")
-    plain = row(Outcome("greedy", ARITHMETIC, 1, (solution(0, "x"),), {}))
+    plain = row(summarise("greedy", ARITHMETIC, {PROBLEMS[0].id: solution(0, "x")}))
     assert plain[3] == "-"
     assert plain[-3:] == ("-", "-", "-")
     out = io.StringIO()
-    Console(file=out, width=110).print(comparison_table([outcome]))
+    Console(file=out, width=110).print(comparison_table([summary]))
     assert "arithmetic: 3 held-out problems" in out.getvalue()
 
 
-def test_records_carry_verdict_and_answer(outcome):
-    first = outcome.solutions[0]
+def test_records_carry_verdict_and_answer():
+    first = SOLUTIONS[0]
     found = record(first, ARITHMETIC)
     assert (found["task"], found["correct"]) == ("arithmetic", True)
     assert "correct" not in record(first)
@@ -108,7 +119,8 @@ def test_one_method_on_two_squares(latin_lm, latin_rm):
     task = TASKS["latin"]
     plans = variants(SANDBOX_RUNS["latin"], [{"name": "best-of-n", "n": 2}])
     ((label, config),) = plans.items()
-    found = evaluate(label, config, task, task.problems("test", 2, 0), latin_lm, latin_rm)
-    assert found.problems == len(found.solutions) == 2
-    assert found.mean_reward is not None
-    assert found.cost.total.calls > 0
+    outcomes = evaluate(config, task.problems("test", 2, 0), latin_lm, latin_rm)
+    found = summarise(label, task, outcomes)
+    assert found["problems"] - found["failed"] == len(outcomes) == 2
+    assert found["mean_reward"] is not None
+    assert found["cost"]["total"]["calls"] > 0

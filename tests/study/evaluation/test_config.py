@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nabla.core.errors import ConfigError, ModelError, NablaError
+from nabla.launch.config.reader import dump
 from nabla.problems.tasks.base import Problem
 from nabla.study.evaluation.config import EvaluationConfig
 from nabla.study.evaluation.fingerprint import difference, fingerprint, weights
@@ -67,10 +68,10 @@ def test_resolved_data_resolves_and_has_every_default():
         ({"budgets": {}}, "needs budgets"),
         ({"budgets": {"dollars": [1]}}, "Unknown budget unit"),
         ({"budgets": {"calls": [2, 1]}}, "ascend"),
-        ({"budgets": {"calls": ["many"]}}, "no numbers"),
+        ({"budgets": {"calls": ["many"]}}, r"budgets\.calls\.0 is a number"),
         ({"seeds": []}, "needs seeds"),
         ({"seeds": [1, 1]}, "twice"),
-        ({"seeds": ["a"]}, "whole numbers"),
+        ({"seeds": ["a"]}, r"seeds\.0 is a whole number"),
         ({"problems": 0}, "problems must be at least 1"),
         ({"shard": 0}, "shard must be at least 1"),
         ({"threads": 0}, "threads must be at least 1"),
@@ -119,7 +120,12 @@ def test_unreadable_files(text, message, tmp_path):
 
 
 def test_exponents_without_a_point_are_numbers(tmp_path):
-    assert small(budgets={"flops": ["1e8", "1e9"]}).ladder == [("flops", 1e8), ("flops", 1e9)]  # YAML 1.1
+    path = tmp_path / "x.yaml"
+    text = dump({**VALUES, "budgets": None})
+    path.write_text(text.replace("budgets: null", "budgets: {flops: [1e8, 1e9]}"))
+    assert EvaluationConfig.load(path).ladder == [("flops", 1e8), ("flops", 1e9)]
+    with pytest.raises(ConfigError, match=r"budgets\.flops\.0 is a number \(got '1e8'\)"):
+        small(budgets={"flops": ["1e8"]})  # quotes are respected
 
 
 def test_seconds_steer_only_where_nothing_else_does():
