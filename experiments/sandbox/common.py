@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedTokenizerFast, Qwen3Config
 
-from nabla.problems.sandbox import TASKS, LatinSquare, Task, build_tokenizer
+from nabla.problems.sandbox import TASKS, Family, LatinSquare, build_tokenizer
 
 WIDTH = 128
 HEADS = 4
@@ -131,12 +131,12 @@ def sample(
     return out
 
 
-def accuracy(task: Task, prompts: Sequence[str], responses: Sequence[str]) -> float:
+def accuracy(task: Family, prompts: Sequence[str], responses: Sequence[str]) -> float:
     right = [task.check(p, r) for p, r in zip(prompts, responses, strict=True)]
     return sum(right) / max(len(right), 1)
 
 
-def training_task(name: str) -> Task:
+def training_task(name: str) -> Family:
     """The task at the difficulty that is trained on, wider than the default for Latin squares."""
     return LatinSquare(10, 20) if name == "latin" else TASKS[name]
 

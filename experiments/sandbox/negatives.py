@@ -5,13 +5,13 @@ from __future__ import annotations
 import random
 import re
 
-from nabla.problems.sandbox import Task
+from nabla.problems.sandbox import Family
 from nabla.problems.sandbox.latin import SIZE, SYMBOLS
 
 _STEP = re.compile(r"([0-9]+)([-+*])([0-9]+)=([0-9]+)")
 
 
-def near_miss(task: Task, rng: random.Random, prompt: str, right: str) -> str:
+def near_miss(task: Family, rng: random.Random, prompt: str, right: str) -> str:
     """A wrong response close to `right`, which must be a right response to the prompt."""
     corrupt = _latin if task.name == "latin" else _arithmetic
     for _ in range(100):
@@ -21,7 +21,7 @@ def near_miss(task: Task, rng: random.Random, prompt: str, right: str) -> str:
     return right[:-1]
 
 
-def scrambled(task: Task, rng: random.Random, prompt: str, right: str) -> str:
+def scrambled(task: Family, rng: random.Random, prompt: str, right: str) -> str:
     """A wrong response with about every seventh digit replaced, to train comparisons densely."""
     for _ in range(100):
         response = "".join(

@@ -62,7 +62,7 @@ class Batches:
         for _ in range(self.size):
             problem = self.task.draw(self.rng, "train")
             prompt = self.codec.prompt(problem.prompt)
-            response = self.codec.response(problem.solution)[:-1]
+            response = self.codec.response(problem.gold)[:-1]
             inputs.append([*prompt, *response[:-1]])
             targets.append(response)
         return {

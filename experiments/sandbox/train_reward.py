@@ -45,7 +45,7 @@ from experiments.sandbox.common import (
 from experiments.sandbox.metrics import auc, pair_accuracy
 from experiments.sandbox.negatives import near_miss, scrambled
 from experiments.sandbox.training import Batch, Trained, fit
-from nabla.problems.sandbox import Task
+from nabla.problems.sandbox import Family
 
 #: Recipes of the shipped weights. `body` is the policy step that the body starts from, `samplers`
 #: the policy steps whose samples are judged, `pool` the problems sampled for, `near` the share of
@@ -209,7 +209,7 @@ class Judged:
 
 
 def sample_pool(
-    task: Task, codec: Codec, policies: list[dict[str, Tensor]], n: int, seed: int
+    task: Family, codec: Codec, policies: list[dict[str, Tensor]], n: int, seed: int
 ) -> list[Judged]:
     """`n` training problems with one response per policy and some temperature, and the solution."""
     rng = seeded("pool", task.name, seed)
@@ -233,7 +233,7 @@ def sample_pool(
     pool = []
     for problem, found in zip(problems, answers, strict=True):
         marks = {r: task.check(problem.prompt, r) for r in sorted(found)}
-        right = [r for r, ok in marks.items() if ok] or [problem.solution]
+        right = [r for r, ok in marks.items() if ok] or [problem.gold]
         wrong = [r for r, ok in marks.items() if not ok and r.isascii() and not r.endswith("~")]
         pool.append(Judged(problem.prompt, right, wrong))
     return pool
@@ -243,7 +243,7 @@ class Pairs:
     """Batches of (right, wrong) rows of the same problem, half from the pool, half fresh."""
 
     def __init__(
-        self, task: Task, codec: Codec, pool: list[Judged], recipe: dict[str, Any], seed: int
+        self, task: Family, codec: Codec, pool: list[Judged], recipe: dict[str, Any], seed: int
     ) -> None:
         self.task, self.codec, self.size = task, codec, recipe["batch"]
         self.near, self.scrambled = recipe["near"], recipe["scrambled"]
@@ -257,8 +257,8 @@ class Pairs:
             return judged.prompt, rng.choice(judged.right), rng.choice(judged.wrong)
         problem = self.task.draw(rng, "train")
         corrupt = scrambled if rng.random() < self.scrambled else near_miss
-        wrong = corrupt(self.task, rng, problem.prompt, problem.solution)
-        return problem.prompt, problem.solution, wrong
+        wrong = corrupt(self.task, rng, problem.prompt, problem.gold)
+        return problem.prompt, problem.gold, wrong
 
     def __call__(self) -> Batch:
         rows: list[tuple[str, str]] = []
@@ -268,7 +268,7 @@ class Pairs:
         return encode(self.task, self.codec, rows)
 
 
-def encode(task: Task, codec: Codec, rows: list[tuple[str, str]]) -> Batch:
+def encode(task: Family, codec: Codec, rows: list[tuple[str, str]]) -> Batch:
     """Rows of (prompt, response) with their labels, each [batch, length] but `right`.
 
     `fine`: everything up to this token is right; `weight`: of the process loss (a tenth on the
@@ -299,7 +299,7 @@ def encode(task: Task, codec: Codec, rows: list[tuple[str, str]]) -> Batch:
 class Checkpoints(pl.Callback):
     """Every `every` steps: save the weights, print the ranking of samples it has not seen."""
 
-    def __init__(self, task: Task, codec: Codec, pool: list[Judged], folder: Path, every: int):
+    def __init__(self, task: Family, codec: Codec, pool: list[Judged], folder: Path, every: int):
         self.task, self.codec, self.folder, self.every = task, codec, folder, every
         self.pool = pool
         self.losses: list[float] = []

@@ -9,7 +9,7 @@ from contextlib import redirect_stdout
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser
 
@@ -21,6 +21,8 @@ from nabla.launch.config.run import RunConfig
 if TYPE_CHECKING:
     from nabla.engine.events import Callback
     from nabla.launch.folder import RunFolder
+    from nabla.problems.checker import Checker
+    from nabla.problems.problem import Problem
 
 #: Of a run's options, those that this command takes.
 RUN_OPTIONS = RUN
@@ -30,9 +32,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     """The command's options."""
     parser.add_argument(
         "--task",
-        type=Literal["latin", "arithmetic", "all"],
+        type=str | dict[str, Any],
         default="all",
-        help="Sandbox family of the problems.",
+        help="Sandbox family of the problems (latin, arithmetic, all), or any task: a name, or a dict of a "
+        "name and arguments (then with --lm).",
     )
     parser.add_argument("--problems", type=int, default=200, help="Held-out problems of each family.")
     parser.add_argument("--problem_seed", type=int, default=0, help="Chooses the problems.")
@@ -69,7 +72,8 @@ def _compare(call: Call, emit: Callable[[str], None] | None) -> int:
     require_extra("eval", "scipy", "statsmodels", purpose="nabla compare")
     if call.options.problems < 1:
         raise ConfigError("--problems must be at least 1", got=call.options.problems)
-    tasks = ("latin", "arithmetic") if call.options.task == "all" else (call.options.task,)
+    chosen = _chosen(call)
+    tasks = tuple(chosen)
     methods = call.options.methods or DEFAULT_METHODS
     plans = {task: variants(_config(call, task), methods) for task in tasks}
     resolved = {
@@ -82,7 +86,7 @@ def _compare(call: Call, emit: Callable[[str], None] | None) -> int:
             models = next(iter(plan.values())).load_models()
             if folder is None:
                 folder = open_folder(path, resolved, call.arguments, models[0].body.device)
-            _run_task(call, task, plan, models, folder, emit)
+            _run_task(task, *chosen[task], plan, models, folder, emit)
     except BaseException:
         if folder is not None:
             folder.finish("failed")
@@ -93,20 +97,39 @@ def _compare(call: Call, emit: Callable[[str], None] | None) -> int:
     return 0
 
 
+def _chosen(call: Call) -> dict[str, tuple[Checker, list[Problem]]]:
+    """What grades, and the problems, by the name of the family or task. Raises ConfigError."""
+    from nabla.problems.sandbox import TASKS
+    from nabla.problems.tasks.base import TaskChecker
+    from nabla.problems.tasks.base import tasks as registry
+
+    options = call.options
+    if options.task == "all" or options.task in TASKS:
+        families = list(TASKS) if options.task == "all" else [options.task]
+        return {
+            name: (TASKS[name], TASKS[name].problems("test", options.problems, options.problem_seed))
+            for name in families
+        }
+    task = registry.build(options.task)
+    problems = task.problems(options.problems, seed=options.problem_seed)
+    return {task.name: (TaskChecker(task, problems), problems)}
+
+
 def _config(call: Call, task: str) -> RunConfig:
     """The configuration for a family: its embedded models and settings where none are given."""
     from nabla.launch.config.presets import SANDBOX_RUNS
 
-    config, base = call.config, SANDBOX_RUNS[task]
-    if config.lm is None:
+    config, base = call.config, SANDBOX_RUNS.get(task)
+    if config.lm is None and base is not None:
         method = base.method if config.method == RunConfig.method else config.method
         config = replace(config, lm=base.lm, rm=config.rm or base.rm, method=method)
     return config.changed(call.changes)
 
 
 def _run_task(
-    call: Call,
     name: str,
+    task: Checker,
+    problems: list[Problem],
     plan: Mapping[str, RunConfig],
     models: tuple[Any, Any],
     folder: RunFolder | None,
@@ -115,11 +138,8 @@ def _run_task(
     from nabla.cli.recorder import Recorder
     from nabla.core.console import make_console
     from nabla.launch.callbacks.progress import ProgressBar
-    from nabla.problems.sandbox import TASKS
     from nabla.study.evaluation.compare import comparison_table, evaluate, summarise
 
-    task = TASKS[name]
-    problems = task.problems("test", call.options.problems, call.options.problem_seed)
     summaries: list[dict[str, Any]] = []
     try:
         for label, config in plan.items():

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from nabla.core.solution import Revision, Solution
-    from nabla.problems.sandbox.base import Task
+    from nabla.problems.checker import Checker
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def _family(console: Console, name: str, call: Call) -> int:
     return len(repairs)
 
 
-def find_repairs(solutions: Sequence[Solution], task: Task) -> list[Repair]:
+def find_repairs(solutions: Sequence[Solution], task: Checker) -> list[Repair]:
     """Accepted proposals that turned wrong into right, of solutions that are right in the end."""
     from nabla.launch.records import accepted_revisions, correct, effect
 
@@ -100,7 +100,7 @@ def find_repairs(solutions: Sequence[Solution], task: Task) -> list[Repair]:
     ]
 
 
-def _line(solution: Solution, task: Task) -> Any:
+def _line(solution: Solution, task: Checker) -> Any:
     from rich.text import Text
 
     from nabla.launch.records import correct, first_response
@@ -118,7 +118,7 @@ def _line(solution: Solution, task: Task) -> Any:
     )
 
 
-def _show(console: Console, repair: Repair, task: Task, tokenizer: Any) -> None:
+def _show(console: Console, repair: Repair, task: Checker, tokenizer: Any) -> None:
     """A repair before and after."""
     from rich.columns import Columns
     from rich.panel import Panel

@@ -13,12 +13,12 @@ from nabla.core.solution import Solution
 from nabla.core.text import pieces, token_text
 from nabla.launch.callbacks.stream import marked
 from nabla.launch.records import correct
-from nabla.problems.sandbox.base import Task
+from nabla.problems.checker import Checker
 from nabla.problems.sandbox.latin import SIZE, LatinSquare
 
 
 def show_solution(
-    console: Console, solution: Solution, tokenizer: Any, task: Task | None, *, streamed: bool = False
+    console: Console, solution: Solution, tokenizer: Any, task: Checker | None, *, streamed: bool = False
 ) -> None:
     """The response with its revised tokens marked, the checker's verdict, the reward, the proposals.
 
@@ -47,7 +47,7 @@ def marked_response(solution: Solution, tokenizer: Any) -> Text:
     return text
 
 
-def verdict(solution: Solution, task: Task) -> Text:
+def verdict(solution: Solution, task: Checker) -> Text:
     """The task's own view (a grid, steps on lines) and what the checker says; a star marks revised cells."""
     lines = task.render(solution.prompt.text, solution.response).splitlines()
     right = correct(solution, task)

@@ -11,7 +11,7 @@ from nabla.core.solution import Solution
 from nabla.engine.events import Callback
 from nabla.launch.folder import RunFolder
 from nabla.launch.records import record
-from nabla.problems.sandbox.base import Task
+from nabla.problems.checker import Checker
 
 
 class Recorder(Callback):
@@ -27,7 +27,7 @@ class Recorder(Callback):
     def __init__(
         self,
         folder: RunFolder | None,
-        task: Task | None = None,
+        task: Checker | None = None,
         emit: Callable[[str], None] | None = None,
         name: str = "solutions.jsonl",
     ) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import ArgumentParser
 
 from nabla.cli.parsing import RUN, Call
-from nabla.core.errors import NablaError, PromptError
+from nabla.core.errors import ConfigError, NablaError, PromptError
 from nabla.core.solution import Interrupted, RunError
 from nabla.launch.config.run import SANDBOX, RunConfig
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from nabla.core.prompt import Prompt
     from nabla.core.solution import Solution
     from nabla.engine.events import Callback
-    from nabla.problems.sandbox.base import Task
+    from nabla.problems.checker import Checker
 
 #: Of a run's options, those that this command takes.
 RUN_OPTIONS = RUN
@@ -32,6 +32,15 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--prompts", type=str | None, default=None, help="File of prompts: .txt (one a line) or .jsonl."
     )
+    parser.add_argument(
+        "--task",
+        type=str | dict[str, Any] | None,
+        default=None,
+        help="Problems of a task in place of prompts: a name, or a dict of a name and arguments.",
+    )
+    parser.add_argument("--problems", type=int, default=1, help="With --task: how many.")
+    parser.add_argument("--problem_seed", type=int | None, default=None, help="With --task: their order.")
+    parser.add_argument("--offset", type=int, default=0, help="With --task: problems left out at the start.")
     parser.add_argument(
         "--json", action="store_true", help="One JSON object per solution on standard output, nothing else."
     )
@@ -48,8 +57,12 @@ def run(call: Call) -> int:
     from nabla.cli.prompts import read_prompts
 
     options = call.options
-    prompts = read_prompts(options.texts, options.prompts, call.config.system)
-    config, task = settle(call.config, prompts)
+    if options.task is not None:
+        prompts, config, found = set_task(call)
+        task: Checker | None = found
+    else:
+        prompts = read_prompts(options.texts, options.prompts, call.config.system)
+        config, task = settle(call.config, prompts)
     config = config.changed(call.changes)
     if not options.json:
         return _solve(call, config, prompts, task)
@@ -58,7 +71,32 @@ def run(call: Call) -> int:
         return _solve(call, config, prompts, task, emit)
 
 
-def settle(config: RunConfig, prompts: Sequence[Prompt]) -> tuple[RunConfig, Task | None]:
+def set_task(call: Call) -> tuple[list[Prompt], RunConfig, Checker]:
+    """Problems of the task that --task names, what to solve them with, and what grades them.
+
+    Raises ConfigError, also where prompts are given too.
+    """
+    from nabla.core.prompt import Prompt
+    from nabla.launch.config.presets import SANDBOX_RUNS
+    from nabla.problems.tasks.base import TaskChecker, tasks
+    from nabla.problems.tasks.sandbox import Sandbox
+
+    options, config = call.options, call.config
+    if options.texts or options.prompts:
+        raise ConfigError("--task brings its own problems", got=options.texts or options.prompts)
+    task = tasks.build(options.task)
+    problems = task.problems(options.problems, seed=options.problem_seed, offset=options.offset)
+    prompts = [Prompt.of(p.prompt, id=p.id, system=config.system) for p in problems]
+    if not isinstance(task, Sandbox):
+        return prompts, config, TaskChecker(task, problems)
+    if config.lm is None:
+        base = SANDBOX_RUNS[task.family]
+        method = base.method if config.method == RunConfig.method else config.method
+        config = replace(config, lm=base.lm, rm=config.rm or base.rm, method=method)
+    return prompts, config, task.checker
+
+
+def settle(config: RunConfig, prompts: Sequence[Prompt]) -> tuple[RunConfig, Checker | None]:
     """Without a language model, the embedded ones of the prompts' family; and the task that can check.
 
     Raises PromptError for prompts of no family or of several.
@@ -99,7 +137,7 @@ def _solve(
     call: Call,
     config: RunConfig,
     prompts: Sequence[Prompt],
-    task: Task | None,
+    task: Checker | None,
     emit: Callable[[str], None] | None = None,
 ) -> int:
     from rich.text import Text
@@ -145,7 +183,7 @@ def _solve(
 
 
 def _show(
-    console: Any, solutions: Sequence[Solution], tokenizer: Any, task: Task | None, streamed: bool
+    console: Any, solutions: Sequence[Solution], tokenizer: Any, task: Checker | None, streamed: bool
 ) -> None:
     from nabla.cli.display import show_solution
     from nabla.launch.records import correct

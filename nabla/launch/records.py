@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from nabla.core.solution import Revision, Solution
-from nabla.problems.sandbox.base import Task
+from nabla.problems.checker import Checker
 
 
-def correct(solution: Solution, task: Task) -> bool:
+def correct(solution: Solution, task: Checker) -> bool:
     """Whether the task's checker accepts the response."""
     return task.check(solution.prompt.text, solution.response)
 
@@ -19,13 +19,13 @@ def first_response(solution: Solution) -> str:
     return solution.revisions[0].old_response if solution.revisions else solution.response
 
 
-def effect(revision: Revision, solution: Solution, task: Task) -> tuple[bool, bool]:
+def effect(revision: Revision, solution: Solution, task: Checker) -> tuple[bool, bool]:
     """(right before, right after) of a proposal, by the checker, whatever its reward said."""
     prompt = solution.prompt.text
     return task.check(prompt, revision.old_response), task.check(prompt, revision.new_response)
 
 
-def record(solution: Solution, task: Task | None = None) -> dict[str, Any]:
+def record(solution: Solution, task: Checker | None = None) -> dict[str, Any]:
     """A JSON-ready row: the solution, the caller's own fields, and the verdict where there is a checker."""
     row = solution.to_dict()
     for name in ("answer",):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -109,12 +110,26 @@ class Reward(ABC):
     #: Ids of the language model that this reward cannot read, and that may therefore not be written.
     unreadable: Int[Tensor, " n"] | None = None
 
+    #: Of the language model whose responses are scored; None before :meth:`bind`.
+    vocabulary: Vocabulary | None = None
+
     def bind(self, vocabulary: Vocabulary) -> Reward:
-        """This reward for a language model's tokens: a view of it, itself where it needs nothing of them.
+        """This reward for a language model's tokens: a view, the reward itself stays as it is.
 
         Raises VocabularyError.
         """
-        return self
+        bound = copy.copy(self)
+        bound.vocabulary = vocabulary
+        return bound
+
+    def text(self, response: Response) -> str:
+        """The response as text, exactly: for rewards that read text and not the language model's ids.
+
+        Raises ConfigError before :meth:`bind`.
+        """
+        if self.vocabulary is None:
+            raise unbound()
+        return self.vocabulary.decode(response.tokens)
 
     @abstractmethod
     def score(self, responses: Sequence[Response], runner: Runner) -> list[Score]:

@@ -48,7 +48,9 @@ class EnsembleReward(Reward):
         return torch.cat(parts) if parts else None
 
     def bind(self, vocabulary: Vocabulary) -> EnsembleReward:
-        return EnsembleReward([member.bind(vocabulary) for member in self.members], self.weights)
+        bound = EnsembleReward([member.bind(vocabulary) for member in self.members], self.weights)
+        bound.vocabulary = vocabulary
+        return bound
 
     def score(self, responses: Sequence[Response], runner: Runner) -> list[Score]:
         by_member = [member.score(responses, runner) for member in self.members]

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 
 from nabla.core.errors import ConfigError
 from nabla.core.trajectory import Score
-from nabla.rewards.base import Response, Reward, rewards, unbound
+from nabla.rewards.base import Response, Reward, rewards
 
 if TYPE_CHECKING:
     from nabla.models.runner import Runner
-    from nabla.models.vocabulary import Vocabulary
 
 
 @rewards.register("function")
@@ -31,20 +30,13 @@ class FunctionReward(Reward):
                 got=function,
             )
         self.function = function
-        self._vocabulary: Vocabulary | None = None
-
-    def bind(self, vocabulary: Vocabulary) -> FunctionReward:
-        bound = FunctionReward(self.function)
-        bound._vocabulary = vocabulary
-        return bound
 
     def score(self, responses: Sequence[Response], runner: Runner) -> list[Score]:
-        if self._vocabulary is None:
-            raise unbound()
         values = []
         for response in responses:
+            text = self.text(response)
             try:
-                value = float(self.function(response.prompt.text, self._vocabulary.decode(response.tokens)))
+                value = float(self.function(response.prompt.text, text))
             except Exception as error:
                 raise ConfigError(
                     f"The reward function failed: {error!r}",

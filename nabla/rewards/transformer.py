@@ -164,6 +164,7 @@ class TransformerReward(Reward):
 
     def bind(self, vocabulary: Vocabulary) -> TransformerReward:
         bound = copy.copy(self)
+        bound.vocabulary = vocabulary
         bound.body, bound._layouts = copy.copy(self.body), {}
         bound.alignment = align(
             vocabulary.tokenizer, self.tokenizer, minimum_coverage=self.minimum_coverage

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from nabla.core.errors import NablaError
+from nabla.problems.problem import Problem
 from nabla.problems.sandbox.arithmetic import Arithmetic
-from nabla.problems.sandbox.base import Problem, Split, Task, split_of
+from nabla.problems.sandbox.base import Family, Split, split_of
 from nabla.problems.sandbox.latin import LatinSquare
 from nabla.problems.sandbox.tokenizer import build_tokenizer
 from nabla.problems.sandbox.zoo import MODELS, ModelInfo, model_path
@@ -13,11 +14,11 @@ __all__ = [
     "MODELS",
     "TASKS",
     "Arithmetic",
+    "Family",
     "LatinSquare",
     "ModelInfo",
     "Problem",
     "Split",
-    "Task",
     "build_tokenizer",
     "model_path",
     "split_of",
@@ -25,10 +26,10 @@ __all__ = [
 ]
 
 #: The task families at their default difficulty, by name.
-TASKS: dict[str, Task] = {task.name: task for task in (LatinSquare(), Arithmetic())}
+TASKS: dict[str, Family] = {family.name: family for family in (LatinSquare(), Arithmetic())}
 
 
-def task_for(prompt: str) -> Task:
+def task_for(prompt: str) -> Family:
     """The task whose family the prompt belongs to; a `NablaError` if there is none."""
     for task in TASKS.values():
         if task.matches(prompt):

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 
 from nabla.core.errors import NablaError
-from nabla.problems.sandbox.base import Task
+from nabla.problems.sandbox.base import Family
 
 _PROMPT = re.compile(r"([1-9][0-9])\*([2-9])((?:[+-][1-9][0-9]){1,6})")
 _LINE = re.compile(r"#[^;#]*;?|[^;#]+;?|;")
@@ -19,7 +19,7 @@ _TERM = re.compile(r"([+-])([0-9]{2})")
 
 
 @dataclass(frozen=True)
-class Arithmetic(Task):
+class Arithmetic(Family):
     """`terms` two-digit numbers are added or subtracted; no intermediate value is negative."""
 
     terms: int = 3

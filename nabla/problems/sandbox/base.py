@@ -1,6 +1,6 @@
-"""The interface of a sandbox task: a family of prompts with an exact checker.
+"""The interface of a sandbox family: prompts with an exact checker.
 
-A task knows how to draw problems, how to tell its own prompts from other text, and how to grade a
+A family knows how to draw problems, how to tell its own prompts from other text, and how to grade a
 response without evaluating anything that was written in it.
 """
 
@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import random
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from typing import Literal
 
 from nabla.core.errors import NablaError
+from nabla.problems.problem import Problem
 
 Split = Literal["train", "test"]
 
@@ -20,16 +20,6 @@ Split = Literal["train", "test"]
 TEST_SHARE = 8
 
 _TRIES_PER_PROBLEM = 1000
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One problem: the user's text and a response that the checker accepts."""
-
-    id: str
-    task: str
-    prompt: str
-    solution: str
 
 
 def digest(text: str) -> str:
@@ -45,7 +35,7 @@ def split_of(task: str, prompt: str) -> Split:
     return "test" if int(digest(f"{task}:{prompt}"), 16) % TEST_SHARE == 0 else "train"
 
 
-class Task(ABC):
+class Family(ABC):
     """A family of problems with exact answers."""
 
     name: str
@@ -83,7 +73,7 @@ class Task(ABC):
             prompt, solution = self.sample(rng)
             if split_of(self.name, prompt) == split:
                 key = digest(f"{self.name}:{prompt}")
-                return Problem(f"{self.name}-{split}-{key}", self.name, prompt, solution)
+                return Problem(f"{self.name}-{split}-{key}", prompt, solution, {"family": self.name})
         raise NablaError(
             f"found no {self.name} problem of the {split} split in {_TRIES_PER_PROBLEM} draws",
             got=self,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from nabla.core.errors import NablaError
-from nabla.problems.sandbox.base import Task
+from nabla.problems.sandbox.base import Family
 
 SIZE = 6
 SYMBOLS = "123456"
@@ -61,7 +61,7 @@ def random_square(rng: random.Random) -> list[str]:
 
 
 @dataclass(frozen=True)
-class LatinSquare(Task):
+class LatinSquare(Family):
     """Latin squares with a number of clues drawn uniformly from [min_clues, max_clues]."""
 
     min_clues: int = 12

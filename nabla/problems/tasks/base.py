@@ -3,37 +3,22 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
 
 from nabla.core.errors import ConfigError
 from nabla.core.registry import Registry
 from nabla.problems.answers.base import Answers
+from nabla.problems.problem import Problem
 
-
-@dataclass(frozen=True)
-class Problem:
-    """One problem of a task.
-
-    Args:
-        id: unique within the task, and the same in every run.
-        prompt: the user's turn, the template filled in.
-        gold: the right answer, as it is compared; for the sandbox one response that is right.
-        metadata: whatever else the source says of the problem.
-    """
-
-    id: str
-    prompt: str
-    gold: str
-    metadata: Mapping[str, Any] = field(default_factory=dict, compare=False)
+__all__ = ["Problem", "Task", "check_range", "tasks"]
 
 
 class Task(ABC):
     """Problems and their grading; settings only, and what was read from a file."""
 
-    #: How answers are extracted and compared, also for votes among responses.
-    answers: Answers
+    #: How answers are extracted and compared, also for votes among responses; None for a task with a grader
+    #: of its own.
+    answers: Answers | None = None
 
     @property
     def name(self) -> str:
@@ -54,13 +39,24 @@ class Task(ABC):
         """
 
     def grade(self, problem: Problem, response: str) -> bool:
-        """Whether the response is right; anything malformed is wrong, never an error."""
+        """Whether the response is right; anything malformed is wrong, never an error.
+
+        By the gold answer, where the task says how answers are compared; a task of another kind overrides
+        this. Raises ConfigError for a task that does neither.
+        """
+        if self.answers is None or problem.gold is None:
+            raise ConfigError(
+                f"The task {self.name!r} cannot tell right from wrong",
+                got=problem.id,
+                fix="Give the task 'answers' and its problems a gold answer, or override grade(problem, "
+                "response).",
+            )
         answer = self.answers.extract(response)
         return answer is not None and self.answers.equal(problem.gold, answer)
 
     def grade_all(self, pairs: Sequence[tuple[Problem, str]]) -> list[bool]:
         """``grade`` of every (problem, response); a pair that repeats is graded once."""
-        verdicts: dict[tuple[str, str, str], bool] = {}
+        verdicts: dict[tuple[str, str | None, str], bool] = {}
         out: list[bool] = []
         for problem, response in pairs:
             key = (problem.prompt, problem.gold, response)
@@ -79,3 +75,27 @@ def check_range(n: int | None, offset: int) -> None:
 
 
 tasks: Registry[Task] = Registry("tasks", lambda: Task, __package__)
+
+
+class TaskChecker:
+    """Grades responses by the problem they answer: a task as ``solve`` and ``compare`` use it.
+
+    Args:
+        task: grades.
+        problems: what was asked.
+    """
+
+    def __init__(self, task: Task, problems: Sequence[Problem]) -> None:
+        self.task, self.name = task, task.name
+        self._problems = {problem.prompt: problem for problem in problems}
+
+    def check(self, prompt: str, response: str) -> bool:
+        """Whether the response to a problem's text is right."""
+        return self.task.grade(self._problems[prompt], response)
+
+    def render(self, prompt: str, response: str) -> str:
+        """For people: the verdict, and the gold answer where there is one."""
+        right = self.check(prompt, response)
+        gold = self._problems[prompt].gold
+        known = "" if gold is None or right else f", expected {gold}"
+        return f"{'right' if right else 'wrong'}{known}"

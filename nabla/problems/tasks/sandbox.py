@@ -9,8 +9,7 @@ from nabla.problems.answers.base import Answers
 from nabla.problems.answers.regex import RegexAnswers
 from nabla.problems.answers.text import TextAnswers
 from nabla.problems.sandbox.arithmetic import Arithmetic
-from nabla.problems.sandbox.base import Split
-from nabla.problems.sandbox.base import Task as Family
+from nabla.problems.sandbox.base import Family, Split
 from nabla.problems.sandbox.latin import LatinSquare
 from nabla.problems.tasks.base import Problem, Task, check_range, tasks
 
@@ -70,8 +69,7 @@ class Sandbox(Task):
         check_range(n, offset)
         if n is None:
             raise ConfigError("Sandbox problems are drawn, not listed", got=n, fix="Say how many: n=500.")
-        drawn = self.checker.problems(self.split, offset + n, seed or 0)[offset:]
-        return [Problem(p.id, p.prompt, p.solution, {"family": self.family}) for p in drawn]
+        return self.checker.problems(self.split, offset + n, seed or 0)[offset:]
 
     def grade(self, problem: Problem, response: str) -> bool:
         return self.checker.check(problem.prompt, response)

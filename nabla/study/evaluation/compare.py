@@ -20,7 +20,8 @@ from nabla.engine.events import Callback
 from nabla.launch.config.resolve import resolve
 from nabla.launch.config.run import RunConfig
 from nabla.launch.config.slots import slots
-from nabla.problems.sandbox.base import Problem, Task
+from nabla.problems.checker import Checker
+from nabla.problems.problem import Problem
 from nabla.study.evaluation.lines import responses, rows
 from nabla.study.evaluation.statistics import Proportion
 
@@ -91,7 +92,7 @@ def evaluate(
     return {**{solution.prompt.id: solution for solution in solutions}, **failures}
 
 
-def summarise(label: str, task: Task, outcomes: Mapping[str, Solution | NablaError]) -> dict[str, Any]:
+def summarise(label: str, task: Checker, outcomes: Mapping[str, Solution | NablaError]) -> dict[str, Any]:
     """JSON-ready: accuracy (a failure is a wrong answer), reward, what became of proposals, cost.
 
     Accepted proposals are counted by whether the response was right before and after: the reward model has

@@ -35,7 +35,7 @@ def test_model_loads_and_runs(name: str) -> None:
     problem = TASKS[info.family].problems("test", 1, 0)[0]
     turns = [
         [{"role": "user", "content": problem.prompt}, {"role": "assistant", "content": text}]
-        for text in (problem.solution, problem.solution[:9])
+        for text in (problem.gold, problem.gold[:9])
     ]
     batch = tokenizer.apply_chat_template(
         turns, padding=True, return_dict=True, return_tensors="pt"
@@ -88,9 +88,9 @@ def test_reward_prefers_right_responses(family: str) -> None:
     model = AutoModelForSequenceClassification.from_pretrained(model_path(f"{family}-reward"))
     turns = []
     for p in TASKS[family].problems("test", 20, 6):
-        last = p.solution[-1]
-        wrong = p.solution[:-1] + ("2" if last == "1" else "1")
-        for text in (p.solution, wrong):
+        last = p.gold[-1]
+        wrong = p.gold[:-1] + ("2" if last == "1" else "1")
+        for text in (p.gold, wrong):
             turns.append(
                 [{"role": "user", "content": p.prompt}, {"role": "assistant", "content": text}]
             )

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nabla.core.errors import NablaError
-from nabla.problems.sandbox import TASKS, Arithmetic, LatinSquare, Problem, Task, split_of, task_for
+from nabla.problems.sandbox import TASKS, Arithmetic, Family, LatinSquare, Problem, split_of, task_for
 from nabla.problems.sandbox.latin import LENGTH, SIZE, SYMBOLS, random_square, reduced_squares
 
 SUM = "28*6+68-71+94"
@@ -21,36 +21,36 @@ tasks = pytest.mark.parametrize("task", TASKS.values(), ids=list(TASKS))
 seeds = st.integers(0, 10_000)
 
 
-def one(task: Task, seed: int) -> Problem:
+def one(task: Family, seed: int) -> Problem:
     return task.problems("train", 1, seed)[0]
 
 
 @tasks
-def test_problems_are_right_distinct_and_reproducible(task: Task) -> None:
+def test_problems_are_right_distinct_and_reproducible(task: Family) -> None:
     for split in ("train", "test"):
         problems = task.problems(split, 60, seed=3)
         assert len({p.prompt for p in problems}) == len({p.id for p in problems}) == 60
         assert problems == task.problems(split, 60, seed=3)
         assert problems != task.problems(split, 60, seed=4)
         for p in problems:
-            assert p.task == task.name
+            assert p.metadata["family"] == task.name
             assert task.matches(p.prompt)
             assert task_for(p.prompt).name == task.name
             assert split_of(task.name, p.prompt) == split
-            assert task.check(p.prompt, p.solution)
-            assert all(task.progress(p.prompt, p.solution))
-            assert task.render(p.prompt, p.solution).count("\n") >= 3
+            assert task.check(p.prompt, p.gold)
+            assert all(task.progress(p.prompt, p.gold))
+            assert task.render(p.prompt, p.gold).count("\n") >= 3
 
 
 @tasks
-def test_splits_are_disjoint(task: Task) -> None:
+def test_splits_are_disjoint(task: Family) -> None:
     train = {p.prompt for p in task.problems("train", 300, seed=0)}
     test = {p.prompt for p in task.problems("test", 300, seed=0)}
     assert not train & test
 
 
 @tasks
-def test_users_errors(task: Task) -> None:
+def test_users_errors(task: Family) -> None:
     with pytest.raises(Exception, match="split"):  # or by the type checker, where it is on
         task.problems("dev", 1, 0)  # type: ignore[arg-type]
     with pytest.raises(NablaError, match="negative"):
@@ -66,9 +66,9 @@ def test_users_errors(task: Task) -> None:
 @tasks
 @settings(max_examples=60, deadline=None)
 @given(seed=seeds, response=st.text(max_size=60))
-def test_any_text_is_graded_and_rendered(task: Task, seed: int, response: str) -> None:
+def test_any_text_is_graded_and_rendered(task: Family, seed: int, response: str) -> None:
     problem = one(task, seed)
-    assert task.check(problem.prompt, response) == (response == problem.solution)
+    assert task.check(problem.prompt, response) == (response == problem.gold)
     marks = task.progress(problem.prompt, response)
     assert len(marks) == len(response)
     assert marks == sorted(marks, reverse=True)
@@ -78,11 +78,11 @@ def test_any_text_is_graded_and_rendered(task: Task, seed: int, response: str) -
 @tasks
 @settings(max_examples=60, deadline=None)
 @given(seed=seeds, data=st.data())
-def test_one_changed_character_is_noticed(task: Task, seed: int, data: st.DataObject) -> None:
+def test_one_changed_character_is_noticed(task: Family, seed: int, data: st.DataObject) -> None:
     problem = one(task, seed)
-    at = data.draw(st.integers(0, len(problem.solution) - 1))
-    other = data.draw(st.sampled_from([c for c in "0123456789/;#." if c != problem.solution[at]]))
-    wrong = problem.solution[:at] + other + problem.solution[at + 1 :]
+    at = data.draw(st.integers(0, len(problem.gold) - 1))
+    other = data.draw(st.sampled_from([c for c in "0123456789/;#." if c != problem.gold[at]]))
+    wrong = problem.gold[:at] + other + problem.gold[at + 1 :]
     assert not task.check(problem.prompt, wrong)
     assert not task.progress(problem.prompt, wrong)[-1]
     assert all(task.progress(problem.prompt, wrong)[:at]) or task.name == "latin"
@@ -105,10 +105,10 @@ def test_one_changed_character_is_noticed(task: Task, seed: int, data: st.DataOb
         "\n",
     ],
 )
-def test_malicious_responses_are_wrong(task: Task, attack: str) -> None:
+def test_malicious_responses_are_wrong(task: Family, attack: str) -> None:
     problem = one(task, 0)
-    for response in (attack, problem.solution + attack, attack + problem.solution):
-        if response != problem.solution:
+    for response in (attack, problem.gold + attack, attack + problem.gold):
+        if response != problem.gold:
             assert not task.check(problem.prompt, response)
         assert "\x1b" not in task.render(problem.prompt, response)
 
@@ -163,7 +163,7 @@ def test_latin_squares_are_complete() -> None:
 @given(low=st.integers(4, 20), extra=st.integers(0, 10), seed=seeds)
 def test_latin_clue_range(low: int, extra: int, seed: int) -> None:
     problem = one(LatinSquare(low, low + extra), seed)
-    assert len(problem.prompt) == len(problem.solution) == LENGTH
+    assert len(problem.prompt) == len(problem.gold) == LENGTH
     clues = SIZE * SIZE - problem.prompt.count(".")
     assert low <= clues <= low + extra
 
@@ -200,7 +200,7 @@ def test_arithmetic_render_points_at_the_first_error() -> None:
 def test_arithmetic_values_are_never_negative(terms: int, seed: int) -> None:
     problem = one(Arithmetic(terms=terms), seed)
     assert problem.prompt.count("+") + problem.prompt.count("-") == terms
-    assert "=-" not in problem.solution
+    assert "=-" not in problem.gold
 
 
 @pytest.mark.parametrize("arguments", [{"terms": 0}, {"terms": 7}, {"max_factor": 9}])

@@ -32,7 +32,7 @@ def test_one_token_per_character() -> None:
     assert len(TOKENIZER) == 103
     for task in TASKS.values():
         problem = task.problems("train", 1, 0)[0]
-        assert len(TOKENIZER(problem.solution).input_ids) == len(problem.solution)
+        assert len(TOKENIZER(problem.gold).input_ids) == len(problem.gold)
 
 
 def test_template() -> None:

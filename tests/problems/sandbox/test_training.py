@@ -49,11 +49,11 @@ def test_codec_equals_the_chat_template(family: str, codec: Codec) -> None:
     problem = TASKS[family].problems("train", 1, 0)[0]
     turns = [
         {"role": "user", "content": problem.prompt},
-        {"role": "assistant", "content": problem.solution},
+        {"role": "assistant", "content": problem.gold},
     ]
     expected = codec.tokenizer.apply_chat_template(turns, return_dict=False)
-    assert [*codec.prompt(problem.prompt), *codec.response(problem.solution)] == expected
-    assert codec.text(codec.response(problem.solution)) == problem.solution
+    assert [*codec.prompt(problem.prompt), *codec.response(problem.gold)] == expected
+    assert codec.text(codec.response(problem.gold)) == problem.gold
 
 
 @pytest.mark.parametrize("family", TASKS)
@@ -61,7 +61,7 @@ def test_near_misses_are_wrong(family: str) -> None:
     task, rng = TASKS[family], random.Random(0)
     for problem in task.problems("train", 100, 0):
         for corrupt in (near_miss, scrambled):
-            wrong = corrupt(task, rng, problem.prompt, problem.solution)
+            wrong = corrupt(task, rng, problem.prompt, problem.gold)
             assert not task.check(problem.prompt, wrong)
             assert wrong.isascii()
 

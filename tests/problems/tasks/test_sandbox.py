@@ -26,7 +26,7 @@ def test_problems_are_the_familys_own(arguments, family):
     task = sandbox(**arguments)
     expected = family.problems("test", 6, 3)
     found = task.problems(4, seed=3, offset=2)
-    assert [(p.id, p.prompt, p.gold) for p in found] == [(p.id, p.prompt, p.solution) for p in expected[2:]]
+    assert [(p.id, p.prompt, p.gold) for p in found] == [(p.id, p.prompt, p.gold) for p in expected[2:]]
     assert task.name == family.name
     assert task.grade_all([(p, p.gold) for p in found]) == [True] * 4
     assert task.grade_all([(p, p.gold[:-1]) for p in found]) == [False] * 4

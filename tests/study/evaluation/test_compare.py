@@ -43,7 +43,7 @@ def revision(old: str, new: str, accepted: bool) -> Revision:
     return Revision(0, 1, 2, 0.0, 1.0, accepted, old, new)
 
 
-RIGHT = [p.solution for p in PROBLEMS]
+RIGHT = [p.gold for p in PROBLEMS]
 SOLUTIONS = (
     solution(0, RIGHT[0], revision("nonsense", RIGHT[0], True), reward=2.0),
     solution(1, "nonsense", revision(RIGHT[1], "nonsense", True), revision("nonsense", RIGHT[1], False)),

@@ -181,7 +181,7 @@ def test_fingerprints_see_the_configuration_the_problems_and_the_weights(tmp_pat
     from nabla.problems.sandbox import TASKS, model_path
 
     drawn = TASKS["latin"].problems("test", 2, 0)
-    problems = {"squares": [Problem(p.id, p.prompt, p.solution) for p in drawn]}
+    problems = {"squares": [Problem(p.id, p.prompt, p.gold) for p in drawn]}
     folder = tmp_path / "policy"
     shutil.copytree(model_path("latin-policy"), folder)
     config = small(tasks={"squares": {"task": "sandbox", "lm": str(folder)}}, methods={"a": "greedy"})
