@@ -375,5 +375,5 @@ def test_a_default_of_none_may_stay_none_whatever_the_annotation_says():
 
     assert fill(Foreign, {}) == {"n": None, "m": 3}
     assert fill(Foreign, {"n": 2})["n"] == 2
-    with pytest.raises(ConfigError, match="^m is a whole number"):
+    with pytest.raises(ConfigError, match=r"^m is a whole number"):
         fill(Foreign, {"m": None})
