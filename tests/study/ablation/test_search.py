@@ -7,7 +7,7 @@ from tests.study.ablation.small import small
 
 SPACE = {
     "method.dto.steps": {"low": 1, "high": 9, "int": True},
-    "method.dto.learning_rate": {"low": "1e-3", "high": 0.1, "log": True},
+    "method.dto.learning_rate": {"low": 1e-3, "high": 0.1, "log": True},
     "method.proposal": {"choice": ["sample", "argmax"]},
 }
 
