@@ -22,6 +22,7 @@ from nabla.engine.events import Callback, Events
 from nabla.launch.callbacks.base import callbacks as registry
 from nabla.methods.base import Method, methods
 from nabla.models.causal_lm import CausalLM
+from nabla.models.vocabulary import Vocabulary
 from nabla.rewards.base import Reward
 
 _PRECISIONS = {
@@ -37,7 +38,7 @@ class TestTimeLoop:
 
     Args:
         method: a Method, a registered name, or a dict of a name and arguments.
-        lm: the language model.
+        lm: the language model, or its vocabulary alone where the rollout is a server's.
         reward: the reward; None where neither objective nor acceptance needs one.
         seed: of the run; with a problem's id it decides every draw.
         accelerator, devices, strategy, num_nodes: Fabric's; problems are spread over processes, and
@@ -56,7 +57,7 @@ class TestTimeLoop:
     def __init__(
         self,
         method: Method | str | dict[str, Any],
-        lm: CausalLM,
+        lm: CausalLM | Vocabulary,
         reward: Reward | None = None,
         *,
         seed: int = 0,
@@ -160,7 +161,9 @@ def leave_group() -> None:
         torch.distributed.destroy_process_group()
 
 
-def place_models(lm: CausalLM, reward: Reward | None, device: torch.device, precision: str | None) -> None:
+def place_models(
+    lm: CausalLM | Vocabulary, reward: Reward | None, device: torch.device, precision: str | None
+) -> None:
     """Moves what is not spread over devices already; precision as asked."""
     members = getattr(reward, "members", [reward])
     for adapter in (lm, *members):

@@ -32,7 +32,7 @@ class Stream(Callback):
         self._revised: set[int] = set()
 
     def on_run_start(self, loop: TestTimeLoop, prompts: Sequence[Prompt]) -> None:
-        self._pieces = Pieces(loop.engine.lm.tokenizer) if len(prompts) == 1 else None
+        self._pieces = Pieces(loop.engine.vocabulary.tokenizer) if len(prompts) == 1 else None
         self._console = make_console()
         self._shown, self._revised = 0, set()
 

@@ -31,7 +31,7 @@ class Trace(Callback):
         self.path = Path(path)
 
     def on_run_start(self, loop: TestTimeLoop, prompts: Sequence[Prompt]) -> None:
-        self._decode = loop.engine.lm.decode
+        self._decode = loop.engine.vocabulary.decode
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.write_text("")
