@@ -20,7 +20,11 @@ PHASES = ("rollout", "gradient", "reward", "selection", "method")
 @dataclass(frozen=True)
 class Usage:
     """What one phase used. Tokens are real ones, padding is apart; seconds are this problem's share of
-    its batches' wall-clock; bytes are the largest extra memory of one batch (CUDA only, else 0)."""
+    its batches' wall-clock; bytes are the largest extra memory of one batch (CUDA only, else 0).
+
+    Of a remote rollout: a decoding step and a token for each token written (what a server computes for a
+    prompt depends on its caches and is not counted), FLOPs only if it knows the server's model, else 0, and
+    the seconds from asking to the last answer, which problems that wait at the same time count each."""
 
     decode_steps: int = 0
     forward_passes: int = 0

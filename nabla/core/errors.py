@@ -64,11 +64,15 @@ class NumericalError(NablaError):
     """NaN or infinity where a finite number is needed."""
 
 
+class ServerError(NablaError):
+    """A server that does not answer, or not as it should."""
+
+
 class ComponentError(NablaError):
     """A component raised something that is no NablaError: a bug in it, kept as ``__cause__``."""
 
     @classmethod
-    def of(cls, error: Exception, where: str) -> ComponentError:
+    def of(cls, error: BaseException, where: str) -> ComponentError:
         """Wraps ``error``, which happened in ``where``."""
         wrapped = cls(
             f"{where} failed with {type(error).__name__}: {error}",

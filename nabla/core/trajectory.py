@@ -51,7 +51,8 @@ class Trajectory:
         prompt: the problem.
         tokens: ids of the response in the LM's vocabulary, end-of-sequence token included ``[L]``.
         finished: whether the last token is an end-of-sequence token.
-        log_probs: ``log π(y_i | y_<i, x)`` at temperature 1, nats ``[L]``.
+        log_probs: ``log π(y_i | y_<i, x)`` at temperature 1, nats ``[L]``; NaN where a server did not tell
+            and ``Session.states`` has not asked the local language model.
         sampling: how the tokens were drawn.
         states: of the language model; None where it runs elsewhere, until ``Session.states`` asks for them.
         noise_keys: key of the Gumbel field each token was drawn with ``[L]``; None where the backend has
@@ -85,7 +86,7 @@ class Trajectory:
 
     @property
     def log_likelihood(self) -> float:
-        """``log π(y | x)`` of the whole response, nats."""
+        """``log π(y | x)`` of the whole response, nats; NaN if a token's is not known."""
         return float(self.log_probs.double().sum())
 
     @property

@@ -10,6 +10,7 @@ from torch import Tensor
 from nabla.core.prompt import Prompt
 from nabla.core.trajectory import States, Trajectory
 from nabla.models.causal_lm import CausalLM
+from nabla.models.vocabulary import Vocabulary
 from nabla.rollouts.base import Continuation, Opening
 
 
@@ -50,23 +51,30 @@ def _behind(one: Tensor, other: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def replaced(lm: CausalLM, trajectory: Trajectory, position: int, token: int) -> Trajectory:
-    """``y_<position`` and ``token``; its log-probability follows from the row's known one."""
-    end = position + 1
+def replaced(
+    vocabulary: Vocabulary, lm: CausalLM | None, trajectory: Trajectory, position: int, token: int
+) -> Trajectory:
+    """``y_<position`` and ``token``; its log-probability follows from the row's known one, and is NaN where
+    the row's state is not known."""
+    end, states = position + 1, trajectory.states
     log_probs = trajectory.log_probs[:end].clone()
     old = int(trajectory.tokens[position])
-    if token != old:
+    if token != old and lm is not None and states is not None:
         pair = torch.tensor([token, old])
-        new_logit, old_logit = lm.head.logits(trajectory.hidden[position], pair).tolist()
+        new_logit, old_logit = lm.head.logits(states.hidden[position], pair).tolist()
         log_probs[position] += new_logit - old_logit
+    elif token != old:
+        log_probs[position] = float("nan")
+    if states is not None:
+        states = States(states.hidden[:end], states.entropy[:end], states.top1[:end])
     tokens = trajectory.tokens[:end].clone()
     tokens[position] = token
     return replace(
         trajectory,
         tokens=tokens,
-        finished=token in lm.vocabulary.eos_ids,
+        finished=token in vocabulary.eos_ids,
         log_probs=log_probs,
-        states=States(trajectory.hidden[:end], trajectory.entropy[:end], trajectory.top1[:end]),
+        states=states,
         noise_keys=None if trajectory.noise_keys is None else trajectory.noise_keys[:end],
         score=None,
     )

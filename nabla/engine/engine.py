@@ -2,8 +2,9 @@
 
 A method is sequential code for one problem that awaits a :class:`Session`. The engine advances all live
 problems until each is done or waits, then runs what most of them wait for in padded batches (rollouts last),
-in the order of the problems. There is no event loop and no thread: the same requests always meet in the same
-batches, and a row's randomness depends on (run seed, problem, request number) alone.
+in the order of the problems. The same requests always meet in the same batches, and a row's randomness
+depends on (run seed, problem, request number) alone. Rollouts that are written elsewhere (by a server) are
+awaited on an event loop in a thread of its own, while this one goes on; there is no other thread.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from nabla.engine.events import Events
 from nabla.engine.scheduler import AllKinds, FullestFirst, Scheduler
 from nabla.engine.session import Session
 from nabla.engine.workspace import Workspace
-from nabla.models.causal_lm import CausalLM
+from nabla.models.causal_lm import CausalLM, require_lm
 from nabla.models.prefixes import PrefixStore
 from nabla.models.runner import Runner
+from nabla.models.vocabulary import Vocabulary
 from nabla.rewards.base import Reward
 from nabla.rollouts.base import Rollout, rollouts
 
@@ -30,8 +32,9 @@ class Engine:
     """Runs methods on problems.
 
     Args:
-        lm: the language model.
-        reward: the reward, bound to the language model here; None for likelihood-only runs.
+        lm: the language model, or its vocabulary alone where the rollout is a server's: then everything works
+            that only writes and scores.
+        reward: the reward, bound to the language model's tokens here; None for likelihood-only runs.
         rollout: how the language model is decoded.
         seed: of the run.
         batch_size: rows per padded batch of rewards and gradients.
@@ -53,7 +56,7 @@ class Engine:
 
     def __init__(
         self,
-        lm: CausalLM,
+        lm: CausalLM | Vocabulary,
         reward: Reward | None = None,
         *,
         rollout: Rollout | str | dict[str, Any] = "huggingface",
@@ -77,20 +80,26 @@ class Engine:
                 raise ConfigError(f"{name} must be at least 1", got=value)
         # Views of the engine's own: the mask of tokens, the reward's binding, checkpointing and compiling are
         # this engine's settings, and the models may serve another one at the same time.
-        lm = lm.view()
+        self.lm = None if isinstance(lm, Vocabulary) else lm.view()
+        self.vocabulary = lm if isinstance(lm, Vocabulary) else lm.vocabulary
+        rollout = rollouts.build(rollout)
+        if not rollout.remote:
+            require_lm(self.lm, f"The rollout {rollouts.name_of(rollout)!r} writes in this process")
         if reward is not None:
-            reward = reward.bind(lm.vocabulary)
-            if reward.unreadable is not None:
-                lm.head.block(reward.unreadable)
-        for body in (lm.body, *(reward.bodies() if reward is not None else ())):
+            reward = reward.bind(self.vocabulary)
+            if reward.unreadable is not None and self.lm is not None:
+                self.lm.head.block(reward.unreadable)
+        own = [] if self.lm is None else [self.lm.body]
+        for body in (*own, *(reward.bodies() if reward is not None else ())):
             body.checkpoint = checkpoint_activations
             body.compile(compile_layers)
         store = PrefixStore(entries=kept_prefixes if reuse_prefixes else 0)
-        self.lm, self.reward, self.seed, self.live = lm, reward, seed, live
+        self.reward, self.seed, self.live = reward, seed, live
         self.workspace = Workspace(
-            lm,
+            self.vocabulary,
+            self.lm,
             reward,
-            rollouts.build(rollout),
+            rollout,
             Runner(batch_size, store, split_padding),
             seed=seed,
             budgets=budgets,

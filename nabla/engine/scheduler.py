@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +14,8 @@ from nabla.core.costs import Usage
 from nabla.core.errors import ComponentError, NablaError
 from nabla.core.prompt import Prompt
 from nabla.core.solution import Solution
-from nabla.engine.requests import Request
+from nabla.engine.remote import RemoteRollouts
+from nabla.engine.requests import Request, RolloutRequest
 from nabla.engine.session import Session
 from nabla.engine.workspace import Workspace
 
@@ -21,11 +24,18 @@ Solve = Callable[[Session], Coroutine[Any, Any, Solution]]
 
 
 class Live:
-    """A live problem: its coroutine, what it waits for and since when, and in the end its result."""
+    """A live problem: its coroutine, what it waits for and since when, and in the end its result.
+
+    Its requests are answered in parts where they are of several kinds; it advances when all answers are in.
+    """
 
     def __init__(self, session: Session, coroutine: Coroutine[Any, Any, Solution]) -> None:
         self.session, self.prompt, self.coroutine = session, session.prompt, coroutine
         self.requests: list[Request] | None = None
+        #: Of its requests, by index.
+        self.answers: dict[int, Any] = {}
+        #: Answers to its rollout requests while they are written elsewhere.
+        self.away: Future[list[Any]] | None = None
         self.result: Solution | NablaError | None = None
         #: Flushes of others that it has waited through.
         self.passed_over = 0
@@ -33,10 +43,32 @@ class Live:
     @property
     def kinds(self) -> frozenset[str]:
         """Of the requests that it waits for."""
-        return frozenset(request.kind for request in self.requests or ())
+        return frozenset(request.kind for _, request in self.open)
 
-    def advance(self, values: list[Any] | None) -> None:
-        """Runs the method up to its next await; its own arithmetic is timed as phase "method"."""
+    @property
+    def open(self) -> list[tuple[int, Request]]:
+        """Requests without an answer, with their index."""
+        return [(i, request) for i, request in enumerate(self.requests or ()) if i not in self.answers]
+
+    @property
+    def here(self) -> bool:
+        """It waits for this process."""
+        return self.requests is not None and self.away is None
+
+    def start(self) -> None:
+        """Runs the method up to its first await."""
+        self._advance(None)
+
+    def resume(self, answers: dict[int, Any]) -> None:
+        """Takes in answers; with the last one the method goes on to its next await."""
+        self.answers |= answers
+        if not self.open:
+            values = [self.answers[i] for i in range(len(self.requests or ()))]
+            self.answers = {}
+            self._advance(values)
+
+    def _advance(self, values: list[Any] | None) -> None:
+        """The method's own arithmetic is timed as phase "method"."""
         self.requests, self.passed_over = None, 0
         begin = time.perf_counter()
         try:
@@ -109,7 +141,9 @@ class FullestFirst(Policy):
 class Scheduler:
     """Advances up to ``live`` problems together.
 
-    There is no event loop: the same requests always meet in the same batches.
+    What runs in this process runs in this thread: without remote rollouts the same requests always meet in
+    the same batches. Remote rollouts are sent off as soon as a problem waits for them, and looked at between
+    two batches; who is answered first decides which requests meet, not what their answers are.
 
     Args:
         workspace: answers requests.
@@ -120,10 +154,17 @@ class Scheduler:
     def __init__(self, workspace: Workspace, policy: Policy, live: int) -> None:
         self.workspace, self.policy, self.live = workspace, policy, live
 
-    def run(
-        self, method: Solve, prompts: Iterable[Prompt]
+    def run(self, method: Solve, prompts: Iterable[Prompt]) -> Iterator[tuple[Prompt, Solution | NablaError]]:
+        """(prompt, solution or its error), as problems finish. Closing the iterator stops the run and cancels
+        what is away."""
+        workspace = self.workspace
+        parts = workspace.rollout, workspace.resources, workspace.reward
+        with RemoteRollouts(*parts) if workspace.rollout.remote else nullcontext() as remote:
+            yield from self._run(method, prompts, remote)
+
+    def _run(
+        self, method: Solve, prompts: Iterable[Prompt], remote: RemoteRollouts | None
     ) -> Iterator[tuple[Prompt, Solution | NablaError]]:
-        """(prompt, solution or its error), as problems finish. Closing the iterator stops the run."""
         events, store = self.workspace.events, self.workspace.store
         waiting = iter(prompts)
         active: list[Live] = []
@@ -141,7 +182,10 @@ class Scheduler:
                         active.append(problem)
                 if not active:
                     return
-                self._flush([p for p in active if p.requests is not None])
+                if remote is not None:
+                    self._send(remote, active)
+                self._flush([p for p in active if p.here])
+                self._collect(active)
                 for problem in active:
                     if problem.result is not None:
                         store.release(problem.prompt.id)
@@ -153,6 +197,8 @@ class Scheduler:
                 active = [p for p in active if p.result is None]
         finally:
             for problem in active:
+                if problem.away is not None:
+                    problem.away.cancel()
                 problem.coroutine.close()
                 store.release(problem.prompt.id)
 
@@ -162,8 +208,28 @@ class Scheduler:
         except NablaError as error:
             return error
         problem = Live(session, method(session))
-        problem.advance(None)
+        problem.start()
         return problem
+
+    @staticmethod
+    def _send(remote: RemoteRollouts, active: Sequence[Live]) -> None:
+        """Sends off the rollout requests that problems wait for."""
+        for problem in active:
+            requests = [request for _, request in problem.open if isinstance(request, RolloutRequest)]
+            if problem.here and requests:
+                problem.away = remote.submit(requests)
+
+    @staticmethod
+    def _collect(active: Sequence[Live]) -> None:
+        """Advances the problems whose rollouts have come back; waits for one if nothing else is to do."""
+        away = [problem.away for problem in active if problem.away is not None]
+        if away and len(away) == len(active):
+            wait(away, return_when=FIRST_COMPLETED)
+        for problem in active:
+            if problem.away is not None and problem.away.done():
+                rows = [i for i, request in problem.open if isinstance(request, RolloutRequest)]
+                found, problem.away = problem.away.result(), None
+                problem.resume(dict(zip(rows, found, strict=True)))
 
     def _flush(self, waiting: Sequence[Live]) -> None:
         """Serves those whom the policy chooses, kind by kind and group by group, then advances them."""
@@ -174,7 +240,7 @@ class Scheduler:
             problem.passed_over += 1
         batches: dict[tuple[str, Any], list[tuple[int, int, Request]]] = {}
         for number, problem in enumerate(chosen):
-            for index, request in enumerate(problem.requests or ()):
+            for index, request in problem.open:
                 batches.setdefault((request.kind, request.group), []).append((number, index, request))
         results: list[dict[int, Any]] = [{} for _ in chosen]
         for rows in batches.values():
@@ -182,4 +248,4 @@ class Scheduler:
             for (number, index, _), value in zip(rows, found, strict=True):
                 results[number][index] = value
         for problem, values in zip(chosen, results, strict=True):
-            problem.advance([values[i] for i in range(len(values))])
+            problem.resume(values)

@@ -35,7 +35,7 @@ class Session:
 
     def __init__(self, workspace: Workspace, prompt: Prompt) -> None:
         self.workspace = workspace
-        self.vocabulary = workspace.lm.vocabulary
+        self.vocabulary = workspace.vocabulary
         self.prompt = prompt
         self.meter = CostMeter()
         self.events = workspace.events
@@ -213,7 +213,8 @@ class Session:
                     got=position,
                     fix=f"Choose a position from {trajectory.committed} to {len(trajectory) - 1}.",
                 )
-        heads = [replaced(self.workspace.lm, trajectory, *edit) for edit in edits]
+        lm = self.workspace.lm
+        heads = [replaced(self.vocabulary, lm, trajectory, *edit) for edit in edits]
         return await self.extend(heads, phase=phase)
 
     async def states(
@@ -277,6 +278,7 @@ class Session:
             phase: who pays.
         """
         account = self.account(phase)
+        (trajectory,) = await self.states([trajectory], phase=phase)
         plan = self.memory.plan_gradient(
             trajectory, objective, account, start=start, tokens=tokens, soft=soft
         )
@@ -304,6 +306,7 @@ class Session:
             texts: hard texts that agree with the trajectory's committed tokens.
             phase: who pays.
         """
+        (trajectory,) = await self.states([trajectory], phase=phase)
         plan = self.memory.plan_values(trajectory, objective, texts, self.account(phase))
         found: list[dict[str, float]] = await Wait(plan.requests) if plan.requests else []
         return self.memory.keep_values(plan, found)

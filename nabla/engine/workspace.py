@@ -16,6 +16,7 @@ from nabla.core.trajectory import Score, States
 from nabla.engine.events import Events
 from nabla.engine.gradient.computer import GradientComputer
 from nabla.engine.initial_rows import InitialRows, RowsWanted, references
+from nabla.engine.remote import at_once
 from nabla.engine.requests import (
     GradientRequest,
     JointRequest,
@@ -26,18 +27,20 @@ from nabla.engine.requests import (
     ValueRequest,
 )
 from nabla.models.body import Chunk
-from nabla.models.causal_lm import CausalLM
+from nabla.models.causal_lm import CausalLM, require_lm
 from nabla.models.runner import Runner
+from nabla.models.vocabulary import Vocabulary
 from nabla.rewards.base import Reward, require_reward
-from nabla.rollouts.base import Continuation, Rollout
+from nabla.rollouts.base import Continuation, Resources, Rollout
 
 
 class Workspace:
     """Answers requests, a batch of one kind at a time. Knows nothing of who asks, or when.
 
     Args:
-        lm: the engine's own view of the language model.
-        reward: bound to that; None for likelihood-only runs.
+        vocabulary: of the language model.
+        lm: the engine's own view of the language model; None where it runs elsewhere.
+        reward: bound to the vocabulary; None for likelihood-only runs.
         rollout: how the language model is decoded.
         runner: batches and counts passes; holds the prefixes.
         seed, budgets, kept_gradients, rows_ahead, events: see :class:`~nabla.engine.engine.Engine`.
@@ -45,7 +48,8 @@ class Workspace:
 
     def __init__(
         self,
-        lm: CausalLM,
+        vocabulary: Vocabulary,
+        lm: CausalLM | None,
         reward: Reward | None,
         rollout: Rollout,
         runner: Runner,
@@ -56,12 +60,14 @@ class Workspace:
         rows_ahead: int = 12,
         events: Events | None = None,
     ) -> None:
-        self.lm, self.reward, self.rollout, self.runner = lm, reward, rollout, runner
+        self.vocabulary, self.lm, self.reward = vocabulary, lm, reward
+        self.rollout, self.runner = rollout, runner
+        self.resources = Resources(vocabulary, runner, lm)
         self.store = runner.store
         self.seed, self.kept_gradients, self.rows_ahead = seed, kept_gradients, rows_ahead
         self.budgets = tuple(budgets)
         self.events = events or Events()
-        self.gradients = GradientComputer(lm, reward, runner)
+        self._gradients = None if lm is None else GradientComputer(lm, reward, runner)
         self.handlers: dict[str, Callable[[Sequence[Any]], list[Any]]] = {
             "rollout": self._run_rollouts,
             "read": self._run_reads,
@@ -70,6 +76,19 @@ class Workspace:
             "value": self._run_values,
             "joint": self._run_joint,
         }
+
+    @property
+    def weights(self) -> CausalLM:
+        """The language model. Raises ConfigError where it runs elsewhere."""
+        return require_lm(self.lm, "States, rows and gradients come from passes of the language model")
+
+    @property
+    def gradients(self) -> GradientComputer:
+        """All about gradients. Raises ConfigError where the language model runs elsewhere."""
+        if self._gradients is None:
+            require_lm(None, "Gradients go through the language model")
+        assert self._gradients is not None
+        return self._gradients
 
     def answer(self, requests: Sequence[Request]) -> list[Any]:
         """Runs requests of one kind and group now; a result or NablaError for each.
@@ -96,16 +115,17 @@ class Workspace:
 
     def references(self, wanted: Sequence[RowsWanted]) -> list[InitialRows]:
         """Initial logits of rows of several problems, all of the same support."""
-        return references(self.lm.head, wanted, self.rows_ahead)
+        return references(self.weights.head, wanted, self.rows_ahead)
 
     # -- one handler a kind ------------------------------------------------------------------------
 
     def _run_rollouts(self, requests: Sequence[RolloutRequest]) -> list[Any]:
-        return list(self.rollout.generate(self.lm, [request.opening for request in requests], self.runner))
+        openings = [request.opening for request in requests]
+        return list(at_once(self.rollout.generate(openings, self.resources), self.rollout))
 
     @torch.no_grad()
     def _run_reads(self, requests: Sequence[ReadRequest]) -> list[Any]:
-        body, head = self.lm.body, self.lm.head
+        body, head = self.weights.body, self.weights.head
         chunks = []
         for request in requests:
             sequence = torch.cat([request.prompt, request.tokens])
@@ -123,7 +143,7 @@ class Workspace:
             log_probs = (own - rows.log_z).cpu()
             entropy = (rows.log_z - rows.mean).clamp_min(0).cpu()
             top1 = (rows.top - rows.log_z).exp().cpu()
-            finished = int(request.tokens[-1]) in self.lm.eos_ids
+            finished = int(request.tokens[-1]) in self.vocabulary.eos_ids
             states = States(hidden, entropy, top1)
             found.append(Continuation(request.tokens, finished, log_probs, states))
         return found

@@ -19,6 +19,7 @@ from nabla.engine.events import Callback, Events, Run
 from nabla.launch.callbacks.base import callbacks as registry
 from nabla.methods.base import Method, methods
 from nabla.models.causal_lm import CausalLM
+from nabla.models.vocabulary import Vocabulary
 from nabla.rewards.base import Reward
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class TestTimeLoop:
 
     Args:
         method: a Method, a registered name, or a dict of a name and arguments.
-        lm: the language model.
+        lm: the language model, or its vocabulary alone where the rollout is a server's.
         reward: the reward; None where neither objective nor acceptance needs one.
         seed: of the run; with a problem's id it decides every draw.
         accelerator, devices, strategy, num_nodes: Fabric's; problems are spread over processes, and
@@ -57,7 +58,7 @@ class TestTimeLoop:
     def __init__(
         self,
         method: Method | str | dict[str, Any],
-        lm: CausalLM,
+        lm: CausalLM | Vocabulary,
         reward: Reward | None = None,
         *,
         seed: int = 0,
@@ -137,7 +138,7 @@ class TestTimeLoop:
     def _about(self) -> Run:
         fabric = self.fabric
         loggers = tuple(fabric.loggers)
-        return Run(self.engine.lm.vocabulary, fabric.world_size, fabric.is_global_zero, loggers)
+        return Run(self.engine.vocabulary, fabric.world_size, fabric.is_global_zero, loggers)
 
     def _gather(self, own: dict[str, Any]) -> dict[str, Any]:
         """The union over all processes."""
@@ -169,7 +170,9 @@ def leave_group() -> None:
         torch.distributed.destroy_process_group()
 
 
-def place_models(lm: CausalLM, reward: Reward | None, device: torch.device, precision: str | None) -> None:
+def place_models(
+    lm: CausalLM | Vocabulary, reward: Reward | None, device: torch.device, precision: str | None
+) -> None:
     """Moves what is not spread over devices already; precision as asked."""
     members = getattr(reward, "members", [reward])
     for adapter in (lm, *members):

@@ -16,6 +16,7 @@ from nabla.launch.config.reader import conform, hints, nearest
 from nabla.launch.launcher import TestTimeLoop
 from nabla.methods.base import Method, methods
 from nabla.models.causal_lm import CausalLM
+from nabla.models.vocabulary import Vocabulary
 from nabla.refinement.dto import DTO
 from nabla.rewards.base import Reward
 from nabla.rewards.loading import load_reward
@@ -27,7 +28,7 @@ class NablaReasoner:
     """Solves prompts with ∇-Reasoner or any other method.
 
     Args:
-        lm: the language model.
+        lm: the language model, or its vocabulary alone where the rollout is a server's.
         reward: the reward, or None.
         method: a Method, a registered name or a dict of name and arguments; None is ∇-Reasoner.
         system: system prompt for all prompts; it reaches rollout, gradient and reward.
@@ -39,7 +40,7 @@ class NablaReasoner:
 
     def __init__(
         self,
-        lm: CausalLM,
+        lm: CausalLM | Vocabulary,
         reward: Reward | None = None,
         *,
         method: Method | str | dict[str, Any] | None = None,
@@ -53,7 +54,7 @@ class NablaReasoner:
     @classmethod
     def from_pretrained(
         cls,
-        lm: str | PathLike[str] | CausalLM,
+        lm: str | PathLike[str] | CausalLM | Vocabulary,
         rm: str | PathLike[str] | Mapping[str, Any] | Reward | Callable[[str, str], float] | None = None,
         *,
         lm_arguments: Mapping[str, Any] | None = None,
@@ -63,7 +64,7 @@ class NablaReasoner:
         """Loads what is not loaded.
 
         Args:
-            lm: path or hub id of a causal language model, or a CausalLM.
+            lm: path or hub id of a causal language model, a CausalLM, or a Vocabulary.
             rm: path or hub id of an outcome reward model, a dict (``{"name": "process", "path": ...}``),
                 a Reward, a Python function ``(prompt, response) -> float``, or None.
             lm_arguments, rm_arguments: for loading (dtype, device, device_map, adapter, revision,
@@ -72,9 +73,10 @@ class NablaReasoner:
 
         Raises ModelError, VocabularyError or ConfigError.
         """
-        model = (
-            lm if isinstance(lm, CausalLM) else CausalLM.from_pretrained(str(lm), **(lm_arguments or {}))
-        )
+        if isinstance(lm, CausalLM | Vocabulary):
+            model = lm
+        else:
+            model = CausalLM.from_pretrained(str(lm), **(lm_arguments or {}))
         reward = load_reward(rm, **(rm_arguments or {}))
         return cls(model, reward, **arguments)
 

@@ -20,6 +20,7 @@ from nabla.core.trajectory import Trajectory
 from nabla.methods.base import Method
 from nabla.methods.pools import better
 from nabla.methods.sources import RowSource
+from nabla.models.causal_lm import require_lm
 from nabla.objectives.base import trajectory_terms
 from nabla.proposals.base import Proposal, ProposalView, proposals
 from nabla.rewards.base import require_differentiable
@@ -115,6 +116,7 @@ class Sweep(Method):
             )
 
     def check(self, engine: Engine) -> None:
+        require_lm(engine.lm, "A sweep proposes tokens from the language model's rows")
         self.rows.check(engine)
         selection = self.rows.selection_objective if self.selector.needs_gradient else None
         if selection is not None and any(t.objective.needs_reward for t in trajectory_terms(selection)):
@@ -224,6 +226,8 @@ class Sweep(Method):
         session.report(state.answer)
         if state.spent:  # nothing will be refined any more
             return state
+        (trajectory,) = await session.states([trajectory])  # a pass where it was written elsewhere
+        state = replace(state, current=trajectory)
         mask = tuple(bool(chosen) for chosen in await self.selector.select(trajectory, session))
         session.events.on_select(session.prompt, trajectory, [i for i, chosen in enumerate(mask) if chosen])
         return replace(state, selected=mask)

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from nabla.core.errors import ModelError
+from nabla.core.errors import ConfigError, ModelError
 from nabla.core.prompt import Prompt
 from nabla.models.body import EMPTY, Body, Chunk, Prefix
 from nabla.models.head import EmbeddingTable, Head
@@ -123,6 +123,22 @@ class CausalLM:
         (output,) = self.body.run([Chunk(EMPTY, self.body.embed(ids))])
         check_close(self.head.logits(output.hidden), expected, "its logits", type(self.model).__name__)
         verify_prefix_reuse(self.body, ids)
+
+
+def require_lm(lm: CausalLM | None, what: str) -> CausalLM:
+    """The language model. Raises ConfigError where there is a vocabulary alone.
+
+    Args:
+        lm: of the run.
+        what: why its weights are needed, the beginning of the message.
+    """
+    if lm is None:
+        raise ConfigError(
+            f"{what}: a local language model is needed, and there is a vocabulary alone",
+            fix="Pass the language model itself (a CausalLM) where the vocabulary is, beside the rollout; "
+            "sampling, greedy, self-consistency, best-of-n and searches over steps need none.",
+        )
+    return lm
 
 
 def check_close(value: Tensor, expected: Tensor, what: str, name: str) -> None:

@@ -107,7 +107,7 @@ def _group(parts: Parts, tasks: Sequence[RefineTask]) -> Group:
         for t in tasks
     ]
     references = workspace.references(wanted)
-    joint = joined(workspace.lm.head, references, [w.account for w in wanted])
+    joint = joined(workspace.weights.head, references, [w.account for w in wanted])
     ends = accumulate(len(r.logits) for r in references)
     spans = tuple(slice(end - len(r.logits), end) for end, r in zip(ends, references, strict=True))
     return Group(tuple(tasks), tuple(references), joint, spans, workspace)

@@ -109,6 +109,7 @@ class DTO:
 
         Raises NumericalError if a gradient or the refined logits are not finite.
         """
+        (trajectory,) = await session.states([trajectory], phase="gradient")  # where it was written elsewhere
         noise = session.generator("refine", trajectory.committed, session.requests)
         task = RefineTask(session, trajectory, tuple(ahead), noise, direction or Gradient())
         if self.descent.elementwise:
@@ -119,7 +120,7 @@ class DTO:
 
     def refine_together(self, tasks: Sequence[RefineTask]) -> list[Refinement | NablaError]:
         """Refines rows of several problems in step; each comes out as it would alone."""
-        usable = tasks[0].session.workspace.lm.head.usable
+        usable = tasks[0].session.workspace.weights.head.usable
         width = usable if self.rows.support is None else min(self.rows.support, usable)
         groups: list[list[RefineTask]] = []
         held = 0

@@ -15,9 +15,9 @@ from nabla.core.random import gumbel
 from nabla.core.sampling import Sampling
 from nabla.core.trajectory import States
 from nabla.models.body import BodyOutput, Chunk, KeyValues, Prefix, left_padded
-from nabla.models.causal_lm import CausalLM
+from nabla.models.causal_lm import CausalLM, require_lm
 from nabla.models.runner import Runner
-from nabla.rollouts.base import Continuation, Opening, Rollout, rollouts
+from nabla.rollouts.base import Continuation, Opening, Resources, Rollout, rollouts
 
 #: Share of live rows at which the finished ones are dropped from a batch.
 DENSE = 0.75
@@ -38,14 +38,15 @@ class HuggingFaceRollout(Rollout):
             raise ConfigError("batch_size must be at least 1", got=batch_size)
         self.batch_size = batch_size
 
-    @torch.no_grad()
-    def generate(
-        self, lm: CausalLM, openings: Sequence[Opening], runner: Runner
+    async def generate(
+        self, openings: Sequence[Opening], resources: Resources
     ) -> list[Continuation | NablaError]:
+        lm = require_lm(resources.lm, "The rollout 'huggingface' decodes in this process")
         results: list[Continuation | NablaError] = []
-        for i in range(0, len(openings), self.batch_size):
-            batch = _Batch(lm, openings[i : i + self.batch_size], runner)
-            results += batch.decode()
+        with torch.no_grad():
+            for i in range(0, len(openings), self.batch_size):
+                batch = _Batch(lm, openings[i : i + self.batch_size], resources.runner)
+                results += batch.decode()
         return results
 
 
@@ -213,7 +214,7 @@ class _Batch:
         if self.finished[row] or len(self.tokens[row]) >= self.limits[row]:
             return False
         until = self.openings[row].until
-        return until is None or not until.closed(self.tokens[row], self.lm)
+        return until is None or not until.closed(self.tokens[row], self.lm.vocabulary)
 
     def _count_steps(self) -> None:
         """What each row's steps cost, the head of every token included. Counted at the end, or when the

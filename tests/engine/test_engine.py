@@ -83,9 +83,9 @@ def rollout_sizes(engine, monkeypatch):
     sizes = []
     original = engine.workspace.rollout.generate
 
-    def spy(lm, openings, runner):
+    def spy(openings, resources):
         sizes.append(len(openings))
-        return original(lm, openings, runner)
+        return original(openings, resources)
 
     monkeypatch.setattr(engine.workspace.rollout, "generate", spy)
     return sizes

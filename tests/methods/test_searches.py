@@ -93,7 +93,7 @@ def test_searches_start_narrow_under_a_budget_and_widen(spec):
     assert 4 in first_steps[1:4]  # one narrow search, of at most three steps
     assert full in first_steps
     first_steps.clear()
-    engine.budgets = ()
+    engine.workspace.budgets = ()
     running.run(engine, methods.build({**spec, **wide}), PROMPTS[:1])
     assert [n for n in first_steps if n] == [8 if spec["name"] in ("beam-search", "dvts") else 4]
 

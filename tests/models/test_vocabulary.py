@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from nabla.core.errors import VocabularyError
+from nabla.engine.engine import Engine
 from nabla.models.vocabulary import align, usable_ids
 from tests import tiny
 from tests.tiny import TOKENS, tokenizer
@@ -94,18 +95,18 @@ def test_padding_of_the_matrices_does_not_matter(padded: int) -> None:
     assert lm.head.usable == len(TOKENS)
     assert reward.alignment is not None
     assert reward.alignment.exact
-    assert lm.head.blocked is None
+    assert reward.unreadable is None
 
 
 def test_binding_forbids_what_the_reward_model_lacks(caplog: pytest.LogCaptureFixture) -> None:
     lm = tiny.causal_lm("qwen2")
     reward = tiny.outcome("llama", tokenizer(missing=("4", "5"), permute=1))
-    reward = reward.bind(lm.vocabulary)
-    blocked = lm.head.blocked
+    own = Engine(lm, reward).lm
+    blocked = own.head.blocked
     assert blocked is not None
     assert [TOKENS[i] for i in blocked.nonzero()[:, 0].tolist()] == ["4", "5"]
     assert "lacks 2" in caplog.text
-    assert sorted(set(range(len(TOKENS))) - set(lm.candidates.tolist())) == blocked.nonzero()[:, 0].tolist()
+    assert sorted(set(range(len(TOKENS))) - set(own.candidates.tolist())) == blocked.nonzero()[:, 0].tolist()
 
 
 def test_binding_never_forbids_the_end() -> None:
@@ -113,8 +114,8 @@ def test_binding_never_forbids_the_end() -> None:
     tok = tokenizer((*TOKENS, "<eot>"))
     lm = tiny.causal_lm("qwen2", tok, eos=(tiny.END, "<eot>"))
     reward = tiny.outcome("llama", tokenizer())
-    reward = reward.bind(lm.vocabulary)
-    assert lm.head.blocked is None or not lm.head.blocked[list(lm.eos_ids)].any()
+    own = Engine(lm, reward).lm
+    assert own.head.blocked is None or not own.head.blocked[list(lm.eos_ids)].any()
 
 
 def test_an_end_id_beyond_the_tokenizer() -> None:
@@ -126,9 +127,9 @@ def test_an_end_id_beyond_the_tokenizer() -> None:
 
     lm = CausalLM(model, tok)
     reward = tiny.outcome("llama", tokenizer(missing=("4",), permute=1))
-    reward = reward.bind(lm.vocabulary)
-    assert lm.head.blocked is not None
-    assert int(lm.head.blocked.sum()) == 1
+    own = Engine(lm, reward).lm
+    assert own.head.blocked is not None
+    assert int(own.head.blocked.sum()) == 1
 
 
 def test_below_the_threshold_binding_fails() -> None:

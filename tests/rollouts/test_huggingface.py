@@ -17,12 +17,13 @@ from nabla.core.prompt import Prompt
 from nabla.core.random import gumbel
 from nabla.core.sampling import Sampling
 from nabla.engine.engine import Engine
+from nabla.engine.remote import at_once
 from nabla.models.causal_lm import CausalLM
 from nabla.models.prefixes import PrefixStore
 from nabla.models.runner import Runner
 from nabla.proposals.coupled import noise_of
 from nabla.rollouts import huggingface
-from nabla.rollouts.base import Continuation, Opening
+from nabla.rollouts.base import Continuation, Opening, Resources
 from nabla.rollouts.huggingface import Draws, HuggingFaceRollout
 from tests import tiny
 from tests.cases import close
@@ -53,7 +54,8 @@ def opening(
 def run(
     lm: CausalLM, openings: list[Opening], batch_size: int = 64, runner: Runner | None = None
 ) -> list[Continuation]:
-    found = HuggingFaceRollout(batch_size).generate(lm, openings, runner or Runner())
+    rollout = HuggingFaceRollout(batch_size)
+    found = at_once(rollout.generate(openings, Resources(lm.vocabulary, runner or Runner(), lm)), rollout)
     assert not any(isinstance(f, NablaError) for f in found)
     return found  # type: ignore[return-value]
 
@@ -308,7 +310,8 @@ def test_nan_is_the_error_of_its_row_alone(reuse_prefix: bool) -> None:
     with torch.no_grad():
         lm.model.get_input_embeddings().weight[TOKENS.index("5")] = float("nan")
     openings = [opening(lm, "5", sampling), opening(lm, "1+2=", sampling), opening(lm, "15", sampling)]
-    found = HuggingFaceRollout().generate(lm, openings, Runner())
+    rollout = HuggingFaceRollout()
+    found = at_once(rollout.generate(openings, Resources(lm.vocabulary, Runner(), lm)), rollout)
     assert isinstance(found[0], NumericalError)
     assert isinstance(found[2], NumericalError)
     assert "at token 0" in str(found[0])

@@ -10,8 +10,10 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 from nabla.cli.parsing import load_config
+from tests.testing.server import serving, writer
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "experiments" / "example_plugin"
@@ -72,6 +74,7 @@ def test_the_contract_kit_accepts_it(installed):
         ("estimators", "top-k-soft-embedding"),
         ("objectives", "total-variation"),
         ("selectors", "surprise"),
+        ("rollouts", "served"),
     ],
 )
 def test_it_is_listed_with_its_package(installed, slot, name):
@@ -85,6 +88,27 @@ def test_a_configuration_uses_it(installed):
         assert word in shown
     options = ["--accelerator", "cpu", "--output", "none"]
     solved = installed("-m", "nabla", "solve", "--config", str(EXAMPLE / "config.yaml"), PROMPT, *options)
+    assert "Cost" in solved
+
+
+def test_a_configuration_writes_over_http(installed, latin_lm, latin_prompts, tmp_path):
+    """A run whose responses come from a server, found by the entry point's name."""
+    from nabla.problems.sandbox import model_path
+
+    with serving(writer(latin_lm.model, latin_lm.head.usable)) as server:
+        config = {
+            "lm": str(model_path("latin-policy")),
+            "rm": str(model_path("latin-reward")),
+            "method": {"name": "best-of-n", "n": 2, "sampling": {"max_new_tokens": 48}},
+            "engine": {"rollout": {"name": "served", "url": server.url, "model": "latin"}},
+        }
+        (tmp_path / "served.yaml").write_text(yaml.safe_dump(config))
+        options = ["--accelerator", "cpu", "--output", "none"]
+        prompt = latin_prompts[0].text
+        solved = installed(
+            "-m", "nabla", "solve", "--config", str(tmp_path / "served.yaml"), prompt, *options
+        )
+        assert len(server.requests) == 2
     assert "Cost" in solved
 
 

@@ -16,6 +16,7 @@ from nabla.core.trajectory import Trajectory
 from nabla.engine.reports import Refinement
 from nabla.methods.base import Method, methods
 from nabla.methods.pools import better
+from nabla.models.causal_lm import require_lm
 from nabla.objectives.base import Objective
 from nabla.proposals.base import Proposal, ProposalView, proposals
 from nabla.refinement.dto import DTO
@@ -85,6 +86,7 @@ class Cold(Method):
         self.rounds = rounds
 
     def check(self, engine: Engine) -> None:
+        require_lm(engine.lm, "COLD moves the language model's rows")
         if self.dto.needs_reward:
             require_differentiable(
                 engine.reward, "The objective has a reward term", "choose objective='likelihood'"

@@ -16,6 +16,7 @@ from nabla.core.solution import Solution
 from nabla.core.trajectory import Trajectory
 from nabla.methods.base import Method, methods
 from nabla.methods.pools import better
+from nabla.models.causal_lm import require_lm
 from nabla.objectives.base import LogitObjective, Objective, objectives, trajectory_terms
 from nabla.objectives.reward import RewardObjective
 from nabla.rewards.base import require_differentiable
@@ -80,6 +81,7 @@ class CoordinateSearch(Method):
         self.rounds = rounds
 
     def check(self, engine: Engine) -> None:
+        require_lm(engine.lm, "Coordinate search chooses swaps by gradient")
         needed = any(t.objective.needs_reward for t in self.terms)
         if needed:
             require_differentiable(
@@ -91,6 +93,7 @@ class CoordinateSearch(Method):
         rounds = texts = 0
         while session.proceed(rounds < self.rounds):
             (current,) = await session.rollout(self.sampling)
+            (current,) = await session.states([current], phase="gradient")  # where it was written elsewhere
             (current,), texts = await self._judge(session, [current]), texts + 1
             best = better(best, current)
             session.report(best)

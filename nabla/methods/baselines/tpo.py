@@ -13,6 +13,7 @@ from nabla.core.sampling import Sampling
 from nabla.core.solution import Solution
 from nabla.core.trajectory import Trajectory
 from nabla.methods.base import Method, methods
+from nabla.models.causal_lm import require_lm
 from nabla.models.chat import PLAIN
 from nabla.rewards.base import require_reward
 
@@ -76,9 +77,10 @@ class TPO(Method):
     def check(self, engine: Engine) -> None:
         """Raises ConfigError unless there is a reward and the language model can be asked at all."""
         require_reward(engine.reward, "TPO compares responses by reward")
-        lm = engine.lm
+        require_lm(engine.lm, "TPO reads its revisions again as answers to the problem's own prompt")
+        vocabulary = engine.vocabulary
         advice = "TPO needs a model that follows instructions; the sandbox models only know their own tasks."
-        if lm.vocabulary.chat.template == PLAIN:
+        if vocabulary.chat.template == PLAIN:
             raise ConfigError("TPO asks in a conversation, and this model only continues text", fix=advice)
         for name, template in (
             ("critique_prompt", self.critique_prompt),
@@ -86,17 +88,17 @@ class TPO(Method):
         ):
             text = "".join(literal for literal, *_ in Formatter().parse(template))
             try:
-                length = len(lm.encode(Prompt.of(text, id=name)))
+                length = len(vocabulary.encode(Prompt.of(text, id=name)))
             except PromptError as error:
                 raise ConfigError(
                     f"{name} cannot be asked: {error.what}", got=template, fix=advice
                 ) from error
             # Two texts of the model's own stand in each request, and one is to be written.
             needed = length + 3 * self.sampling.max_new_tokens
-            if lm.vocabulary.context_length is not None and needed > lm.vocabulary.context_length:
+            if vocabulary.context_length is not None and needed > vocabulary.context_length:
                 raise ConfigError(
                     f"{name}, two texts in it and one behind it may take {needed} tokens",
-                    got=lm.vocabulary.context_length,
+                    got=vocabulary.context_length,
                     fix=f"Lower max_new_tokens or shorten the prompt. {advice}",
                 )
 

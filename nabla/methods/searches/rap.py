@@ -196,6 +196,11 @@ class Tree(Search):
         likelihood = math.exp(float(state.log_probs[written:].double().mean()))
         alpha = self.method.alpha
         reward: float = likelihood**alpha * sigmoid(value(state)) ** (1 - alpha)
+        if math.isnan(reward):
+            raise ConfigError(
+                "RAP weighs steps by their likelihood, and the rollout gives no log-probabilities",
+                fix="Choose alpha=0, another search, or a server that returns log-probabilities.",
+            )
         return reward
 
     def _back_up(self, leaf: Node) -> None:

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 from nabla.core.registry import Registry
 
 if TYPE_CHECKING:
-    from nabla.models.causal_lm import CausalLM
+    from nabla.models.vocabulary import Vocabulary
 
 
 class Boundary(ABC):
     """Cuts a response into steps; settings only."""
 
     @abstractmethod
-    def closed(self, tokens: Sequence[int], lm: CausalLM) -> bool:
+    def closed(self, tokens: Sequence[int], vocabulary: Vocabulary) -> bool:
         """Whether a step that consists of ``tokens`` (all since the last boundary, at least one) ends with
         the last of them.
 
@@ -24,12 +24,17 @@ class Boundary(ABC):
         length limit ends a step anyway and is not asked about.
         """
 
-    def split(self, tokens: Sequence[int], lm: CausalLM) -> list[int]:
+    def first(self, tokens: Sequence[int], vocabulary: Vocabulary) -> int:
+        """Length of the first step of a response: what was written behind it is not part of it."""
+        ends = range(1, len(tokens))
+        return next((end for end in ends if self.closed(tokens[:end], vocabulary)), len(tokens))
+
+    def split(self, tokens: Sequence[int], vocabulary: Vocabulary) -> list[int]:
         """Ends (exclusive) of all steps of a response, ascending; the last step may be open."""
         ends: list[int] = []
         begin = 0
         for end in range(1, len(tokens) + 1):
-            if end == len(tokens) or self.closed(tokens[begin:end], lm):
+            if end == len(tokens) or self.closed(tokens[begin:end], vocabulary):
                 ends.append(end)
                 begin = end
         return ends

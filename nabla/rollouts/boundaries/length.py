@@ -9,7 +9,7 @@ from nabla.core.errors import ConfigError
 from nabla.rollouts.boundaries.base import Boundary, boundaries
 
 if TYPE_CHECKING:
-    from nabla.models.causal_lm import CausalLM
+    from nabla.models.vocabulary import Vocabulary
 
 
 @boundaries.register("length")
@@ -25,5 +25,5 @@ class Length(Boundary):
             raise ConfigError("A step has at least one token", got=tokens)
         self.tokens = tokens
 
-    def closed(self, tokens: Sequence[int], lm: CausalLM) -> bool:
+    def closed(self, tokens: Sequence[int], vocabulary: Vocabulary) -> bool:
         return len(tokens) >= self.tokens

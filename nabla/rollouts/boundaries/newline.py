@@ -10,7 +10,7 @@ from nabla.rollouts.boundaries._pieces import pieces
 from nabla.rollouts.boundaries.base import Boundary, boundaries
 
 if TYPE_CHECKING:
-    from nabla.models.causal_lm import CausalLM
+    from nabla.models.vocabulary import Vocabulary
 
 
 @boundaries.register("newline")
@@ -26,11 +26,11 @@ class Newline(Boundary):
             raise ConfigError("count must be at least 1", got=count)
         self.count = count
 
-    def closed(self, tokens: Sequence[int], lm: CausalLM) -> bool:
-        if "\n" not in pieces(tokens[-1:], lm)[0]:
+    def closed(self, tokens: Sequence[int], vocabulary: Vocabulary) -> bool:
+        if "\n" not in pieces(tokens[-1:], vocabulary)[0]:
             return False
         breaks = 0
-        for text in reversed(pieces(tokens, lm)):
+        for text in reversed(pieces(tokens, vocabulary)):
             content = text.rstrip()
             breaks += text.count("\n", len(content))
             if content:

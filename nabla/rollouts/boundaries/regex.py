@@ -11,7 +11,7 @@ from nabla.rollouts.boundaries._pieces import PARTIAL, pieces
 from nabla.rollouts.boundaries.base import Boundary, boundaries
 
 if TYPE_CHECKING:
-    from nabla.models.causal_lm import CausalLM
+    from nabla.models.vocabulary import Vocabulary
 
 
 @boundaries.register("regex")
@@ -41,8 +41,8 @@ class Regex(Boundary):
             )
         self.pattern = pattern
 
-    def closed(self, tokens: Sequence[int], lm: CausalLM) -> bool:
-        text = "".join(pieces(tokens, lm))
+    def closed(self, tokens: Sequence[int], vocabulary: Vocabulary) -> bool:
+        text = "".join(pieces(tokens, vocabulary))
         if PARTIAL in text:  # only together are such tokens characters
-            text = lm.decode(list(tokens))
+            text = vocabulary.decode(list(tokens))
         return self._ending.search(text) is not None

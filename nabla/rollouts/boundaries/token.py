@@ -10,9 +10,9 @@ from nabla.core.errors import ConfigError
 from nabla.rollouts.boundaries.base import Boundary, boundaries
 
 if TYPE_CHECKING:
-    from nabla.models.causal_lm import CausalLM
+    from nabla.models.vocabulary import Vocabulary
 
-_known: WeakKeyDictionary[CausalLM, dict[tuple[int | str, ...], frozenset[int]]] = WeakKeyDictionary()
+_known: WeakKeyDictionary[Vocabulary, dict[tuple[int | str, ...], frozenset[int]]] = WeakKeyDictionary()
 
 
 @boundaries.register("token")
@@ -29,31 +29,31 @@ class Token(Boundary):
             raise ConfigError("A token boundary needs a list of tokens", got=tokens, fix="Pass ['\\n'], say.")
         self.tokens = tuple(tokens)
 
-    def closed(self, tokens: Sequence[int], lm: CausalLM) -> bool:
-        return tokens[-1] in _ids(self.tokens, lm)
+    def closed(self, tokens: Sequence[int], vocabulary: Vocabulary) -> bool:
+        return tokens[-1] in _ids(self.tokens, vocabulary)
 
 
-def _ids(tokens: tuple[int | str, ...], lm: CausalLM) -> frozenset[int]:
-    known = _known.get(lm)
+def _ids(tokens: tuple[int | str, ...], vocabulary: Vocabulary) -> frozenset[int]:
+    known = _known.get(vocabulary)
     if known is None:
-        known = _known[lm] = {}
+        known = _known[vocabulary] = {}
     if tokens not in known:
-        known[tokens] = frozenset(_id(token, lm) for token in tokens)
+        known[tokens] = frozenset(_id(token, vocabulary) for token in tokens)
     return known[tokens]
 
 
-def _id(token: int | str, lm: CausalLM) -> int:
+def _id(token: int | str, vocabulary: Vocabulary) -> int:
     if isinstance(token, int):
-        if not 0 <= token < lm.head.usable:
+        if not 0 <= token < vocabulary.usable:
             raise ConfigError(
-                "The language model has no such token", got=token, fix=f"Ids are 0..{lm.head.usable - 1}."
+                "The language model has no such token", got=token, fix=f"Ids are 0..{vocabulary.usable - 1}."
             )
         return token
-    entry = lm.tokenizer.get_vocab().get(token)
+    entry = vocabulary.tokenizer.get_vocab().get(token)
     if entry is not None:
         return int(entry)
-    ids: list[int] = lm.tokenizer(token, add_special_tokens=False)["input_ids"]
-    if len(ids) != 1 or ids[0] == lm.tokenizer.unk_token_id:
+    ids: list[int] = vocabulary.tokenizer(token, add_special_tokens=False)["input_ids"]
+    if len(ids) != 1 or ids[0] == vocabulary.tokenizer.unk_token_id:
         raise ConfigError(
             "The text is not one token of the language model",
             got=token,

@@ -300,7 +300,7 @@ def test_a_configuration_made_in_python_is_settled():
 
 
 def test_an_unfit_part_of_a_reasoner_is_named(latin_lm, latin_rm):
-    for part, value in (("steps", True), ("max_rollouts", 1.5), ("temperature", "hot"), ("seed", None)):
+    for part, value in (("steps", True), ("max_rollouts", 1.5), ("temperature", "hot")):
         with pytest.raises(ConfigError, match=f"^{part} is a "):
             NablaReasoner(latin_lm, latin_rm, **{part: value})
 

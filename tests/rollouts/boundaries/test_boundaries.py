@@ -23,7 +23,7 @@ TEXTS = st.text(alphabet="st15=;. \n", min_size=1, max_size=12)
 
 
 def closed(boundary, text, lm=LM):
-    return boundary.closed(tiny.ids(lm.tokenizer, text).tolist(), lm)
+    return boundary.closed(tiny.ids(lm.tokenizer, text).tolist(), lm.vocabulary)
 
 
 @given(TEXTS, st.sampled_from([r"[;.]", r"\n", "s=", r"\d\d", r"(?i:S)|t$", "(s)\\1"]))
@@ -88,10 +88,11 @@ def test_bad_tokens_are_found_at_the_first_use(token, message):
 
 @given(TEXTS, st.integers(1, 5))
 def test_length_cuts_into_equal_steps(text, size):
-    ends = boundaries.build({"name": "length", "tokens": size}).split(
-        tiny.ids(LM.tokenizer, text).tolist(), LM
-    )
+    boundary = boundaries.build({"name": "length", "tokens": size})
+    tokens = tiny.ids(LM.tokenizer, text).tolist()
+    ends = boundary.split(tokens, LM.vocabulary)
     assert ends == [*range(size, len(text), size), len(text)]
+    assert boundary.first(tokens, LM.vocabulary) == ends[0]
 
 
 def byte_tokenizer():
@@ -116,7 +117,7 @@ def test_characters_of_several_tokens_are_decoded_together():
     boundary = boundaries.build({"name": "regex", "pattern": "é"})
     tokens = tiny.ids(lm.tokenizer, "né").tolist()
     assert len(tokens) == 3
-    assert [boundary.closed(tokens[:end], lm) for end in (1, 2, 3)] == [False, False, True]
+    assert [boundary.closed(tokens[:end], lm.vocabulary) for end in (1, 2, 3)] == [False, False, True]
 
 
 def test_a_space_that_a_tokenizer_drops_at_the_start_is_seen_inside_a_step():
@@ -136,7 +137,8 @@ def test_a_space_that_a_tokenizer_drops_at_the_start_is_seen_inside_a_step():
     first, one, plural = (vocabulary[word] for word in words)
     assert lm.decode([first, one]) == "Step one"
     boundary = boundaries.build({"name": "regex", "pattern": "Step ones"})
-    assert [boundary.closed([first, one, plural][:n], lm) for n in (1, 2, 3)] == [False, False, True]
+    known = lm.vocabulary
+    assert [boundary.closed([first, one, plural][:n], known) for n in (1, 2, 3)] == [False, False, True]
 
 
 @pytest.mark.parametrize(
@@ -164,4 +166,5 @@ def test_responses_are_written_up_to_the_ends_that_split_finds(spec):
     rows = tiny.drive(Engine(LM), Prompt.of("1+1"), method)
     assert any(len(ends) > 2 for _, ends in rows)
     for tokens, ends in rows:
-        assert boundary.split(tokens, LM) == ends
+        assert boundary.split(tokens, LM.vocabulary) == ends
+        assert boundary.first(tokens, LM.vocabulary) == ends[0]
