@@ -18,6 +18,7 @@ from nabla.core.random import derive_key
 from nabla.core.sampling import Sampling
 from nabla.engine.engine import Engine
 from nabla.engine.requests import RolloutRequest, ScoreRequest, Wait
+from nabla.engine.scheduler import Scheduler
 from nabla.methods.base import Method, methods
 from nabla.models.runner import Runner
 from nabla.objectives.base import objectives
@@ -525,6 +526,15 @@ def test_a_problem_pays_for_what_was_written_and_for_the_time_until_its_last_ans
         assert (usage.decode_steps, usage.tokens, usage.flops, usage.calls) == (9, 9, 21.0, 9)
         assert 0.1 <= usage.seconds < 0.25  # three answers at once, not one after the other
     assert [s.tokens for s in solutions] == [(5, 6, 7)] * 3
+
+
+def test_who_has_nothing_to_do_sleeps(monkeypatch):
+    """A tenth of a second for each problem would be thousands of rounds of looking."""
+    rounds, flush = [], Scheduler._flush
+    monkeypatch.setattr(Scheduler, "_flush", lambda self, here: rounds.append(len(here)) or flush(self, here))
+    run(Engine(LM.vocabulary, rollout=Counted()), Three())
+    assert len(rounds) <= len(PROMPTS)
+    assert not any(rounds)
 
 
 def test_prompts_that_cannot_be_asked_fail_alone():
