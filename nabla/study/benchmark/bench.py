@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
+import gc
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeVar
@@ -53,6 +55,22 @@ class Stand:
     def peak(self) -> float:
         """FLOPs per second of a large matrix product."""
         return gemm_peak(getattr(torch, self.setting.dtype), self.setting.device)
+
+    @contextmanager
+    def set_aside(self) -> Iterator[None]:
+        """Leaves the GPU to another process: the models wait in main memory."""
+        held = "workbench" in vars(self) and self.setting.device == "cuda"
+        models = [self.workbench.lm.model, self.workbench.reward.model] if held else []
+        for model in models:
+            model.to("cpu")
+        if held:
+            gc.collect()
+            torch.cuda.empty_cache()
+        try:
+            yield
+        finally:
+            for model in models:
+                model.to(self.setting.device)
 
     def keep(self, name: str, samples: Sequence[float]) -> None:
         """Stores raw samples for the report."""

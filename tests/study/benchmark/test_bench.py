@@ -221,3 +221,35 @@ def test_gpu_setting_without_a_gpu(capsys: Any) -> None:
 def test_wrong_targets(given: str, capsys: Any) -> None:
     assert main(["bench", "--setting", "small", "--targets", given, "--output", "none"]) == FAILURE
     assert "arget" in capsys.readouterr().err
+
+
+def test_models_are_set_aside_while_another_process_measures(monkeypatch):
+    """On a GPU that the models nearly fill, a child that loads them again would find no room."""
+    moved = []
+
+    class Model:
+        def __init__(self, name):
+            self.name = name
+
+        def to(self, device):
+            moved.append((self.name, device))
+
+    part = {name: type("Part", (), {"model": Model(name)})() for name in ("lm", "reward")}
+    stand = Stand(replace(setting("small"), device="cuda"))
+    with stand.set_aside():
+        assert moved == []  # nothing is loaded yet
+    vars(stand)["workbench"] = type("Bench", (), part)()
+
+    def fail() -> None:
+        with stand.set_aside():
+            assert moved == [("lm", "cpu"), ("reward", "cpu")]
+            raise ConfigError("no room")
+
+    with pytest.raises(ConfigError, match="no room"):
+        fail()
+    assert moved[2:] == [("lm", "cuda"), ("reward", "cuda")]
+    moved.clear()
+    stand.setting = replace(stand.setting, device="cpu")
+    with stand.set_aside():
+        pass
+    assert moved == []

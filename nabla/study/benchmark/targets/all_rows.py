@@ -79,8 +79,9 @@ def _memory(bench: Stand) -> Measurement:
     vocab = large.lm.vocab // 4
     small = replace(large, lm=replace(large.lm, vocab=vocab), rm=replace(large.rm, vocab=vocab))
     bench.tell("memory of all rows at two vocabularies")
-    more = memory_over_models(large, "all rows", threads=bench.threads)["peak"]
-    less = memory_over_models(small, "all rows", threads=bench.threads)["peak"]
+    with bench.set_aside():
+        more = memory_over_models(large, "all rows", threads=bench.threads)["peak"]
+        less = memory_over_models(small, "all rows", threads=bench.threads)["peak"]
     share = more / less
     return Measurement(
         3,

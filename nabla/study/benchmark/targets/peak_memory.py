@@ -17,7 +17,8 @@ def measure(bench: Stand) -> list[Measurement]:
     name = "peak memory, nabla / dense"
     goal = GOAL if bench.setting.name in ("A", "small", "gpu") else None
     bench.tell("memory of nabla")
-    ours = memory_over_models(bench.setting, "first row", threads=bench.threads)
+    with bench.set_aside():
+        ours = memory_over_models(bench.setting, "first row", threads=bench.threads)
     bench.keep("peak bytes of nabla", [ours["peak"]])
     shown = (
         f"nabla {ours['peak'] / 1e6:.0f} MB ({ours['refine'] / 1e6:.0f} MB while it refines) over "
@@ -27,7 +28,8 @@ def measure(bench: Stand) -> list[Measurement]:
         why = WHY_NOT if load_dense() is None else "the dense reference is left out (--dense-repeats 0)"
         return [Measurement(4, name, None, "", goal, detail=f"{shown}; {why}", parts={"nabla": ours["peak"]})]
     bench.tell("memory of the dense reference")
-    dense = memory_over_models(bench.setting, "dense", threads=bench.threads)
+    with bench.set_aside():
+        dense = memory_over_models(bench.setting, "dense", threads=bench.threads)
     bench.keep("peak bytes of dense", [dense["peak"]])
     share = ours["peak"] / dense["peak"]
     return [
