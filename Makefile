@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test lint clean
+.PHONY: help install demo test lint wheel clean
 .DEFAULT_GOAL := help
 
 help:
@@ -12,6 +12,7 @@ help:
 	@echo "make demo     solve held-out problems with the embedded models"
 	@echo "make test     run the test suite"
 	@echo "make lint     ruff, mypy and the layering of the rooms"
+	@echo "make wheel    build dist/*.whl"
 	@echo "make clean    remove caches, builds and the stamp (not $(VENV), not runs/)"
 
 install: $(STAMP)
@@ -33,6 +34,12 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+# With the setuptools of $(VENV) (of its [dev] extra): nothing is downloaded. build/ would otherwise keep files
+# that the checkout no longer has.
+wheel: $(STAMP)
+	rm -rf build
+	$(BIN)/python -m pip wheel . --quiet --no-deps --no-build-isolation --wheel-dir dist
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis $(STAMP)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from nabla.core.errors import ConfigError
 from nabla.core.prompt import Prompt
 from nabla.core.trajectory import States, Trajectory
 from nabla.models.causal_lm import CausalLM
@@ -55,7 +56,16 @@ def replaced(
     vocabulary: Vocabulary, lm: CausalLM | None, trajectory: Trajectory, position: int, token: int
 ) -> Trajectory:
     """``y_<position`` and ``token``; its log-probability follows from the row's known one, and is NaN where
-    the row's state is not known."""
+    the row's state is not known.
+
+    Raises ConfigError for a position outside the response or before its first uncommitted one.
+    """
+    if not trajectory.committed <= position < len(trajectory):
+        raise ConfigError(
+            "A fork replaces a token of the response that is not committed yet",
+            got=position,
+            fix=f"Choose a position from {trajectory.committed} to {len(trajectory) - 1}.",
+        )
     end, states = position + 1, trajectory.states
     log_probs = trajectory.log_probs[:end].clone()
     old = int(trajectory.tokens[position])

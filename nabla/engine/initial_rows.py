@@ -138,7 +138,7 @@ class RowCache:
 
 @dataclass(frozen=True, eq=False)
 class RowsWanted:
-    """One problem's wish.
+    """The initial rows that one problem asks for.
 
     Args:
         trajectory: the current response.
@@ -159,11 +159,11 @@ class RowsWanted:
 
 @torch.no_grad()
 def references(head: Head, wanted: Sequence[RowsWanted], rows_ahead: int = 1) -> list[InitialRows]:
-    """One reference per wish, all of the same support.
+    """Initial rows for each request; all requests have supports of one size.
 
     Args:
         head: of the language model.
-        wanted: the wishes.
+        wanted: the requests.
         rows_ahead: rows computed at once per problem, if that many fit one chunk.
     """
     support = wanted[0].support
@@ -172,10 +172,10 @@ def references(head: Head, wanted: Sequence[RowsWanted], rows_ahead: int = 1) ->
     if all(w.positions.stop - w.positions.start == 1 for w in wanted):
         return _from_blocks(head, wanted, rows_ahead)
     found = []
-    for wish in wanted:
-        logits = head.logits(wish.trajectory.hidden[wish.positions])
-        wish.account.meter.add(wish.account.phase, Usage(flops=head.flops(len(logits))))
-        found.append(_whole(head, wish, logits, logits.logsumexp(-1)))
+    for request in wanted:
+        logits = head.logits(request.trajectory.hidden[request.positions])
+        request.account.meter.add(request.account.phase, Usage(flops=head.flops(len(logits))))
+        found.append(_whole(head, request, logits, logits.logsumexp(-1)))
     return found
 
 
@@ -186,44 +186,44 @@ def _from_blocks(head: Head, wanted: Sequence[RowsWanted], rows_ahead: int) -> l
         # holds. Not at the first row of a text, whose proposal may be accepted and end the text's use.
         size = max(1, min(rows_ahead, heads.CHUNK_ELEMENTS // (head.usable * len(new))))
         places = []
-        for wish in new:
-            here, block = wish.positions.start, wish.cache.block
-            later = sorted({p for p in wish.ahead if here < p < len(wish.trajectory)})
-            again = block is not None and block.text.of(wish.trajectory)
+        for request in new:
+            here, block = request.positions.start, request.cache.block
+            later = sorted({p for p in request.ahead if here < p < len(request.trajectory)})
+            again = block is not None and block.text.of(request.trajectory)
             places.append([here, *(later[: size - 1] if again else ())])
         hidden = torch.cat([w.trajectory.hidden[p] for w, p in zip(new, places, strict=True)])
         logits = head.logits(hidden)
         normalisers = logits.logsumexp(-1)
         first = 0
-        for wish, rows in zip(new, places, strict=True):
+        for request, rows in zip(new, places, strict=True):
             part = slice(first, first + len(rows))
-            wish.account.meter.add(wish.account.phase, Usage(flops=head.flops(len(rows))))
-            wish.cache.block = Block(
-                Text(wish.trajectory.prompt, wish.trajectory.tokens),
+            request.account.meter.add(request.account.phase, Usage(flops=head.flops(len(rows))))
+            request.cache.block = Block(
+                Text(request.trajectory.prompt, request.trajectory.tokens),
                 {position: row for row, position in enumerate(rows)},
                 logits[part],
                 normalisers[part],
             )
             first = part.stop
     found = []
-    for wish in wanted:
-        block = wish.cache.block
+    for request in wanted:
+        block = request.cache.block
         assert block is not None
-        row = block.places[wish.positions.start]
-        found.append(_whole(head, wish, block.logits[row : row + 1], block.normalisers[row : row + 1]))
+        row = block.places[request.positions.start]
+        found.append(_whole(head, request, block.logits[row : row + 1], block.normalisers[row : row + 1]))
     return found
 
 
-def _whole(head: Head, wish: RowsWanted, logits: Tensor, normalisers: Tensor) -> InitialRows:
-    own = wish.trajectory.tokens[wish.positions].to(head.device)
-    hidden = wish.trajectory.hidden[wish.positions].to(head.device)
+def _whole(head: Head, request: RowsWanted, logits: Tensor, normalisers: Tensor) -> InitialRows:
+    own = request.trajectory.tokens[request.positions].to(head.device)
+    hidden = request.trajectory.hidden[request.positions].to(head.device)
     return InitialRows(
-        positions=wish.positions,
+        positions=request.positions,
         logits=logits,
         candidates=None,
         chosen=own,
         hidden=hidden,
-        project=projection(head, None, [(wish.account, len(own))]),
+        project=projection(head, None, [(request.account, len(own))]),
         dropped_mass=torch.zeros_like(normalisers),
         normalisers=normalisers,
     )
@@ -242,13 +242,13 @@ def _supported(head: Head, wanted: Sequence[RowsWanted], support: int) -> list[I
             _top(head.logits(hidden[rows]), own[rows], candidates[rows], logits[rows], normalisers[rows])
         dropped = (-torch.expm1(logits.logsumexp(-1) - normalisers)).clamp_min(0)
         first = 0
-        for wish in new:
-            count = wish.positions.stop - wish.positions.start
+        for request in new:
+            count = request.positions.stop - request.positions.start
             part = slice(first, first + count)
-            wish.account.meter.add(wish.account.phase, Usage(flops=head.flops(count)))
-            wish.cache.table = Table(
-                Text(wish.trajectory.prompt, wish.trajectory.tokens),
-                wish.positions,
+            request.account.meter.add(request.account.phase, Usage(flops=head.flops(count)))
+            request.cache.table = Table(
+                Text(request.trajectory.prompt, request.trajectory.tokens),
+                request.positions,
                 support,
                 candidates[part],
                 logits[part],
@@ -257,21 +257,21 @@ def _supported(head: Head, wanted: Sequence[RowsWanted], support: int) -> list[I
             )
             first = part.stop
     found = []
-    for wish in wanted:
-        table = wish.cache.table
+    for request in wanted:
+        table = request.cache.table
         assert table is not None
         first = table.rows.start
-        part = slice(wish.positions.start - first, wish.positions.stop - first)
+        part = slice(request.positions.start - first, request.positions.stop - first)
         ids = table.candidates[part]
-        own = wish.trajectory.tokens[wish.positions].to(head.device)
+        own = request.trajectory.tokens[request.positions].to(head.device)
         found.append(
             InitialRows(
-                positions=wish.positions,
+                positions=request.positions,
                 logits=table.logits[part],
                 candidates=ids,
                 chosen=(ids == own.unsqueeze(-1)).int().argmax(-1),
-                hidden=wish.trajectory.hidden[wish.positions].to(head.device),
-                project=projection(head, ids, [(wish.account, len(own))]),
+                hidden=request.trajectory.hidden[request.positions].to(head.device),
+                project=projection(head, ids, [(request.account, len(own))]),
                 dropped_mass=table.dropped[part],
                 normalisers=table.normalisers[part],
             )

@@ -112,13 +112,15 @@ class AllKinds(Policy):
 
 
 class FullestFirst(Policy):
-    """The most problems that wait for the same kinds of request, the longest alive first among equals;
-    those that wait for rollouts when nobody waits for anything else.
+    """Serves the largest group of problems that wait for the same kinds of request, so that batches are full.
 
-    The others go on waiting: whoever has been served comes round to what they wait for and runs in one
-    batch with them. Serving all at once would leave problems that started at different times in batches
-    of a few rows for good. A rollout is by far the longest chain of steps, and a step costs almost the same
-    whatever the number of rows: it pays most to have them all together.
+    Among groups of equal size the one with the problem longest alive is served. Rollouts are served only
+    when nobody waits for anything else: a rollout is the longest chain of steps, and a step costs almost
+    the same for one row as for many.
+
+    The other problems go on waiting. Those that were served soon ask for what the others wait for, and run
+    in one batch with them. If all were served at once, problems that started at different times would stay
+    out of step, in batches of a few rows.
 
     Args:
         patience: flushes that a problem is passed over at most; then its kinds come first.
@@ -128,13 +130,15 @@ class FullestFirst(Policy):
         self.patience = patience
 
     def choose(self, waiting: Sequence[Live]) -> Sequence[Live]:
+        # A problem may wait for several kinds at once: groups are of equal sets of kinds.
         groups: dict[frozenset[str], list[Live]] = {}
         for problem in waiting:
             groups.setdefault(problem.kinds, []).append(problem)
         oldest = max(waiting, key=lambda problem: problem.passed_over)
-        if oldest.passed_over >= self.patience:
+        if oldest.passed_over >= self.patience:  # or a small group would wait while larger ones form anew
             return groups[oldest.kinds]
-        # Among equals max takes the first: whoever has been alive longest.
+        # First groups without rollouts, then large ones. Among equals max takes the first, and ``waiting``
+        # begins with the problem longest alive.
         return groups[max(groups, key=lambda kinds: ("rollout" not in kinds, len(groups[kinds])))]
 
 

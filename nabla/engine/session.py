@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
 
 from nabla.core.costs import Account, Cost, CostMeter
-from nabla.core.errors import ConfigError
 from nabla.core.prompt import Prompt
 from nabla.core.random import derive_key, generator
 from nabla.core.sampling import Sampling
@@ -21,9 +21,10 @@ from nabla.engine.edits import joined, replaced, trajectory_of
 from nabla.engine.gradient.values import TermGradient, TrajectoryGradient
 from nabla.engine.initial_rows import InitialRows, RowCache, RowsWanted
 from nabla.engine.memory import Memory
+from nabla.engine.progress import Progress
 from nabla.engine.requests import JointRequest, ReadRequest, RolloutRequest, ScoreRequest, Wait
 from nabla.engine.workspace import Workspace
-from nabla.objectives.base import Objective, trajectory_terms
+from nabla.objectives.base import Objective, require_trajectory_terms, trajectory_terms
 from nabla.rewards.base import Response, SoftTokens
 from nabla.rollouts.base import Continuation, Opening
 from nabla.rollouts.boundaries.base import Boundary
@@ -40,7 +41,7 @@ class Session:
         self.meter = CostMeter()
         self.events = workspace.events
         self.prompt_ids = self.vocabulary.encode(prompt)
-        self.checkpoints: list[Checkpoint] = []
+        self.progress = Progress(workspace.budgets, self.meter)
         self.memory = Memory(self.prompt_ids, self.meter, workspace.kept_gradients)
         self.rows = RowCache()
         #: What the method minimises, for selectors that look at its gradient; None if it minimises nothing.
@@ -49,7 +50,6 @@ class Session:
         self.written = 0
         self._encoded = {prompt: self.prompt_ids}
         self._requests = 0
-        self._calls_before: int | None = None
 
     # -- randomness ------------------------------------------------------------------------------
 
@@ -92,19 +92,8 @@ class Session:
             phase: who pays.
         """
         self.written += n
-        nothing = torch.empty(0, dtype=torch.long)
-        prompt = prompt or self.prompt
-        account = self.account(phase)
-        ids = self._ids(prompt)
-        requests = [
-            RolloutRequest(account, Opening(ids, nothing, sampling, self._next_key(), account, until))
-            for _ in range(n)
-        ]
-        found: list[Continuation] = await Wait(requests)
-        trajectories = [
-            trajectory_of(part, request.opening, prompt)
-            for part, request in zip(found, requests, strict=True)
-        ]
+        start = (prompt or self.prompt, torch.empty(0, dtype=torch.long), sampling)
+        trajectories = await self._write([start] * n, until, phase)
         for trajectory in trajectories:
             self.events.on_rollout(self.prompt, trajectory)
         return trajectories
@@ -129,29 +118,27 @@ class Session:
             phase: who pays.
         """
         self.written += len(trajectories)
-        account = self.account(phase)
         grown = list(trajectories)
         going = [i for i, t in enumerate(trajectories) if not self.ended(t)]
-        requests = [
-            RolloutRequest(
-                account,
-                Opening(
-                    self._ids(grown[i].prompt),
-                    grown[i].tokens,
-                    sampling or grown[i].sampling,
-                    self._next_key(),
-                    account,
-                    until,
-                ),
-            )
-            for i in going
-        ]
-        found: list[Continuation] = await Wait(requests) if requests else []
-        for i, part, request in zip(going, found, requests, strict=True):
-            tail = trajectory_of(part, request.opening, grown[i].prompt)
+        starts = [(t.prompt, t.tokens, sampling or t.sampling) for t in (grown[i] for i in going)]
+        for i, tail in zip(going, await self._write(starts, until, phase), strict=True):
             grown[i] = joined(grown[i], tail)
             self.events.on_rollout(self.prompt, grown[i])
         return grown
+
+    async def _write(
+        self, starts: Sequence[tuple[Prompt, Tensor, Sampling]], until: Boundary | None, phase: str
+    ) -> list[Trajectory]:
+        """What comes after each (prompt, tokens written so far), all in one batch."""
+        account = self.account(phase)
+        openings = [
+            Opening(self._ids(prompt), tokens, sampling, self._next_key(), account, until)
+            for prompt, tokens, sampling in starts
+        ]
+        requests = [RolloutRequest(account, opening) for opening in openings]
+        found: list[Continuation] = await Wait(requests) if requests else []
+        prompts = [prompt for prompt, _, _ in starts]
+        return [trajectory_of(*written) for written in zip(found, openings, prompts, strict=True)]
 
     def ended(self, trajectory: Trajectory) -> bool:
         """Whether a response is at its end-of-sequence token or at its length limit."""
@@ -206,15 +193,7 @@ class Session:
 
         Raises ConfigError for a position outside the response or before its first uncommitted one.
         """
-        for position, _ in edits:
-            if not trajectory.committed <= position < len(trajectory):
-                raise ConfigError(
-                    "A fork replaces a token of the response that is not committed yet",
-                    got=position,
-                    fix=f"Choose a position from {trajectory.committed} to {len(trajectory) - 1}.",
-                )
-        lm = self.workspace.lm
-        heads = [replaced(self.vocabulary, lm, trajectory, *edit) for edit in edits]
+        heads = [replaced(self.vocabulary, self.workspace.lm, trajectory, *edit) for edit in edits]
         return await self.extend(heads, phase=phase)
 
     async def states(
@@ -227,9 +206,8 @@ class Session:
         """
         todo = [i for i, t in enumerate(trajectories) if t.states is None]
         account = self.account(phase)
-        requests = [
-            ReadRequest(account, self._ids(trajectories[i].prompt), trajectories[i].tokens) for i in todo
-        ]
+        unread = [trajectories[i] for i in todo]
+        requests = [ReadRequest(account, self._ids(t.prompt), t.tokens) for t in unread]
         found: list[Continuation] = await Wait(requests) if requests else []
         known = list(trajectories)
         for i, part in zip(todo, found, strict=True):
@@ -242,10 +220,8 @@ class Session:
         """The trajectories with their scores; one that has a score is never scored again."""
         todo = [i for i, t in enumerate(trajectories) if t.score is None]
         account = self.account("reward")
-        requests = [
-            ScoreRequest(account, Response(trajectories[i].prompt, trajectories[i].tokens, account))
-            for i in todo
-        ]
+        unscored = [trajectories[i] for i in todo]
+        requests = [ScoreRequest(account, Response(t.prompt, t.tokens, account)) for t in unscored]
         found: list[Score] = await Wait(requests) if requests else []
         scored = list(trajectories)
         for i, score in zip(todo, found, strict=True):
@@ -340,27 +316,13 @@ class Session:
 
         Raises ConfigError where there is no objective, or none of its terms needs the models.
         """
-        objective = objective or self.objective
-        if objective is None:
-            raise ConfigError(
-                "Gradient norms need an objective, and this method has none",
-                fix="Choose another selector, or a method with an objective.",
-            )
-        if not trajectory_terms(objective):
-            raise ConfigError(
-                "Gradient norms need an objective with a reward or likelihood term",
-                got=[term.name for term in objective.terms()],
-                fix="Choose another selector, or add such a term.",
-            )
+        objective = require_trajectory_terms(objective or self.objective, "Gradient norms need an objective")
         gradient = await self.gradient(trajectory, objective, phase="selection")
         total = gradient.total(trajectory_terms(objective), Step())
         found = self.workspace.gradients.norms(gradient, total, self.account("selection"))
-        padded = []
-        for norms in found:
-            row = torch.full((len(trajectory),), float("nan"), dtype=norms.dtype)
-            row[gradient.start :] = norms.cpu()
-            padded.append(row)
-        return padded[0], padded[1]
+        before = (gradient.start, 0)
+        plain, centred = (pad(norms.cpu(), before, value=float("nan")) for norms in found)
+        return plain, centred
 
     def reference(
         self,
@@ -384,8 +346,7 @@ class Session:
         self, trajectory: Trajectory, positions: slice, support: int | None, ahead: Sequence[int] = ()
     ) -> RowsWanted:
         """The request behind :meth:`reference`."""
-        account = self.account("gradient")
-        return RowsWanted(trajectory, positions, support, ahead, account, self.rows)
+        return RowsWanted(trajectory, positions, support, ahead, self.account("gradient"), self.rows)
 
     # -- the answer ------------------------------------------------------------------------------
 
@@ -409,17 +370,12 @@ class Session:
         Args:
             wanted: the method has not done yet what its settings ask for.
         """
-        if not self.budgeted:
-            return wanted
-        calls = self.cost.total.calls
-        idle = calls == self._calls_before
-        self._calls_before = calls
-        return not idle and not self.spent
+        return self.progress.proceed(wanted)
 
     @property
     def budgeted(self) -> bool:
         """Whether there are budgets."""
-        return bool(self.workspace.budgets)
+        return self.progress.budgeted
 
     @property
     def judged(self) -> bool:
@@ -429,21 +385,13 @@ class Session:
     @property
     def spent(self) -> bool:
         """There are budgets, and the largest value of every one is reached."""
-        usage = self.cost.total
-        return self.budgeted and all(budget.spent(usage) for budget in self.workspace.budgets)
+        return self.progress.spent
 
     def report(self, trajectory: Trajectory) -> None:
         """Hands in the answer so far: what counts if the budget ends here."""
-        last = self.checkpoints[-1] if self.checkpoints else None
-        tokens = tuple(trajectory.tokens.tolist())
-        if last is not None and (last.tokens, last.reward) == (tokens, trajectory.reward):
-            return
-        self.checkpoints.append(
-            Checkpoint(
-                self.cost.total,
-                tokens,
-                self.decode(trajectory.tokens),
-                trajectory.reward,
-                trajectory.finished,
-            )
-        )
+        self.progress.report(trajectory, self.decode(trajectory.tokens))
+
+    @property
+    def checkpoints(self) -> Sequence[Checkpoint]:
+        """The answers handed in so far."""
+        return self.progress.checkpoints

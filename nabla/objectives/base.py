@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from nabla.core.errors import ConfigError
 from nabla.core.registry import Registry
 from nabla.schedulers.base import Schedule, Step
 
@@ -109,3 +110,24 @@ def log_probabilities(
 def trajectory_terms(objective: Objective) -> tuple[Term, ...]:
     """The objective's terms that need the models and can have a weight other than zero."""
     return tuple(t for t in objective.terms() if isinstance(t.objective, TrajectoryObjective) and t.active)
+
+
+def require_trajectory_terms(objective: Objective | None, what: str) -> Objective:
+    """The objective. Raises ConfigError if there is none, or none of its terms needs the models.
+
+    Args:
+        objective: of the method.
+        what: why one is needed, the beginning of the message; it ends in "an objective".
+    """
+    if objective is None:
+        raise ConfigError(
+            f"{what}, and this method has none",
+            fix="Choose another selector, or a method with an objective.",
+        )
+    if not trajectory_terms(objective):
+        raise ConfigError(
+            f"{what} with a reward or likelihood term",
+            got=[term.name for term in objective.terms()],
+            fix="Choose another selector, or add such a term.",
+        )
+    return objective

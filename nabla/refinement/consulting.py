@@ -135,19 +135,21 @@ def rows_of(
 ) -> dict[int, dict[str, Tensor]]:
     """``∂term/∂y`` over the support of each problem's rows, by problem and term.
 
-    A row is a product with a whole embedding matrix, which costs nearly the same for one row as for a
-    dozen. So all rows that are missing are formed by one product per matrix, for all problems at once;
-    and where the models were asked at the trajectory's own text, whose gradient will serve later positions
-    too, rows are formed for all positions of the block of initial rows, and kept there.
+    A row is a product with a whole embedding matrix. The product costs nearly the same for one row as for a
+    dozen. Therefore:
+
+    1. All rows that are missing are formed by one product per matrix, for all problems together.
+    2. A gradient at the trajectory's own text also serves later positions. Its rows are formed for every
+       position of the block of initial rows, and kept in the block.
     """
     known: dict[tuple[int, str], Tensor] = {}
     missing: list[_Missing] = []
     for i, gradient in gradients.items():
         task, reference = group.tasks[i], group.references[i]
         first = reference.positions.start
-        block = _block(gradient, task, reference)
+        block = _block(gradient, task, reference)  # None: only the rows at hand are worth forming
         for name, term in gradient.terms.items():
-            if block is not None and (gradient, name) in block.feedback:
+            if block is not None and (gradient, name) in block.feedback:  # formed at an earlier position
                 row = block.places[first]
                 known[i, name] = block.feedback[gradient, name][row : row + 1]
             elif block is not None:
@@ -155,10 +157,11 @@ def rows_of(
             else:
                 request = _request(gradient, term, task, reference)
                 missing.append(_Missing(i, name, request, None))
+    # One call for all problems and terms: it groups the requests by embedding matrix.
     formed = group.workspace.gradients.rows_of([m.request for m in missing]) if missing else []
     for entry, rows in zip(missing, formed, strict=True):
         i, block = entry.problem, entry.block
-        if block is not None:
+        if block is not None:  # the whole block is kept, the row at hand is used
             block.feedback[gradients[i], entry.term] = rows
             row = block.places[group.references[i].positions.start]
             rows = rows[row : row + 1]

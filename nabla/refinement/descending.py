@@ -21,10 +21,11 @@ from nabla.schedulers.base import Step
 
 
 class Descending:
-    """The descent of some problems' rows as one parameter, in step.
+    """Descends on the rows of several problems together: all rows are one parameter of one optimiser.
 
-    A row is refined by itself: estimators and optimisers work row by row, and noise is drawn per problem.
-    Together they cost what one costs, as long as their rows are short.
+    No row depends on another problem's: estimators and optimisers work row by row, and noise is drawn per
+    problem. The results are those of one descent per problem, and the arithmetic of few rows costs about as
+    much as that of one.
 
     Args:
         parts: settings of the refinement.
@@ -53,12 +54,17 @@ class Descending:
             step = Step(index, parts.steps)
             logits = parts.parameterization.logits(self.parameter, self.group.joint)
             relaxed = None if parts.pull_back is not None else self._relax(logits, step)
+            # With a backward rule in closed form nothing is relaxed: the columns at which the rows stand
+            # are all that the models need.
             now = hard_index(logits, self.anchor) if relaxed is None else relaxed.detach()
             moved = self._moved(asked, now)
             if moved:
                 self.consulting.consult(moved, now)
+                # Rows that were not asked again keep their old values: small moves must add up, or rows
+                # could drift away from where they were asked without anybody noticing.
                 asked = now if asked is None else self._replaced(asked, now, moved)
             self.reporting.step(step, self.parameter, logits, relaxed, moved)
+            # What the models said goes through the estimator at the present logits, asked again or not.
             gradient = self.slopes.gradient(self.parameter, logits, relaxed, step)
             parts.descent.move(self.optimizer, self.parameter, gradient, step)
             if parts.descent.noisy:

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from nabla.core.costs import Account, CostMeter
-from nabla.core.errors import NablaError
-from nabla.core.prompt import Prompt
-from nabla.engine.gradient.computer import GradientComputer
-from nabla.engine.gradient.values import GradientTask, TermGradient, TrajectoryGradient
-from nabla.models.causal_lm import CausalLM
-from nabla.models.runner import Runner
+from nabla.engine.gradient.values import TermGradient
 from nabla.objectives.base import (
     LogitObjective,
     Objective,
@@ -26,17 +19,16 @@ from nabla.objectives.base import (
     trajectory_terms,
 )
 from nabla.objectives.weighted_sum import WeightedSum
-from nabla.rewards.base import Response, Reward, SoftTokens
+from nabla.rewards.base import Response
 from nabla.schedulers.base import Step
-from nabla.testing.inputs import INF, make_logits, seeded
+from nabla.testing.bench import PROMPT, bench
+from nabla.testing.inputs import INF, seeded
 from nabla.testing.laws import MAX_EXAMPLES, Kit, Law, Violation, require, require_close
 from nabla.testing.optional import st
 from nabla.testing.strategies import logits, rewards, seeds, tokens
-from nabla.testing.tiny import char_tokenizer, tiny_lm, tiny_reward, tiny_trajectory
+from nabla.testing.tiny import tiny_trajectory
 
 kit: Kit[Objective] = Kit(objectives, "an objective", "check_objective")
-
-_PROMPT = Prompt.of("ab")
 
 
 def check_objective(
@@ -304,49 +296,6 @@ def the_gradient_of_a_view_is_the_slope(
 
 # -- through the models ----------------------------------------------------------------------------
 
-
-class Bench:
-    """Tiny models and gradients through them: what an objective meets in a run."""
-
-    def __init__(self, lm: CausalLM, reward: Reward) -> None:
-        self.lm, self.reward = lm, reward.bind(lm.vocabulary)
-        self.runner = Runner()
-        self.gradients = GradientComputer(lm, self.reward, self.runner)
-        self.prompt_ids = lm.encode(_PROMPT)
-
-    def account(self) -> Account:
-        return Account("bench", CostMeter(), "gradient")
-
-    def gradient(self, objective: Objective, text: list[int], y: Tensor | None = None) -> TrajectoryGradient:
-        """At the hard text, or at relaxed rows ``y`` over the whole vocabulary in its place."""
-        trajectory = tiny_trajectory(self.lm, _PROMPT, torch.tensor(text))
-        soft = None if y is None else SoftTokens(0, None, y)
-        task = GradientTask(self.prompt_ids, trajectory, trajectory.tokens, 0, soft, self.account())
-        (found,) = self.gradients.compute(trajectory_terms(objective), [task])
-        if isinstance(found, NablaError):
-            raise found
-        return found
-
-    def value(self, objective: Objective, gradient: TrajectoryGradient) -> float:
-        return gradient.total(trajectory_terms(objective), Step()).value
-
-    def rows(self, gradient: TrajectoryGradient, part: TermGradient) -> Tensor:
-        """``∂L/∂y`` over the vocabulary ``[L, V]``."""
-        whole = slice(0, len(gradient.tokens))
-        return self.gradients.rows(gradient, part, whole, None, self.account())
-
-    def relaxed(self, text: list[int], seed: int) -> Tensor:
-        """Rows of the simplex, well inside it."""
-        return make_logits("normal", len(text), self.lm.head.usable, seed, torch.float64, False).softmax(-1)
-
-
-@cache
-def bench() -> Bench:
-    """One bench for all objectives: it keeps nothing of them."""
-    tokenizer = char_tokenizer("abcd")
-    return Bench(tiny_lm(tokenizer), tiny_reward(tokenizer))
-
-
 _texts = tokens(range(4, 8), max_length=5)
 
 
@@ -356,9 +305,9 @@ def the_value_at_one_hot_rows_is_the_discrete_one(objective: Objective, text: li
     score, to float64 precision."""
     on = bench()
     ids = torch.tensor(text)
-    log_probs = tiny_trajectory(on.lm, _PROMPT, ids).log_probs
+    log_probs = tiny_trajectory(on.lm, PROMPT, ids).log_probs
     account = on.account()
-    (score,) = on.reward.score([Response(_PROMPT, ids, account)], on.runner)
+    (score,) = on.reward.score([Response(PROMPT, ids, account)], on.runner)
     view = TrajectoryView(log_probs, log_probs, torch.tensor(score.value, dtype=torch.float64))
     expected = sum(
         term.weight(Step()) * float(term.objective.value(view))  # type: ignore

@@ -105,12 +105,12 @@ class RAP(Method):
             return scores.best
         responses = [scores.session.decode(node.state.tokens) for node in ends if node.state is not None]
         groups = self.aggregate.groups(responses)
-        counted: dict[int | None, set[int]] = {}
+        counted: dict[int | None, set[Node]] = {}
         weights = []
         for node, group in zip(ends, groups, strict=True):
             seen = counted.setdefault(group, set())
-            new = [step for step in node.path() if id(step) not in seen]
-            seen.update(id(step) for step in new)
+            new = [step for step in node.path() if step not in seen]
+            seen.update(new)
             weights.append(sum(step.reward for step in new))
         states = [node.state for node in ends if node.state is not None]
         winner = heaviest(groups, weights, [value(state) for state in states])

@@ -12,18 +12,16 @@ from functools import lru_cache
 from nabla.core.errors import ConfigError
 from nabla.problems.answers.base import Answers, answers
 from nabla.problems.answers.extraction import final_answer
+from nabla.problems.answers.inequalities import interval, members, relational
 from nabla.problems.answers.notation import (
     Parts,
     choice,
     constant,
-    interval,
-    members,
     name,
     numeral,
     parts,
     quantity,
     readable,
-    relational,
     sides,
     signs,
     unwrapped,
@@ -32,7 +30,8 @@ from nabla.problems.answers.notation import (
 from nabla.problems.answers.notation import number as _number
 from nabla.problems.answers.notation import tidy as _tidy
 from nabla.problems.answers.process import Unanswered, grading
-from nabla.problems.answers.units import CHANGING, split
+from nabla.problems.answers.units import split
+from nabla.problems.answers.verifiable import qualifiers, radians, times
 
 logger = logging.getLogger(__name__)
 
@@ -43,8 +42,6 @@ LONGEST = 500
 MOST_ITEMS = 12
 
 _SPARE_SPACE = re.compile(r"(?<![0-9A-Za-z]) | (?![0-9A-Za-z])")
-_TEXT = re.compile(r"\\(?:text\w*|mbox|mathrm)\s*\{([^{}]*)\}")
-_NOT = re.compile(r"\\(?:neq?|not)(?![a-zA-Z])|≠|!=")
 _PERCENT = re.compile(
     r"(.*[^\s\\])\s*(?:\\?%|\\(?:text\w*|mbox|mathrm)\s*\{\s*(?:\\?%|per ?cent(?:age)?|pct)\s*\}"
     r"|per ?cent(?:age)?|pct)",
@@ -52,8 +49,6 @@ _PERCENT = re.compile(
 )
 _POWER_OF_TEN = re.compile(r"[-+0-9.,]+[eE][-+]?[0-9]{1,4}")
 _ARGUMENT = re.compile(r"\([^()]*\)")
-_ANGLE = re.compile(r"([0-9.]+)\s*(?:\^\s*(?:\{\s*\\circ\s*\}|\\circ)|°)")
-_TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])")
 _EXTENDED = re.compile(r"[\[(∪∩∅]|\\(?:cup|cap|mathbb|infty|begin|emptyset|varnothing|setminus)(?![a-zA-Z])")
 
 #: What is written in words as well; the left is compared as the right.
@@ -155,10 +150,10 @@ def _same(left: str, right: str, seconds: int) -> bool:
         verdict = compare(left, right, seconds)
         if verdict is not None:
             return verdict
-    if _qualifiers(left) != _qualifiers(right) or numeral(left) or numeral(right):
+    if qualifiers(left) != qualifiers(right) or numeral(left) or numeral(right):
         return False
     left, right = (
-        _times(side, 1) if _POWER_OF_TEN.fullmatch(side) else _radians(side) for side in (left, right)
+        times(side, 1) if _POWER_OF_TEN.fullmatch(side) else radians(side) for side in (left, right)
     )
     return grading.ask({"left": left, "right": right}, seconds) is True
 
@@ -358,7 +353,7 @@ def _percentages(left: str, right: str, seconds: int) -> bool | None:
     if split(other)[1].named:
         return False
     value = gold or answer or ""
-    ways = value, _times(value, Fraction(1, 100))
+    ways = value, times(value, Fraction(1, 100))
     return any(_same(way, right, seconds) if answer is None else _same(left, way, seconds) for way in ways)
 
 
@@ -370,7 +365,7 @@ def _percent(answer: str) -> str | None:
 
 def _quantities(left: str, right: str, seconds: int) -> bool | None:
     """Values with units behind them."""
-    left, right = _radians(left), _radians(right)
+    left, right = radians(left), radians(right)
     variables = re.search("[A-Za-z]", left) is not None
     (value, unit), (other, its) = split(left), split(right, short=not variables)
     if value == left and other == right:
@@ -380,40 +375,5 @@ def _quantities(left: str, right: str, seconds: int) -> bool | None:
     both = bool(unit.dimension and its.dimension)
     factors = [u.scale * (u.factor if both else 1) for u in (unit, its)]
     if factors[0] != factors[1]:
-        value, other = _times(value, factors[0]), _times(other, factors[1])
+        value, other = times(value, factors[0]), times(other, factors[1])
     return _same(_tidy(value), _tidy(other), seconds)
-
-
-def _times(value: str, factor: Fraction | int) -> str:
-    """An answer's value times a number; a decimal number stays one where it can, for it may be rounded."""
-    plain = _number(value)
-    product = Fraction(factor) * (1 if plain is None else plain)
-    sign, above, below = "-" if product < 0 else "", abs(product.numerator), product.denominator
-    places = next((n for n in range(LONGEST) if 10**n % below == 0), None) if "." in value else None
-    if below == 1:
-        written = f"{sign}{above}"
-    elif places is not None and plain is not None:
-        digits = str(above * 10**places // below).zfill(places + 1)
-        written = f"{sign}{digits[:-places]}.{digits[-places:]}"
-    else:
-        written = f"{sign}\\frac{{{above}}}{{{below}}}"
-    return written if plain is not None else f"{written} \\cdot ({value})"
-
-
-def _radians(answer: str) -> str:
-    """Angles of trigonometric functions as math-verify needs them."""
-    if not _TRIGONOMETRIC.search(answer):
-        return answer
-    return _ANGLE.sub(r"{\\frac{\1 \\pi}{180}}", answer)
-
-
-def _qualifiers(answer: str) -> frozenset[str]:
-    """What math-verify passes over although it changes the meaning."""
-    found = {"not"} if _NOT.search(answer) else set()
-    for text in _TEXT.findall(answer):
-        text = text.casefold().strip()
-        if text not in ("or", "and"):  # math-verify reads these as a set
-            found.update(CHANGING.findall(text))
-            if re.search("[0-9]", text) and re.search("[a-z]", text):
-                found.add(text)
-    return frozenset(found)

@@ -1,4 +1,4 @@
-r"""How one answer may be written in several ways: numbers, texts, numerals, lists, labels, intervals.
+r"""How one answer may be written in several ways: numbers, texts, numerals, lists, labels.
 
 Only the writing is looked at here, nothing is computed; every function takes and gives text.
 """
@@ -19,7 +19,8 @@ DEEPEST = 8
 _SPACE = re.compile(
     r"(?<!\\)\\(?:[,;: ]|q?quad(?![a-zA-Z])|enspace(?![a-zA-Z])|thinspace(?![a-zA-Z]))|~|\\!\s*"
 )
-_SIZE = re.compile(r"\\(?:left|right|[bB]igg?[lrm]?)(?![a-zA-Z])\s*(?:\.(?![0-9]))?")
+#: Commands that only change the size of brackets.
+SIZE = re.compile(r"\\(?:left|right|[bB]igg?[lrm]?)(?![a-zA-Z])\s*(?:\.(?![0-9]))?")
 _RAISED = re.compile(r"(?<=[A-Za-z]{2})[²³]|(?<= m)[²³]")  # of units; alone they may be anything
 _ROOT = re.compile(r"√\s*(?:([0-9]+|[A-Za-z])|\(([^()]*)\))")
 _SIGNS = {
@@ -81,19 +82,6 @@ _TEXT_WORD = re.compile(
 )
 _WORD = re.compile(r"(?<![A-Za-z\\])(and|or)(?![A-Za-z])")
 _COMMAND = re.compile(r"\\[A-Za-z]+")
-_RELATION = re.compile(r"\\(?:leqslant|geqslant|leq?|geq?|neq?|lt|gt)(?![a-zA-Z])|<=|>=|!=|[<>≤≥≠]")
-_ORDER = {
-    "<": "<", ">": ">", "<=": "<=", ">=": ">=", "≤": "<=", "≥": ">=", "≠": "!=", "!=": "!=",
-    "\\le": "<=", "\\leq": "<=", "\\leqslant": "<=", "\\ge": ">=", "\\geq": ">=", "\\geqslant": ">=",
-    "\\lt": "<", "\\gt": ">", "\\ne": "!=", "\\neq": "!=",
-}  # fmt: skip
-_VARIABLE = re.compile(r"[A-Za-z](?:_\{?\w+\}?)?|\\(?:alpha|beta|gamma|lambda|theta|phi|mu|tau)")
-_MEMBER = re.compile(rf"({_VARIABLE.pattern})\s*(?:\\in(?![a-zA-Z])|∈)\s*(.+)", re.DOTALL)
-_BUILDER = re.compile(
-    rf"\\\{{\s*({_VARIABLE.pattern})\s*(?:(?:\\in(?![a-z])|∈)\s*(?:\\mathbb\s*\{{?R\}}?|ℝ)\s*)?"
-    r"(?:\\mid|\\vert|\||:|\\colon)\s*(.+)\\\}",
-    re.DOTALL,
-)
 
 _GREEK = (
     r"\\(?:var)?(?:alpha|beta|gamma|delta|epsilon|zeta|eta|theta|iota|kappa|lambda|mu|nu|xi|rho|sigma|tau|phi|chi|psi"
@@ -240,13 +228,13 @@ def constant(side: str) -> bool:
 
 def name(side: str) -> str | None:
     """A side that only names what the other is, without spaces and braces; None if it says more."""
-    side = _SIZE.sub("", side).strip()
+    side = SIZE.sub("", side).strip()
     return re.sub(r"[\s{}]|\\(?:text|mathrm)", "", side) if _NAME.fullmatch(side) else None
 
 
 def quantity(side: str) -> bool:
     r"""Whether it is a quantity, as ``AB^2``, ``xy``, ``\sin A``, ``\frac{m}{n}``: no sum, no multiple."""
-    side = _SIZE.sub("", side).strip()
+    side = SIZE.sub("", side).strip()
     if name(side) is not None:
         return True
     bare = re.sub(rf"(?<![xyz]){_ARGUMENTS}", "", side)
@@ -282,7 +270,7 @@ def parts(answer: str) -> Parts | None:
 
     A bare list needs two items, so does what stands in brackets; a set may have one.
     """
-    plain = _SIZE.sub("", answer).strip()
+    plain = SIZE.sub("", answer).strip()
     for opening, closing in (
         (r"\{", r"\}"),
         ("{", "}"),
@@ -294,23 +282,23 @@ def parts(answer: str) -> Parts | None:
     ):
         if plain.startswith(opening) and plain.endswith(closing):
             inner = plain[len(opening) : -len(closing)]
-            split = _split(inner)
+            split = separated(inner)
             if split is None:  # a bracket that closes before the end: (0,9) \cup (9,36)
                 continue
             if len(split[0]) < 2:  # (12,102) is no 12102
-                split = _split(inner, thousands=False) or split
+                split = separated(inner, thousands=False) or split
             items, joints = split
             if len(items) < 2 and opening != r"\{":
                 return None
             both = {r"\{": "{}", "{": "{}", r"\langle": "()"}.get(opening, opening + closing)
             return Parts(items, both[0], both[1], False) if all(items) and "or" not in joints else None
-    split = _split(answer)
+    split = separated(answer)
     if split is None or len(split[0]) < 2 or not all(split[0]):
         return None
     return Parts(split[0], "", "", set(split[1]) == {"or"})
 
 
-def _split(text: str, thousands: bool = True) -> tuple[tuple[str, ...], list[str]] | None:
+def separated(text: str, thousands: bool = True) -> tuple[tuple[str, ...], list[str]] | None:
     """Items and joints, "," or "and" or "or", outside brackets; None if brackets are not balanced."""
     if thousands:
         text = _COMMAS.sub(lambda found: found[0].replace(",", ""), text)
@@ -343,9 +331,9 @@ def _split(text: str, thousands: bool = True) -> tuple[tuple[str, ...], list[str
 
 def unwrapped(answer: str) -> str:
     """Without parentheses around a single value; a letter in them is a choice."""
-    plain = _SIZE.sub("", answer).strip()
+    plain = SIZE.sub("", answer).strip()
     while plain.startswith("(") and plain.endswith(")") and not _CHOICE.fullmatch(plain):
-        inside = _split(plain[1:-1])
+        inside = separated(plain[1:-1])
         if inside is None or len(inside[0]) > 1 or not inside[0][0]:
             break
         plain = answer = plain[1:-1].strip()
@@ -361,56 +349,3 @@ def signs(item: str) -> tuple[str, ...]:
     if not plus or plus.endswith(("=", "(", "{")):
         return found[0] + found[1].lstrip(), f"{found[0]}-{found[1].lstrip()}"
     return "+".join(found), "-".join(found)
-
-
-def members(answer: str) -> tuple[str | None, str]:
-    r"""Variable and set of ``x \in (1,2)`` and of ``\{x \mid x > 1\}``; no variable for anything else."""
-    plain = _SIZE.sub("", answer).strip()
-    member = _MEMBER.fullmatch(plain)
-    if member is not None:
-        return member[1], member[2].strip()
-    builder = _BUILDER.fullmatch(plain)
-    if builder is not None and _RELATION.search(builder[2]):
-        return builder[1], builder[2].strip()
-    return None, answer
-
-
-def relational(answer: str) -> bool:
-    """Whether an answer has an inequality sign."""
-    return _RELATION.search(answer) is not None
-
-
-def interval(answer: str) -> tuple[str, str] | None:
-    r"""Variable and intervals of ``1 \le x < 2``, ``x > 3 \text{ or } x < 1``, ``x \ne 3``; or None."""
-    split = _split(re.sub(r"\\cup(?![a-zA-Z])", " or ", answer)) if relational(answer) else None
-    if split is None:
-        return None
-    items, joints = split
-    found = [pair for pair in map(_interval, items) if pair is not None]
-    variables = {variable for variable, _ in found}
-    if len(found) < len(items) or len(variables) != 1 or len({*joints}) > 1:
-        return None
-    return variables.pop(), (r" \cup " if "or" in joints else r" \cap ").join(each for _, each in found)
-
-
-def _interval(item: str) -> tuple[str, str] | None:
-    """Variable and interval of one inequality."""
-    terms = [term.strip() for term in _RELATION.split(item)]
-    order = [_ORDER[sign] for sign in _RELATION.findall(item)]
-    at = next((k for k, term in enumerate(terms) if _VARIABLE.fullmatch(term)), None)
-    others = [term for k, term in enumerate(terms) if k != at]
-    if at is None or len(terms) not in (2, 3) or not all(term and constant(term) for term in others):
-        return None
-    variable, flipped = terms[at], {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "!=": "!="}
-    if len(terms) == 2:
-        sign, bound = (order[0], others[0]) if at == 0 else (flipped[order[0]], others[0])
-        if sign == "!=":
-            return variable, rf"(-\infty,{bound}) \cup ({bound},\infty)"
-        if sign.startswith("<"):
-            return variable, rf"(-\infty,{bound}" + ("]" if sign == "<=" else ")")
-        return variable, ("[" if sign == ">=" else "(") + rf"{bound},\infty)"
-    if at != 1 or order[0][0] != order[1][0] or order[0][0] == "!":
-        return None
-    low, high = others if order[0][0] == "<" else others[::-1]
-    signs_ = order if order[0][0] == "<" else order[::-1]
-    return variable, ("[" if "=" in signs_[0] else "(") + f"{low},{high}" + ("]" if "=" in signs_[1] else ")")

@@ -81,9 +81,9 @@ def replay(work: Work, lm: Body, rows: int, decoded: int) -> float:
         rows: of a batch.
         decoded: tokens decoded (a step's rows may have been done already, and waited for the others).
     """
-    groups: dict[tuple[int, bool, bool], list[Pass]] = {}
+    groups: dict[tuple[Body, bool, bool], list[Pass]] = {}
     for item in work.passes:
-        groups.setdefault((id(item.body), item.keep, item.differentiated), []).append(item)
+        groups.setdefault((item.body, item.keep, item.differentiated), []).append(item)
     spent = 0.0
     if decoded:
         spent = _decode(lm, rows, round(sum(work.contexts) / len(work.contexts))) * decoded / rows

@@ -120,6 +120,14 @@ class Text(Check):
                 if left > self.resolution / 5 and corrected == bool(i)
                 else None,
             )
+        self._uncorrected(found, space, refined, seed)
+        if self.problems:
+            shipped = Kernels(space, refined, strict_rule(space), corrected=False, keep_end=True)
+            self._method(found, space, dto, shipped.sweep(start), target, seed)
+
+    def _uncorrected(self, found: Findings, space: SequenceSpace, refined: Proposals, seed: int) -> None:
+        """Rules that leave out the proposal correction: chains against their own exact kernels."""
+        start, target = space.log_pi.exp().numpy(), space.target.numpy()
         plain = Kernels(space, refined, metropolis_rule(space), corrected=False)
         far = total_variation(plain.sweep(start, 400), target)
         strict = Kernels(space, refined, strict_rule(space), corrected=False)
@@ -147,9 +155,6 @@ class Text(Check):
                 f"TV to π e^(λr): {n:.3f}; π itself: {total_variation(start, target):.3f}",
                 sweeps=sweeps,
             )
-        if self.problems:
-            shipped = Kernels(space, refined, strict_rule(space), corrected=False, keep_end=True)
-            self._method(found, space, dto, shipped.sweep(start), target, seed)
 
     def _chi(
         self,

@@ -15,7 +15,7 @@ from nabla.study.benchmark.bench import drive
 from nabla.study.benchmark.dense import dense_problem, load_dense
 from nabla.study.benchmark.models import Workbench
 from nabla.study.benchmark.settings import SETTINGS, Shape
-from tests import tiny
+from nabla.testing.tiny import exact_norm
 
 SHAPE = Shape(vocab=40, hidden=16, layers=2, heads=2, kv_heads=1, head_dim=8, intermediate=24)
 SETTING = replace(SETTINGS["small"], lm=SHAPE, rm=SHAPE, prefix=9, response=11, steps=8, dtype="float64")
@@ -30,7 +30,7 @@ def bench() -> Workbench:
     for model in (made.lm.model, made.reward.model):
         for module in model.modules():
             if type(module).__name__.endswith("RMSNorm"):
-                module.forward = MethodType(tiny._exact_norm, module)
+                module.forward = MethodType(exact_norm, module)
     return made
 
 

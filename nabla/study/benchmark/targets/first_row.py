@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -71,17 +72,42 @@ def _measure(bench: Stand, objective: str) -> list[Measurement]:
     label = "with likelihood" if objective == "likelihood" else "without likelihood"
     bench.keep(f"refine {label}", times)
     bench.keep(f"floor {label}", floors)
+    goal = FLOOR_GOAL if objective == "likelihood" else None
     medians = {name: median(values).value for name, values in parts.items()}
+    results = _against_floor(bench, label, goal, times, floors, median(flops).value, medians)
+    return results + _dense(bench, objective, label, prompt, times, kept)
+
+
+def _against_floor(
+    bench: Stand,
+    label: str,
+    goal: float | None,
+    times: Sequence[float],
+    floors: Sequence[float],
+    flops: float,
+    medians: dict[str, float],
+) -> list[Measurement]:
+    """A refinement's time against its floor's, and its FLOPs per second against the machine's.
+
+    Args:
+        bench: keeps the peak.
+        label: of the objective.
+        goal: of the ratio.
+        times: seconds of each refinement.
+        floors: seconds of each floor.
+        flops: of one refinement.
+        medians: seconds of the floor's parts.
+    """
     shown = " + ".join(f"{name} {1e3 * value:.1f}" for name, value in medians.items())
     whole = median(times)
-    rate = median(flops).value / whole.value
-    results = [
+    rate = flops / whole.value
+    return [
         Measurement(
             1,
             f"refine {label} / floor",
             ratio(times, floors),
             "×",
-            FLOOR_GOAL if objective == "likelihood" else None,
+            goal,
             detail=f"refine {1e3 * whole.value:.1f} ms; floor {1e3 * median(floors).value:.1f} ms = {shown}",
             parts={"refine": whole.value, "floor": median(floors).value, **medians},
         ),
@@ -94,7 +120,6 @@ def _measure(bench: Stand, objective: str) -> list[Measurement]:
             parts={"rate": rate, "peak": bench.peak},
         ),
     ]
-    return results + _dense(bench, objective, label, prompt, times, kept)
 
 
 def _dense(

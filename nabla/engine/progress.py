@@ -1,0 +1,59 @@
+"""How far one problem has come: what its budgets still allow, and the answers it has handed in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nabla.core.budget import Budget
+from nabla.core.costs import CostMeter
+from nabla.core.solution import Checkpoint
+from nabla.core.trajectory import Trajectory
+
+
+class Progress:
+    """Budgets and answers of one problem.
+
+    Args:
+        budgets: of every problem; none means that methods follow their own rules.
+        meter: the problem's costs.
+    """
+
+    def __init__(self, budgets: Sequence[Budget], meter: CostMeter) -> None:
+        self.budgets, self.meter = budgets, meter
+        self.checkpoints: list[Checkpoint] = []
+        #: Model calls when the last round was allowed.
+        self._calls_before: int | None = None
+
+    def proceed(self, wanted: bool) -> bool:
+        """Whether another round should begin; see ``Session.proceed``."""
+        if not self.budgeted:
+            return wanted
+        calls = self.meter.snapshot().total.calls
+        idle = calls == self._calls_before
+        self._calls_before = calls
+        return not idle and not self.spent
+
+    @property
+    def budgeted(self) -> bool:
+        """Whether there are budgets."""
+        return bool(self.budgets)
+
+    @property
+    def spent(self) -> bool:
+        """There are budgets, and the largest value of every one is reached."""
+        usage = self.meter.snapshot().total
+        return self.budgeted and all(budget.spent(usage) for budget in self.budgets)
+
+    def report(self, trajectory: Trajectory, response: str) -> None:
+        """Keeps an answer with the cost until now, unless it is the last one again.
+
+        Args:
+            trajectory: the answer.
+            response: its text.
+        """
+        last = self.checkpoints[-1] if self.checkpoints else None
+        tokens = tuple(trajectory.tokens.tolist())
+        if last is not None and (last.tokens, last.reward) == (tokens, trajectory.reward):
+            return
+        usage = self.meter.snapshot().total
+        self.checkpoints.append(Checkpoint(usage, tokens, response, trajectory.reward, trajectory.finished))
