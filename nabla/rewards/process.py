@@ -13,7 +13,8 @@ from nabla.core.errors import ConfigError, ModelError
 from nabla.core.trajectory import Score
 from nabla.models.head import work_dtype
 from nabla.rewards.base import rewards
-from nabla.rewards.transformer import Layout, TransformerReward
+from nabla.rewards.reading import Layout
+from nabla.rewards.transformer import TransformerReward
 
 AGGREGATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "sum": torch.sum,
@@ -119,7 +120,7 @@ class ProcessReward(TransformerReward):
         steps = self.steps(layout)
         if len(steps) == 0:  # an empty answer: the score of the question's last token
             steps = torch.tensor([-1])
-        first = len(hidden) - len(layout.after) - layout.visible
+        first = len(hidden) - len(layout.after) - len(layout.answer)
         index = steps + first
         scores = self._read(hidden[index.to(hidden.device)])[:, self.label]
         return scores.to(work_dtype(scores.dtype))
