@@ -3,7 +3,7 @@ tokens stand in them (SPEC section 16)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
@@ -64,6 +64,7 @@ def arrange(
     after: Sequence[int],
     whole: Sequence[int],
     piece: Callable[[int, int], str],
+    fixed: Collection[int] = (),
 ) -> tuple[Layout, dict[int, int]]:
     """Finds an answer's tokens in the ids of a whole rendering; also where each id of the whole between the
     template's parts went in the layout's ``answer``.
@@ -76,14 +77,15 @@ def arrange(
         before, after: of the template by itself.
         whole: of the rendering with the answer in it.
         piece: text of a token, from its place in ``own`` (or -1) and its id.
+        fixed: places in ``whole`` of markers, which are no text of the answer.
     """
     head = _common(before, whole)
     tail = _common(after[::-1], whole[head:][::-1])
     region = list(whole[head : len(whole) - tail])
-    if region == list(own) and head == len(before) and tail == len(after):
+    if not fixed and region == list(own) and head == len(before) and tail == len(after):
         return regular(_ids(before), _ids(own), _ids(after)), {head + j: j for j in range(len(own))}
     pieces_own = [piece(i, t) for i, t in enumerate(own)]
-    pieces = [piece(-1, t) for t in region]
+    pieces = ["\0" if head + j in fixed else piece(-1, t) for j, t in enumerate(region)]
     known = all(t >= 0 for t in own)
     answer: list[int] = []
     places = [-1] * len(own)

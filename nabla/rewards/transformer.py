@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
+from itertools import accumulate, pairwise
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -407,8 +408,10 @@ class TransformerReward(Reward):
                 return str(self._lm_tokenizer.convert_ids_to_tokens(int(tokens[row])))
             return str(self.tokenizer.convert_ids_to_tokens(token))
 
-        layout, moved = arrange(own + closing, before, after, whole, piece)
+        fixed = {i for mark in marks or () for i in mark}
+        layout, moved = arrange(own + closing, before, self._behind(after), whole, piece, fixed)
         places = layout.places.clone()
+        places[self._structural(text, tokens)] = -1
         seam = False
         if len(own) and int(places[0]) >= 0:
             read = int(layout.answer[places[0]])
@@ -418,26 +421,43 @@ class TransformerReward(Reward):
                 seam = bool(self._merged[tokens[0]]) and int(table[tokens[0]]) == read
             if not seam and read != own[0]:
                 places[0] = -1
-        if self.answer == "template" and render(text) != front + text + back:
+        if self.answer == "template" and own and render(text) != front + text + back:
             rows = [i for i in range(len(own)) if int(places[i]) >= 0]
             kept = carried(render, text, self._spans(tokens), rows)
             places[[i for i in rows if i not in kept]] = -1
         if bool((places != layout.places).any()) or seam or marks is not None:
-            reads = None if marks is None else torch.tensor([moved[m] for m in marks], dtype=torch.long)
+            reads = None if marks is None else torch.tensor([moved[m[-1]] for m in marks], dtype=torch.long)
             layout = replace(layout, places=places, seam=seam, reads=reads, ends=ends)
         return layout
 
     def _whole(
         self, render: Callable[[str], str], text: str, tokens: Int[Tensor, " n"]
-    ) -> tuple[list[int], list[int] | None, tuple[int, ...]]:
-        """Ids of a finished conversation; where a reward has markers of its own, also their places in it and
-        the response token that ends each step."""
+    ) -> tuple[list[int], list[list[int]] | None, tuple[int, ...]]:
+        """Ids of a finished conversation; where a reward has markers of its own, also the places of each
+        one's ids in it, and the response token that ends each step."""
         return self._encode(render(text)), None, ()
+
+    def _structural(self, text: str, tokens: Int[Tensor, " n"]) -> list[int]:
+        """Tokens of an answer that decide how it is marked: they cannot be exchanged alone."""
+        return []
+
+    def _behind(self, after: list[int]) -> list[int]:
+        """Of what the template writes behind an answer, what this reward lets stand there."""
+        return after
 
     def _spans(self, tokens: Int[Tensor, " n"]) -> list[tuple[int, int]]:
         """Characters of each token in the answer's text."""
         ids = tokens.tolist()
-        ends = [len(self._lm_text(ids[: i + 1])) for i in range(len(ids))]
+        if not ids:
+            return []
+        text = self._lm_text(ids)
+        # Behind another token each has its own text, but for parts of a character: these need their context.
+        start = len(self._lm_text(ids[:1]))
+        lengths = [start, *(len(self._lm_text([ids[0], t])) - start for t in ids[1:])]
+        if sum(lengths) != len(text):
+            before = [len(self._lm_text(ids[:i])) for i in range(len(ids) + 1)]
+            return list(pairwise(before))
+        ends = list(accumulate(lengths))
         return list(zip([0, *ends[:-1]], ends, strict=True))
 
     def _say_once(self, what: str, message: str) -> None:

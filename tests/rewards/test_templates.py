@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from nabla.core.errors import ConfigError, ModelError, PromptError
-from nabla.core.prompt import Prompt
 from nabla.models.runner import Runner
 from nabla.rewards.outcome import OutcomeReward
 from tests import tiny
@@ -414,4 +413,3 @@ def test_a_text_cut_in_another_way_keeps_its_ids_behind_a_seam() -> None:
     layout = reward.layout(response(torch.tensor(ids)))
     assert layout.answer.tolist() == [tok.convert_tokens_to_ids("The"), *ids[1:]]
     assert layout.seam
-    assert Prompt.of("x").id is not None
