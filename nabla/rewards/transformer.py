@@ -61,6 +61,8 @@ class TransformerReward(Reward):
 
     #: The class of transformers that loads such a model, by name: it is imported when one is loaded.
     auto: ClassVar[str]
+    #: How a reward marks the steps of an answer; None where it leaves an answer as it is.
+    marks: Any = None
 
     def __init__(
         self,
@@ -389,7 +391,7 @@ class TransformerReward(Reward):
         front, back, before, after = self._layouts[messages]
         own = self._map(tokens).tolist()
         after = after[len(closing) :]
-        if self.missing != "text" and min(own, default=0) < 0:
+        if self.missing != "text" and self.marks is None and min(own, default=0) < 0:
             # Only a refinement on its way stands here: such a token is never written. It reads as nothing.
             ids = (torch.tensor(x, dtype=torch.long) for x in (before, own + closing, after))
             return regular(*ids)

@@ -296,6 +296,9 @@ def test_channels_are_refused_by_the_templates_own_words() -> None:
     answer = tokens(reward.tokenizer, "<|channel|>analysis<|message|>x")
     with pytest.raises(PromptError, match="channel"):
         score(reward, answer)
+    raw = bound("qwen2.5", CHANNELS, answer="raw")
+    ids = tiny.ids(raw.tokenizer, "user:What is 12*7?\nassistant:<|channel|>analysis<|message|>x\n")
+    assert score(raw, answer) == pytest.approx(float(forward(raw, ids)[0]), abs=1e-9)
     with pytest.raises((ConfigError, TypeError), match="answer"):  # or the tests' type checker
         tiny.outcome(arguments={"answer": "both"})
 
