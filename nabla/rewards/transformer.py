@@ -314,7 +314,7 @@ class TransformerReward(Reward):
         special = set(getattr(self._lm_tokenizer, "all_special_ids", ()))
 
         def together(chosen: list[int]) -> list[tuple[int, list[int]]]:
-            texts = {i: self._lm_text([i]) for i in chosen if i not in special}
+            texts = {i: self._lm_text([i]) for i in chosen if i not in special and int(standard[i]) >= 0}
             # Parts of a character have no text of their own, and what is trimmed away no token.
             kept = {i: t.lstrip(strip) for i, t in texts.items() if "\ufffd" not in t and t.lstrip(strip)}
             if not kept:
