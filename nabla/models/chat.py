@@ -74,15 +74,34 @@ class ChatFormat:
             raise PromptError("The prompt has no tokens", got=[m.content for m in messages])
         return ids
 
-    def around(self, messages: Sequence[Message]) -> tuple[Int[Tensor, " before"], Int[Tensor, " after"]]:
-        """Ids before and after the assistant's answer in a finished conversation, as a reward model
-        reads it; what the template puts around the last turn (an empty think block, an end-of-turn
-        token) is in them."""
-        text = self._render([*messages, Message("assistant", _MARK)], generate=False)
+    def encode(self, text: str) -> Int[Tensor, " n"]:
+        """Ids of a rendering: special tokens are the template's affair."""
+        return self._encode(text)
+
+    def finished(self, messages: Sequence[Message], answer: str) -> str:
+        """The rendering of a conversation that ends with this answer; templates may trim it, or move or
+        strip a thinking block."""
+        return self._render([*messages, Message("assistant", answer)], generate=False)
+
+    def generation(self, messages: Sequence[Message]) -> str:
+        """The rendering up to where the answer begins, as a language model continues it."""
+        return self._render(messages, generate=True)
+
+    def surroundings(self, messages: Sequence[Message]) -> tuple[str, str]:
+        """Text before and after the assistant's answer in a finished conversation. Raises ModelError
+        where the template does not write an answer once and as it is."""
+        text = self.finished(messages, _MARK)
         if text.count(_MARK) != 1:
             raise ModelError(
                 "The reward model's chat template does not keep the assistant's text as it is",
                 fix="Pass a chat_template that writes the content once and unchanged.",
             )
         before, after = text.split(_MARK)
+        return before, after
+
+    def around(self, messages: Sequence[Message]) -> tuple[Int[Tensor, " before"], Int[Tensor, " after"]]:
+        """Ids before and after the assistant's answer in a finished conversation, as a reward model
+        reads it; what the template puts around the last turn (an empty think block, an end-of-turn
+        token) is in them."""
+        before, after = self.surroundings(messages)
         return self._encode(before), self._encode(after)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +54,15 @@ def load(
             fix="Pass a folder saved by save_pretrained, or a hub id such as 'Qwen/Qwen2.5-7B-Instruct'.",
         )
     path = str(folder) if folder.is_dir() else path
+    words = path
+    if (folder / "adapter_config.json").exists() and not (folder / "config.json").exists():
+        if adapter is not None:
+            raise ModelError(f"The {role} is an adapter, and another one is given", got=adapter)
+        adapter = path
+        path, words, arguments = _base_of(folder, role, arguments)
     revision = {k: v for k, v in arguments.items() if k in ("revision", "trust_remote_code")}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, **revision)
+        tokenizer = AutoTokenizer.from_pretrained(words, **revision)
         model, report = auto.from_pretrained(
             path,
             dtype=as_dtype(dtype, device),
@@ -73,25 +80,103 @@ def load(
         ) from error
     missing = sorted(report["missing_keys"])
     if missing and adapter is None:  # an adapter may bring them; else transformers made up numbers
+        value_head = any("v_head" in k or "value_head" in k for k in report["unexpected_keys"])
         raise ModelError(
-            f"The {role}'s checkpoint lacks weights: {', '.join(missing[:3])}",
+            f"The {role}'s checkpoint lacks weights: {', '.join(missing[:3])}"
+            + (", and has a value head (v_head), which is not supported" if value_head else ""),
             got=str(path),
             fix="Pass a checkpoint of that kind: a reward model has its reward head in it.",
         )
     if adapter is not None:
-        from peft import PeftModel
-
-        try:
-            model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
-        except Exception as error:
-            raise ModelError(
-                f"The adapter of the {role} cannot be loaded: {error}",
-                got=adapter,
-                fix="Pass a PEFT folder (adapter_config.json and weights) made for this model.",
-            ) from error
+        model = _adapted(model, adapter, missing, role)
     if device_map is None and device is not None:
         model = model.to(device)
     return model, tokenizer
+
+
+def _base_of(folder: Path, role: str, arguments: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
+    """Of a folder with an adapter alone: its base model, where its tokenizer is, and what the base is loaded
+    with (as many labels as the adapter's own head has)."""
+    try:
+        base = json.loads((folder / "adapter_config.json").read_text()).get("base_model_name_or_path")
+    except ValueError as error:
+        raise ModelError(f"The adapter of the {role} cannot be loaded: {error}", got=str(folder)) from error
+    if not base:
+        raise ModelError(
+            f"The {role} is an adapter that does not name its base model",
+            got=str(folder),
+            fix="Pass the base model as path and this folder as adapter.",
+        )
+    words = folder if (folder / "tokenizer_config.json").exists() else base
+    heads = {k: v for k, v in _adapter_weights(str(folder), role).items() if k.endswith(_HEADS)}
+    if heads and "num_labels" not in arguments:
+        arguments = {**arguments, "num_labels": int(next(iter(heads.values())).shape[0])}
+    return str(base), str(words), arguments
+
+
+#: How the names of the weights of a classifier's head end.
+_HEADS = (".score.weight", ".classifier.weight")
+
+
+def _adapter_weights(adapter: str, role: str) -> dict[str, torch.Tensor]:
+    from peft.utils import load_peft_weights
+
+    try:
+        found: dict[str, torch.Tensor] = load_peft_weights(adapter, device="cpu")
+    except Exception as error:
+        raise _broken_adapter(adapter, role, error) from error
+    return found
+
+
+def _broken_adapter(adapter: str, role: str, error: Exception) -> ModelError:
+    fix = "Pass a PEFT folder (adapter_config.json and weights) made for this model."
+    if "size mismatch" in str(error) and any(head.removesuffix(".weight") in str(error) for head in _HEADS):
+        fix = "Its head has another number of labels than the base was loaded with: load with num_labels=1."
+    return ModelError(f"The adapter of the {role} cannot be loaded: {error}", got=adapter, fix=fix)
+
+
+def _adapted(model: Any, adapter: str, missing: list[str], role: str) -> Any:
+    """The model with an adapter merged into it. Raises ModelError where the adapter lacks weights that the
+    checkpoint lacks too, and where merging changes what the adapted model gives."""
+    from peft import PeftModel
+
+    given = _adapter_weights(adapter, role)
+    lacking = [key for key in missing if not any(name.endswith("." + key) for name in given)]
+    if lacking:
+        raise ModelError(
+            f"Neither the {role}'s checkpoint nor its adapter has the weights: {', '.join(lacking[:3])}",
+            got=adapter,
+            fix="Pass an adapter with its head in it (task_type='SEQ_CLS' or modules_to_save=['score']), or "
+            "a base model that has one.",
+        )
+    try:
+        wrapped = PeftModel.from_pretrained(model, adapter).eval()
+        inner = wrapped.get_base_model()
+        parts = (inner.get_input_embeddings(), inner.get_output_embeddings())
+        ends = any(part is not None and not _plain(part) for part in parts)
+        probe = torch.arange(8, device=wrapped.device)[None] % int(inner.config.get_text_config().vocab_size)
+        with torch.no_grad():
+            before = wrapped(input_ids=probe).logits if ends else None
+            model = wrapped.merge_and_unload().eval()
+            after = model(input_ids=probe).logits if ends else None
+    except Exception as error:
+        raise _broken_adapter(adapter, role, error) from error
+    if before is not None and after is not None:
+        # Where input and output embeddings are one matrix, merging into one of them changes the other.
+        tolerance = {torch.float64: 1e-6, torch.float32: 1e-3}.get(after.dtype, 5e-2)
+        if float((after - before).norm() / before.norm().clamp_min(1e-12)) > tolerance:
+            raise ModelError(
+                f"The adapter of the {role} changes an embedding or a head that is tied: merged into the "
+                "model it gives other numbers than by itself",
+                got=adapter,
+                fix="Use an adapter of the layers between them, or a base with tie_word_embeddings=False.",
+            )
+    return model
+
+
+def _plain(part: Any) -> bool:
+    """A layer of the model's own, not one that an adapter put in its place."""
+    return not hasattr(part, "base_layer") and not hasattr(part, "modules_to_save")
 
 
 def unwrap(model: Any) -> Any:

@@ -23,6 +23,9 @@ SAMPLE_TEXTS = (
     "123456/234561",
 )
 
+#: Goes before a sample text.
+_LEAD = "0\n"
+
 
 class Vocabulary:
     """Tokenizer, ids and chat format of a language model, without weights: all that is needed to ask a
@@ -115,13 +118,22 @@ def usable_ids(tokenizer: Any) -> int:
     return int(max(tokenizer.get_vocab().values())) + 1
 
 
-def align(lm_tokenizer: Any, rm_tokenizer: Any, *, minimum_coverage: float = 0.9) -> Alignment:
+def align(
+    lm_tokenizer: Any, rm_tokenizer: Any, *, minimum_coverage: float = 0.9, rows: int | None = None
+) -> Alignment:
     """Compares the tokenizers themselves: vocabulary maps, special tokens, encodings of sample texts.
+
+    Args:
+        lm_tokenizer, rm_tokenizer: of the language model and of the other one.
+        minimum_coverage: smallest share of the language model's tokens that the other one must have.
+        rows: of the other model's embedding matrix: tokens beyond it are missing; None: none is.
 
     Raises VocabularyError under ``minimum_coverage``, and where the same text is cut differently by
     tokenizers of the same tokens (the gradient would be taken at a text the reward model never reads).
     """
     lm_vocab, rm_vocab = lm_tokenizer.get_vocab(), rm_tokenizer.get_vocab()
+    if rows is not None:
+        rm_vocab = {token: number for token, number in rm_vocab.items() if number < rows}
     size = usable_ids(lm_tokenizer)
     index = torch.full((size,), -1, dtype=torch.long)
     missing = []
@@ -160,6 +172,12 @@ def align(lm_tokenizer: Any, rm_tokenizer: Any, *, minimum_coverage: float = 0.9
 
 
 def _pieces(tokenizer: Any, text: str) -> list[str]:
-    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    pieces: list[str] = tokenizer.convert_ids_to_tokens(ids)
+    """Tokens of a text in the middle of another one: what a tokenizer puts before a text's first word (a
+    blank, in some of the Llama family) is not compared, as an answer is never at the beginning."""
+    lead = tokenizer(_LEAD, add_special_tokens=False)["input_ids"]
+    ids = tokenizer(_LEAD + text, add_special_tokens=False)["input_ids"]
+    common = 0
+    while common < min(len(lead), len(ids)) and lead[common] == ids[common]:
+        common += 1
+    pieces: list[str] = tokenizer.convert_ids_to_tokens(ids[common:])
     return pieces

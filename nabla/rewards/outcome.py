@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -10,25 +10,61 @@ from torch import Tensor
 from nabla.core.errors import ModelError
 from nabla.models.head import work_dtype
 from nabla.rewards.base import rewards
-from nabla.rewards.transformer import Layout, TransformerReward
+from nabla.rewards.reading import Layout
+from nabla.rewards.transformer import TransformerReward
 
 
 @rewards.register("outcome")
 class OutcomeReward(TransformerReward):
-    """``AutoModelForSequenceClassification`` with one label, read at the last token (Skywork-Reward and
-    the like); the unit is the head's logit."""
+    """``AutoModelForSequenceClassification`` with one label, read where transformers reads it: at the last
+    token that is not the padding token (Skywork-Reward and the like); the unit is the head's logit.
+
+    Args:
+        label: for a head with several labels: which one is the reward, or ``log-odds``: of two labels, the
+            second's logit minus the first's.
+    """
 
     auto = "AutoModelForSequenceClassification"
     reads_whole_response = False
 
-    def __init__(self, model: Any, tokenizer: Any, **arguments: Any) -> None:
-        if getattr(model.config, "num_labels", 1) != 1:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        label: int | Literal["log-odds"] | None = None,
+        **arguments: Any,
+    ) -> None:
+        labels = int(getattr(model.config, "num_labels", 1))
+        if labels != 1 and label is None:
             raise ModelError(
                 "An outcome reward model has one label",
-                got=model.config.num_labels,
-                fix="Load it with num_labels=1, or use rewards/process for a per-token classifier.",
+                got=labels,
+                fix="Say which one is the reward (label=0, ..., or label='log-odds' for a classifier of "
+                "wrong and right), load it with num_labels=1, or use rewards/process for a per-token one.",
             )
+        if (label == "log-odds" and labels != 2) or (
+            label not in (None, "log-odds") and not (isinstance(label, int) and 0 <= label < labels)
+        ):
+            raise ModelError(f"The outcome reward model has {labels} labels", got=label)
+        self.label = label
         super().__init__(model, tokenizer, **arguments)
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls, path: str, *, label: int | Literal["log-odds"] | None = None, **arguments: Any
+    ) -> OutcomeReward:
+        """As :meth:`TransformerReward.from_pretrained`, with this class's own arguments."""
+        found = super().from_pretrained(path, settings={"label": label}, **arguments)
+        assert isinstance(found, OutcomeReward)
+        return found
+
+    def _stop(self, tokens: Int[Tensor, " n"]) -> int:
+        pad = self.config_pad
+        if pad is None:
+            return len(tokens)
+        real = (tokens != pad).nonzero()[:, 0]
+        return int(real[-1]) + 1 if len(real) else 1
 
     def _expected(self, ids: Int[Tensor, " n"]) -> Tensor:
         scores: Tensor = self.model(input_ids=ids[None].to(self.body.device)).logits[0]
@@ -40,4 +76,7 @@ class OutcomeReward(TransformerReward):
 
     def _reward(self, hidden: Float[Tensor, "n hidden"], layout: Layout) -> Float[Tensor, ""]:
         scores = self._read(hidden)
-        return scores.to(work_dtype(scores.dtype))[0]
+        scores = scores.to(work_dtype(scores.dtype))
+        if self.label == "log-odds":
+            return scores[1] - scores[0]
+        return scores[self.label or 0]

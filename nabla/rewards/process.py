@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from nabla.core.errors import ConfigError, ModelError
 from nabla.core.trajectory import Score
-from nabla.models.head import work_dtype
+from nabla.models.head import Head, work_dtype
 from nabla.rewards.base import rewards
-from nabla.rewards.transformer import Layout, TransformerReward
+from nabla.rewards.reading import Layout
+from nabla.rewards.transformer import TransformerReward
 
 AGGREGATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "sum": torch.sum,
@@ -22,17 +24,65 @@ AGGREGATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "last": lambda steps: steps[-1],
 }
 
+Format = Literal["classifier", "trl", "qwen-prm", "math-shepherd"]
+
+
+@dataclass(frozen=True)
+class _Marks:
+    """How a format marks steps.
+
+    Args:
+        marker: text behind each step, at whose last token its score is read.
+        separators: between two steps of an answer, by default.
+        keep: separators stay, behind the marker; otherwise the marker stands in their place.
+        parts: each step is tokenised by itself and nothing follows the last one, as TRL's trainer does it.
+    """
+
+    marker: str
+    separators: tuple[str, ...]
+    keep: bool
+    parts: bool
+
+
+_MARKS = {
+    "trl": _Marks("\n", ("\n",), keep=False, parts=True),
+    "qwen-prm": _Marks("<extra_0>", ("\n\n",), keep=False, parts=False),
+    "math-shepherd": _Marks(" ки", ("\n",), keep=True, parts=False),
+}
+
 
 @rewards.register("process")
 class ProcessReward(TransformerReward):
-    """``AutoModelForTokenClassification``: the reward of each prefix, aggregated over the steps
-    (SPEC section 1; ``sum`` is the paper's appendix B.2).
+    """A reward of each prefix of an answer, aggregated over its steps (SPEC sections 1 and 16; ``sum`` is the
+    paper's appendix B.2).
+
+    Formats:
+
+    - ``classifier``: ``AutoModelForTokenClassification``, read at the last token of each step.
+    - ``trl``: the same as TRL's ``PRMTrainer`` trains it: the marker's ids behind each step, read at the last
+      of them; labels 0 wrong and 1 right.
+    - ``qwen-prm``: Qwen2.5-Math-PRM (arXiv 2501.07301): a decoder with a two-layer head, read at the marker
+      ``<extra_0>`` behind each step.
+    - ``math-shepherd``: a causal language model (arXiv 2312.08935), read at the marker ки behind each
+      step: the logit of ``+`` against that of ``-``.
+
+    Where a format has markers, a token of a separator has no reward gradient: another one in its place
+    would be another number of steps.
+
+    Where a model gives a probability of right against wrong, the score is its log-odds: the difference of
+    both logits.
 
     Args:
         aggregation: ``sum``, ``mean``, ``min`` or ``last`` over the steps.
-        step_separators: a step ends at a token whose text contains one of these, and at the answer's
-            last token; empty: every token is a step.
-        label: which of the head's labels is the reward.
+        step_separators: a step ends where one of these ends, and at the answer's end; None: the format's
+            own; empty, for ``classifier``: every token is a step.
+        label: for ``classifier``: which of the head's labels is the reward; None: the only one, or the
+            log-odds of the second against the first of two (wrong, right).
+        format: how the model was trained.
+        marker: another text than the format's own behind each step.
+        signs: of ``math-shepherd``: the tokens that say right and wrong.
+
+    Raises ConfigError or ModelError.
     """
 
     auto = "AutoModelForTokenClassification"
@@ -44,19 +94,61 @@ class ProcessReward(TransformerReward):
         tokenizer: Any,
         *,
         aggregation: Literal["sum", "mean", "min", "last"] = "min",
-        step_separators: Sequence[str] = (),
-        label: int = 0,
+        step_separators: Sequence[str] | None = None,
+        label: int | None = None,
+        format: Format = "classifier",
+        marker: str | None = None,
+        signs: tuple[str, str] = ("+", "-"),
         **arguments: Any,
     ) -> None:
         if aggregation not in AGGREGATIONS:
             raise ConfigError("Unknown aggregation", got=aggregation, fix=f"Use {', '.join(AGGREGATIONS)}.")
-        labels = int(getattr(model.config, "num_labels", 1))
-        if not 0 <= label < labels:
-            raise ModelError(f"The process reward model has {labels} labels", got=label)
-        self.aggregation, self.label = aggregation, label
-        self.step_separators = tuple(step_separators)
-        self._ends: dict[int, bool] = {}
+        if format not in get_args(Format):
+            known = ", ".join(get_args(Format))
+            raise ConfigError("Unknown format of a process reward", got=format, fix=f"Use {known}.")
+        self.aggregation, self.format, self.label = aggregation, format, label
+        self.marks = _MARKS.get(format)
+        self.marker = self.marks.marker if self.marks is not None and marker is None else marker
+        if self.marks is None and marker is not None:
+            raise ConfigError("Only formats with markers have a marker", got=marker)
+        own = () if self.marks is None else self.marks.separators
+        self.step_separators = own if step_separators is None else tuple(step_separators)
+        if self.marks is not None and not self.step_separators:
+            raise ConfigError(f"The format {format!r} needs step_separators")
+        self._signs = self._sign_ids(tokenizer, signs) if format == "math-shepherd" else None
+        if format != "math-shepherd":
+            self._check_labels(int(getattr(model.config, "num_labels", 1)))
         super().__init__(model, tokenizer, **arguments)
+        if format == "qwen-prm":
+            ids = self._encode(str(self.marker))
+            if len(ids) != 1:
+                raise ModelError(
+                    "The marker is not one token of the reward model's tokenizer",
+                    got=self.marker,
+                    fix="Use the tokenizer of Qwen2.5-Math-PRM, or say marker=...",
+                )
+
+    def _check_labels(self, labels: int) -> None:
+        if self.label is not None and not 0 <= self.label < labels:
+            raise ModelError(f"The process reward model has {labels} labels", got=self.label)
+        if self.label is None and labels > 2:
+            raise ModelError(
+                f"The process reward model has {labels} labels",
+                fix="Say which one is the reward: label=0, label=1, ...",
+            )
+        if self.format in ("trl", "qwen-prm") and (labels != 2 or self.label is not None):
+            raise ModelError(
+                f"The format {self.format!r} has two labels, wrong and right, and reads their log-odds",
+                got=labels if self.label is None else f"label={self.label}",
+            )
+
+    @staticmethod
+    def _sign_ids(tokenizer: Any, signs: tuple[str, str]) -> Int[Tensor, " 2"]:
+        """(wrong, right): the last token of each sign behind a blank, as the published models are read."""
+        right, wrong = (tokenizer(f" {s}", add_special_tokens=False)["input_ids"][-1] for s in signs)
+        if right == wrong:
+            raise ModelError("The reward model's tokenizer does not tell right from wrong", got=signs)
+        return torch.tensor([wrong, right])
 
     @classmethod
     def from_pretrained(  # type: ignore[override]
@@ -64,47 +156,174 @@ class ProcessReward(TransformerReward):
         path: str,
         *,
         aggregation: Literal["sum", "mean", "min", "last"] = "min",
-        step_separators: Sequence[str] = (),
-        label: int = 0,
+        step_separators: Sequence[str] | None = None,
+        label: int | None = None,
+        format: Format = "classifier",
+        marker: str | None = None,
+        signs: tuple[str, str] = ("+", "-"),
         **arguments: Any,
     ) -> ProcessReward:
         """As :meth:`TransformerReward.from_pretrained`, with this class's own arguments."""
+        auto = None
+        if format == "math-shepherd":
+            from transformers import AutoModelForCausalLM as auto  # type: ignore[no-redef]
+        elif format == "qwen-prm":
+            auto, arguments = two_layer_classifier(), {"num_labels": 2, **arguments}
         found = super().from_pretrained(
             path,
             settings={
                 "aggregation": aggregation,
                 "step_separators": step_separators,
                 "label": label,
+                "format": format,
+                "marker": marker,
+                "signs": signs,
             },
+            auto=auto,
             **arguments,
         )
         assert isinstance(found, ProcessReward)
         return found
 
+    def _head(self) -> Any:
+        if self._signs is None:
+            return super()._head()
+        output = self.model.get_output_embeddings()
+        return None if output is None else Head(output, self.model.config, int(output.weight.shape[0]))
+
     def _expected(self, ids: Int[Tensor, " n"]) -> Tensor:
         scores: Tensor = self.model(input_ids=ids[None].to(self.body.device)).logits[0]
-        return scores
+        return scores if self._signs is None else scores[:, self._signs.to(scores.device)]
 
     def _read(self, hidden: Float[Tensor, "n hidden"]) -> Tensor:
+        if self._signs is not None:
+            logits: Tensor = self.head.logits(hidden, self._signs)
+            return logits
         scores: Tensor = self.head(hidden)
         return scores
 
-    def _ends_step(self, token: int) -> bool:
-        if token not in self._ends:
-            text = self.tokenizer.decode([token]) if token >= 0 else ""  # -1: no such token here
-            self._ends[token] = any(separator in text for separator in self.step_separators)
-        return self._ends[token]
+    # -- steps -----------------------------------------------------------------------------------
+
+    def _ends(self, pieces: Sequence[str]) -> list[tuple[int, int, int]]:
+        """Of an answer in pieces: the last piece of each step and the characters of its separator; for the
+        last step, which ends with the answer, there may be none."""
+        text = "".join(pieces)
+        owner = [i for i, piece in enumerate(pieces) for _ in piece]
+        found: list[tuple[int, int, int]] = []
+        at = 0
+        while True:
+            hits = [(text.find(s, at), -len(s), s) for s in self.step_separators if text.find(s, at) >= 0]
+            if not hits:
+                break
+            begin, _, separator = min(hits)
+            at = begin + len(separator)
+            if found and found[-1][0] == owner[at - 1]:  # one token ends several steps at once
+                found[-1] = (owner[at - 1], found[-1][1], at)
+            else:
+                found.append((owner[at - 1], begin, at))
+        if pieces and (not found or found[-1][0] != len(pieces) - 1):
+            found.append((len(pieces) - 1, len(text), len(text)))
+        return found
+
+    def _pieces(self, ids: Sequence[int]) -> list[str]:
+        """Text of each of this model's tokens within a text; none where it has no such token."""
+        (anchor,) = self.tokenizer("0", add_special_tokens=False)["input_ids"][-1:] or [0]
+        start = len(self.tokenizer.decode([anchor]))
+        return [self.tokenizer.decode([anchor, t])[start:] if t >= 0 else "" for t in ids]
+
+    def _rows(self, layout: Layout) -> list[int]:
+        """Response tokens that end a step."""
+        if layout.reads is not None:
+            return list(layout.ends)
+        if not self.step_separators:
+            return list(range(layout.visible))
+        return [end for end, _, _ in self._ends(self._pieces(layout.own.tolist()))]
 
     def steps(self, layout: Layout) -> Int[Tensor, " steps"]:
-        """Positions in the answer at which a step's score is read."""
-        if layout.visible == 0:
-            return torch.zeros(0, dtype=torch.long)
-        if not self.step_separators:
-            return torch.arange(layout.visible)
-        ends = [i for i, t in enumerate(layout.answer.tolist()) if self._ends_step(t)]
-        if not ends or ends[-1] != layout.visible - 1:
-            ends.append(layout.visible - 1)
-        return torch.tensor(ends)
+        """Positions in the layout's ``answer`` at which a step's score is read; -1: the token before it."""
+        if layout.reads is not None:
+            return layout.reads
+        rows = self._rows(layout)
+        # A token without an id of its own: the last one before it that has one.
+        places = torch.cummax(layout.places, 0).values if layout.visible else layout.places
+        return places[torch.tensor(rows, dtype=torch.long)]
+
+    def _whole(
+        self, render: Callable[[str], str], text: str, tokens: Int[Tensor, " n"]
+    ) -> tuple[list[int], list[list[int]] | None, tuple[int, ...]]:
+        if self.marks is None:
+            return super()._whole(render, text, tokens)
+        spans = self._spans(tokens)
+        pieces = [text[begin:end] for begin, end in spans]
+        found = self._ends(pieces)
+        steps, at = [], 0
+        for _, begin, end in found or [(-1, len(text), len(text))]:
+            steps.append((text[at:begin], text[begin:end]))
+            at = end
+        ends = tuple(end for end, _, _ in found)
+        if self.marks.parts:
+            return self._in_parts(render, text, steps, ends)
+        marked, places = "", []
+        for step, separator in steps:
+            marked += step
+            places.append((len(marked), len(marked) + len(str(self.marker))))
+            marked += str(self.marker) + (separator if self.marks.keep else "")
+        rendered = render(marked)
+        if rendered.count(marked) != 1:
+            raise ModelError(
+                "The reward model's template rewrites the answer: its steps cannot be marked",
+                got=text[:80],
+                fix="Use answer='raw', or a chat_template that keeps the answer as it is.",
+            )
+        begin = rendered.index(marked)
+        encoded = self.tokenizer(rendered, add_special_tokens=False, return_offsets_mapping=True)
+        whole = self._encode(rendered)
+        shift = len(whole) - len(encoded["input_ids"])
+        if shift < 0:  # the beginning-of-sequence token is left out
+            encoded["offset_mapping"] = encoded["offset_mapping"][-shift:]
+            shift = 0
+        marks = []
+        for first, last in places:
+            inside = [
+                i
+                for i, (a, b) in enumerate(encoded["offset_mapping"])
+                if a < begin + last and b > begin + first
+            ]
+            marks.append([i + shift for i in inside])
+        return whole, marks, ends
+
+    def _in_parts(
+        self, render: Callable[[str], str], text: str, steps: list[tuple[str, str]], ends: tuple[int, ...]
+    ) -> tuple[list[int], list[list[int]], tuple[int, ...]]:
+        """Prompt, steps and markers encoded one by one."""
+        rendered = render("")
+        whole = self._encode(rendered[: len(rendered) - len(self._back(render))])
+        marker = self.chat.encode(str(self.marker)).tolist()
+        marks = []
+        for step, _ in steps:
+            whole += [*self.chat.encode(step).tolist(), *marker]
+            marks.append(list(range(len(whole) - len(marker), len(whole))))
+        return whole, marks, ends
+
+    def _structural(self, text: str, tokens: Int[Tensor, " n"]) -> list[int]:
+        if self.marks is None:
+            return []
+        spans = self._spans(tokens)
+        found = self._ends([text[begin:end] for begin, end in spans])
+        return [
+            i
+            for i, (begin, end) in enumerate(spans)
+            if any(begin < last and end > first for _, first, last in found)
+        ]
+
+    def _behind(self, after: list[int]) -> list[int]:
+        return [] if self.marks is not None and self.marks.parts else after
+
+    @staticmethod
+    def _back(render: Callable[[str], str]) -> str:
+        """What a template writes behind an answer."""
+        mark = "\u2063"
+        return render(mark).rsplit(mark, 1)[-1]
 
     def _reward(self, hidden: Float[Tensor, "n hidden"], layout: Layout) -> Float[Tensor, ""]:
         return AGGREGATIONS[self.aggregation](self._steps(hidden, layout))
@@ -112,14 +331,35 @@ class ProcessReward(TransformerReward):
     def _judge(self, hidden: Float[Tensor, "n hidden"], layout: Layout) -> Score:
         steps = self._steps(hidden, layout)
         value = float(AGGREGATIONS[self.aggregation](steps))
-        return Score(value, tuple(steps.tolist()), tuple(self.steps(layout).tolist()))
+        return Score(value, tuple(steps.tolist()), tuple(self._rows(layout)))
 
     def _steps(self, hidden: Float[Tensor, "n hidden"], layout: Layout) -> Float[Tensor, " steps"]:
         """The score of each step."""
         steps = self.steps(layout)
         if len(steps) == 0:  # an empty answer: the score of the question's last token
             steps = torch.tensor([-1])
-        first = len(hidden) - len(layout.after) - layout.visible
+        first = len(hidden) - len(layout.after) - len(layout.answer)
         index = steps + first
-        scores = self._read(hidden[index.to(hidden.device)])[:, self.label]
-        return scores.to(work_dtype(scores.dtype))
+        scores = self._read(hidden[index.to(hidden.device)])
+        scores = scores.to(work_dtype(scores.dtype))
+        if self.label is None and scores.shape[-1] == 2:
+            return scores[:, 1] - scores[:, 0]
+        return scores[:, self.label or 0]
+
+
+def two_layer_classifier() -> Any:
+    """Qwen2.5-Math-PRM's class without its remote code: a Qwen2 decoder with linear, ReLU, linear."""
+    from transformers import Qwen2ForTokenClassification
+
+    class Qwen2ForProcessReward(Qwen2ForTokenClassification):
+        """With a head of two layers."""
+
+        def __init__(self, config: Any) -> None:
+            super().__init__(config)
+            width = config.hidden_size
+            self.score = nn.Sequential(
+                nn.Linear(width, width), nn.ReLU(), nn.Linear(width, config.num_labels)
+            )
+            self.post_init()
+
+    return Qwen2ForProcessReward

@@ -211,6 +211,80 @@ def test_a_broken_adapter(folders: Path, role: str) -> None:
         cls.from_pretrained(str(folders / role), adapter=str(folders / f"{role}-adapter"))
 
 
+def test_an_adapter_without_the_head_that_the_base_lacks(folders: Path) -> None:
+    """transformers would make one up."""
+    base = AutoModelForSequenceClassification.from_pretrained(folders / "rm", dtype=torch.float64)
+    lora(base).save_pretrained(str(folders / "headless-adapter"))
+    path = save(folders / "headless", lm_model("llama", tokenizer()))
+    with pytest.raises(ModelError, match=r"Neither .* score\.weight"):
+        OutcomeReward.from_pretrained(path, adapter=str(folders / "headless-adapter"), num_labels=1)
+    # The base's own head is enough.
+    OutcomeReward.from_pretrained(str(folders / "rm"), adapter=str(folders / "headless-adapter"))
+
+
+def test_the_number_of_labels_is_asked_for(folders: Path) -> None:
+    path = save(folders / "headless", lm_model("llama", tokenizer()))
+    with pytest.raises(ModelError, match="num_labels=1"):
+        OutcomeReward.from_pretrained(path, adapter=str(folders / "rm-adapter"))
+
+
+@pytest.mark.parametrize("words", ["base", "adapter"])
+def test_a_folder_with_an_adapter_alone(folders: Path, words: str) -> None:
+    """Base and head are found from it; the tokenizer is its own where it has one."""
+    headless = save(folders / "headless", lm_model("llama", tokenizer()))
+    adapter = folders / "rm-adapter"
+    settings = adapter / "adapter_config.json"
+    written = settings.read_text().replace(str(folders / "rm") + '"', headless + '"')
+    assert headless in written
+    settings.write_text(written)
+    if words == "adapter":
+        tokenizer(template=tiny.OTHER_END).save_pretrained(adapter)
+    reward = OutcomeReward.from_pretrained(str(adapter), dtype="float64")
+    asked = OutcomeReward.from_pretrained(headless, adapter=str(adapter), num_labels=1, dtype="float64")
+    close(rm_scores(reward), rm_scores(asked), 1e-12)
+    template = tiny.OTHER_END if words == "adapter" else tiny.CHATML
+    assert reward.tokenizer.chat_template == template
+    with pytest.raises(ModelError, match="another one is given"):
+        OutcomeReward.from_pretrained(str(adapter), adapter=str(adapter))
+    settings.write_text(written.replace(headless, ""))
+    with pytest.raises(ModelError, match="does not name its base"):
+        OutcomeReward.from_pretrained(str(adapter))
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("part", ["lm_head", "embed_tokens"])
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_an_adapter_of_the_head(tmp_path: Path, tied: bool, part: str) -> None:
+    """It equals peft's own logits, or is refused: merged into a tied matrix it changes the other end."""
+    path = save(tmp_path / "lm", lm_model("llama-tied" if tied else "llama", tokenizer()))
+    base = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float64)
+    adapted = get_peft_model(base, LoraConfig(r=4, lora_alpha=16, target_modules=["q_proj", part]))
+    draw = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, weight in adapted.named_parameters():
+            if "lora_" in name:
+                weight += 0.3 * torch.randn(weight.shape, generator=draw).to(weight)
+        expected = adapted.eval()(input_ids=IDS[None]).logits[0]
+    adapted.save_pretrained(str(tmp_path / "adapter"))
+    if tied:
+        with pytest.raises(ModelError, match="tied"):
+            CausalLM.from_pretrained(path, adapter=str(tmp_path / "adapter"), dtype="float64")
+    else:
+        lm = CausalLM.from_pretrained(path, adapter=str(tmp_path / "adapter"), dtype="float64")
+        close(lm_logits(lm), expected, 1e-6)
+
+
+def test_a_value_head_is_named(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    path = save(tmp_path, lm_model("llama", tokenizer()))
+    weights = load_file(tmp_path / "model.safetensors")
+    weights["v_head.summary.weight"] = torch.ones(1, 16)
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match="value head"):
+        OutcomeReward.from_pretrained(path, num_labels=1)
+
+
 def test_wrapped_instances() -> None:
     """PeftModels are taken as they are: the adapter stays where it is, and counts."""
     model = lm_model("qwen2", tokenizer())

@@ -1,0 +1,217 @@
+"""Process rewards in the formats that people train: ids with markers, the head's own numbers as log-odds."""
+
+from __future__ import annotations
+
+import copy
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from nabla.core.errors import ConfigError, ModelError
+from nabla.models.runner import Runner
+from nabla.rewards.loading import load_reward
+from nabla.rewards.process import ProcessReward, two_layer_classifier
+from tests import tiny
+from tests.rewards.published import QUESTION, model, published, response, slopes, tokens, vocabulary, whole
+
+STEPS = ["First, 12*7 is 84.", "So x = 84.", "The answer is 84."]
+
+
+@cache
+def marked_tokenizer() -> Any:
+    tok = copy.deepcopy(published("qwen2.5"))
+    tok.add_special_tokens({"additional_special_tokens": ["<extra_0>"]})
+    return tok
+
+
+def qwen_prm(tok: Any) -> Any:
+    import transformers as hf
+
+    config = hf.Qwen2Config(
+        vocab_size=len(tok),
+        pad_token_id=tok.pad_token_id,
+        num_labels=2,
+        **{**tiny._SMALL, "max_position_embeddings": 512},
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return two_layer_classifier()(config).double()
+
+
+def logits_at(reward: Any, ids: Tensor, places: list[int]) -> list[Tensor]:
+    with torch.no_grad():
+        logits = reward.model(input_ids=ids[None]).logits[0]
+    return [logits[p] for p in places]
+
+
+def steps_of(reward: Any, ids: Tensor) -> tuple[float, ...]:
+    (score,) = reward.score([response(ids)], Runner())
+    assert len(score.steps) == len(score.ends)
+    assert score.value == min(score.steps)
+    return score.steps
+
+
+def check_gradient(reward: Any, answer: Tensor, ids: Tensor, place: int) -> None:
+    """Of the worst step, read at ``place`` of ``ids``, against a dense gradient."""
+    layout = reward.layout(response(answer))
+    assert torch.equal(layout.tokens, ids)
+    leaf = reward.model.get_input_embeddings()(ids[None]).detach().requires_grad_()
+    states = reward.model.base_model(inputs_embeds=leaf).last_hidden_state[0]
+    scores = reward._read(states)[place]
+    (at,) = torch.autograd.grad(scores[1] - scores[0], leaf)
+    got = slopes(reward, response(answer))
+    table = reward.model.get_input_embeddings().weight[: got.shape[-1]]
+    seen = 0
+    for i, where in enumerate(layout.places.tolist()):
+        if where < 0:
+            assert float(got[i].abs().max()) == 0
+        elif not (layout.seam and i == 0):
+            expected = table @ at[0, len(layout.before) + where]
+            torch.testing.assert_close(got[i], expected, atol=1e-9, rtol=1e-8)
+            seen += 1
+    assert seen > 5
+
+
+@pytest.mark.parametrize("end", [False, True])
+def test_qwen_prm(end: bool) -> None:
+    tok = marked_tokenizer()
+    reward = ProcessReward(qwen_prm(tok), tok, format="qwen-prm").bind(vocabulary(published("qwen2.5")))
+    answer = tokens(tok, "\n\n".join(STEPS))
+    given = torch.cat([answer, torch.tensor([tok.eos_token_id])]) if end else answer
+    ids = whole(tok, "".join(s + "<extra_0>" for s in STEPS))
+    places = (ids == tok.convert_tokens_to_ids("<extra_0>")).nonzero()[:, 0].tolist()
+    expected = [
+        float(row.log_softmax(-1)[1] - row.log_softmax(-1)[0]) for row in logits_at(reward, ids, places)
+    ]
+    found = steps_of(reward, given)
+    assert found == pytest.approx(expected, abs=1e-9)
+    check_gradient(reward, given, ids, places[expected.index(min(expected))])
+    pieces = [tok.decode([t]) for t in answer.tolist()]
+    (score,) = reward.score([response(given)], Runner())
+    assert ["\n\n" in pieces[i] for i in score.ends] == [True, True, False]
+
+
+def test_a_marker_that_the_answer_writes_itself_is_text_of_the_answer() -> None:
+    tok = marked_tokenizer()
+    reward = ProcessReward(qwen_prm(tok), tok, format="qwen-prm").bind(vocabulary(tok))
+    assert len(steps_of(reward, tokens(tok, "a <extra_0> b\n\nc"))) == 2
+
+
+def test_a_saved_qwen_prm(tmp_path: Path) -> None:
+    """Without its remote code."""
+    tok = marked_tokenizer()
+    own = qwen_prm(tok)
+    own.save_pretrained(tmp_path)
+    tok.save_pretrained(tmp_path)
+    reward: Any = load_reward(
+        {"name": "process", "path": str(tmp_path), "format": "qwen-prm", "dtype": "float64"}
+    )
+    for name, weight in own.score.state_dict().items():
+        torch.testing.assert_close(reward.head.state_dict()[name], weight)
+    with pytest.raises(ModelError, match="not one token"):
+        ProcessReward(own, published("qwen2.5"), format="qwen-prm")
+
+
+@pytest.mark.parametrize("name", ["qwen2.5", "mistral-v0.2", "mistral-v0.3", "phi3"])
+@pytest.mark.parametrize("separator", ["\n", "\n\n"])
+def test_trl(name: str, separator: str) -> None:
+    """Ids as TRL's PRMTrainer makes them: prompt, and each step and the separator encoded by themselves."""
+    tok = published(name)
+    prm = model(tok, "process", num_labels=2)
+    reward = ProcessReward(prm, tok, format="trl", marker=separator, step_separators=[separator])
+    reward = reward.bind(vocabulary(tok))
+    answer = tokens(tok, separator.join(STEPS))
+    turns = [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": "MARK"}]
+    ids = tiny.ids(tok, tok.apply_chat_template(turns, tokenize=False).split("MARK")[0]).tolist()
+    places = []
+    for step in STEPS:
+        ids += tiny.ids(tok, step).tolist() + tiny.ids(tok, separator).tolist()
+        places.append(len(ids) - 1)
+    rows = logits_at(reward, torch.tensor(ids), places)
+    expected = [float(row[1] - row[0]) for row in rows]
+    assert steps_of(reward, answer) == pytest.approx(expected, abs=1e-9)
+    assert torch.equal(reward.layout(response(answer)).tokens, torch.tensor(ids))
+    check_gradient(reward, answer, torch.tensor(ids), places[expected.index(min(expected))])
+
+
+@pytest.mark.parametrize("name", ["mistral-v0.2", "mistral-v0.3"])
+def test_math_shepherd(name: str) -> None:
+    tok = published(name)
+    reward = ProcessReward(model(tok, "ForCausalLM"), tok, format="math-shepherd").bind(vocabulary(tok))
+    answer = tokens(tok, "\n".join(STEPS))
+    ids = whole(tok, "\n".join(s + " ки" for s in STEPS))
+    marker = tok("ки", add_special_tokens=False)["input_ids"][-1]
+    places = (ids == marker).nonzero()[:, 0].tolist()
+    plus, minus = (tok(s, add_special_tokens=False)["input_ids"][-1] for s in "+-")
+    expected = [float(r[plus] - r[minus]) for r in logits_at(reward, ids, places)]
+    assert len(expected) == 3
+    assert steps_of(reward, answer) == pytest.approx(expected, abs=1e-9)
+    check_gradient(reward, answer, ids, places[expected.index(min(expected))])
+
+
+@pytest.mark.parametrize("name", ["mistral-v0.2", "phi3", "qwen2.5"])
+def test_a_separator_of_several_tokens(name: str) -> None:
+    tok = published(name)
+    reward = ProcessReward(model(tok, "process"), tok, step_separators=["\n\n"]).bind(vocabulary(tok))
+    answer = tokens(tok, "\n\n".join(STEPS))
+    found = steps_of(reward, answer)
+    assert len(found) == 3
+    ids = whole(tok, "\n\n".join(STEPS))
+    layout = reward.layout(response(answer))
+    places = reward.steps(layout) + len(layout.before)
+    assert found == pytest.approx([float(r[0]) for r in logits_at(reward, ids, places.tolist())], abs=1e-9)
+    (score,) = reward.score([response(answer)], Runner())
+    assert [tok.decode(answer[: e + 1].tolist()).count("\n\n") for e in score.ends] == [1, 2, 2]
+
+
+def test_two_labels_are_log_odds() -> None:
+    """Label 0 says wrong: without a choice it would be maximised."""
+    scores = {}
+    for label in (None, 0, 1):
+        reward = tiny.process("llama", labels=2, arguments={"label": label, "aggregation": "last"})
+        reward = reward.bind(tiny.causal_lm("qwen2").vocabulary)
+        answer = tiny.ids(reward.tokenizer, "1+2")
+        (scores[label],) = tiny.rewards_of(reward, [response(answer, "1+2=")], Runner())
+    assert scores[None] == pytest.approx(scores[1] - scores[0])
+    with pytest.raises(ModelError, match="3 labels"):
+        tiny.process("llama", labels=3)
+
+
+@pytest.mark.parametrize("labels", [2, 3])
+def test_outcome_heads_with_several_labels(labels: int) -> None:
+    def value(label: Any) -> float:
+        reward = tiny.outcome("llama", num_labels=labels, arguments={"label": label})
+        reward = reward.bind(tiny.causal_lm("qwen2").vocabulary)
+        (found,) = tiny.rewards_of(reward, [response(tiny.ids(reward.tokenizer, "1+2"), "1+2=")], Runner())
+        return found
+
+    single = [value(label) for label in range(labels)]
+    assert len({round(v, 6) for v in single}) == labels
+    with pytest.raises(ModelError, match="label='log-odds'"):
+        value(None)
+    if labels == 2:
+        assert value("log-odds") == pytest.approx(single[1] - single[0])
+    else:
+        with pytest.raises(ModelError, match="3 labels"):
+            value("log-odds")
+    with pytest.raises(ModelError, match="labels"):
+        value(labels)
+
+
+def test_wrong_settings() -> None:
+    tok = tiny.tokenizer()
+    one, two = tiny.process_model("llama", tok), tiny.process_model("llama", tok, labels=2)
+    for prm, arguments, words in (
+        (one, {"format": "trl"}, "two labels"),
+        (two, {"format": "trl", "label": 1}, "two labels"),
+        (two, {"format": "trl", "step_separators": []}, "needs step_separators"),
+        (one, {"marker": "x"}, "marker"),
+    ):
+        with pytest.raises((ModelError, ConfigError), match=words):
+            ProcessReward(prm, tok, **arguments)
+    with pytest.raises((ConfigError, TypeError), match="format"):
+        ProcessReward(one, tok, format="other")  # type: ignore[arg-type]
