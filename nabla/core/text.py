@@ -35,7 +35,9 @@ class Pieces:
         return text[len(before) :]
 
     def _decode(self, tokens: Sequence[int]) -> str:
-        text: str = self._tokenizer.decode(list(tokens), skip_special_tokens=True)
+        text: str = self._tokenizer.decode(
+            list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
         return text
 
 
@@ -47,5 +49,5 @@ def pieces(tokenizer: Any, tokens: Sequence[int]) -> list[str]:
 
 def token_text(tokenizer: Any, token: int) -> str:
     """One token for people: special ones by their name, white space visible."""
-    text: str = tokenizer.decode([token])
+    text: str = tokenizer.decode([token], clean_up_tokenization_spaces=False)
     return text if text.isprintable() and text.strip() else repr(text)[1:-1] or " "

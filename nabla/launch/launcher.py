@@ -19,6 +19,7 @@ from nabla.engine.events import Callback, Events, Run
 from nabla.launch.callbacks.base import callbacks as registry
 from nabla.methods.base import Method, methods
 from nabla.models.causal_lm import CausalLM
+from nabla.models.loading import move
 from nabla.rewards.base import Reward
 
 if TYPE_CHECKING:
@@ -172,10 +173,8 @@ def leave_group() -> None:
 def place_models(lm: CausalLM, reward: Reward | None, device: torch.device, precision: str | None) -> None:
     """Moves what is not spread over devices already; precision as asked."""
     members = getattr(reward, "members", [reward])
-    for adapter in (lm, *members):
+    for adapter, role in ((lm, "language model"), *((member, "reward model") for member in members)):
         model = getattr(adapter, "model", None)
         if model is None or getattr(model, "hf_device_map", None):
             continue
-        if precision is not None:
-            model.to(dtype=_PRECISIONS[precision])
-        model.to(device)
+        move(model, device, role=role, dtype=None if precision is None else _PRECISIONS[precision])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -27,7 +27,7 @@ class CausalLM:
     Args:
         model: any ``*ForCausalLM`` of transformers, PEFT-wrapped or not.
         tokenizer: its tokenizer.
-        chat_template: see :class:`~nabla.models.chat.ChatFormat`.
+        chat_template, template_arguments, special_tokens: see :class:`~nabla.models.chat.ChatFormat`.
         reuse_prefix: cache keys and values of prefixes; False runs them in full.
 
     Raises ModelError if the model's logits are not what its body and head give (an architecture this
@@ -40,6 +40,8 @@ class CausalLM:
         tokenizer: Any,
         *,
         chat_template: str | None = None,
+        template_arguments: Mapping[str, Any] | None = None,
+        special_tokens: str = "text",
         reuse_prefix: bool = True,
     ) -> None:
         self.model = freeze(unwrap(model))
@@ -62,19 +64,36 @@ class CausalLM:
             eos_ids=self._eos_ids(tokenizer),
             usable=self.head.usable,
             context_length=int(limit) if limit else None,
+            template_arguments=template_arguments,
+            special_tokens=special_tokens,
         )
         self._verify()
 
     @classmethod
     def from_pretrained(
-        cls, path: str, *, chat_template: str | None = None, reuse_prefix: bool = True, **arguments: Any
+        cls,
+        path: str,
+        *,
+        chat_template: str | None = None,
+        template_arguments: Mapping[str, Any] | None = None,
+        special_tokens: str = "text",
+        reuse_prefix: bool = True,
+        **arguments: Any,
     ) -> CausalLM:
-        """From a folder or hub id; ``arguments`` are :func:`nabla.models.loading.load`'s (dtype,
-        device, device_map, adapter, revision, ...). Raises ModelError."""
+        """From a folder, a ``.gguf`` file or a hub id; ``arguments`` are
+        :func:`nabla.models.loading.load`'s (dtype, device, device_map, adapter, tokenizer, revision, ...).
+        Raises ModelError."""
         from transformers import AutoModelForCausalLM
 
         model, tokenizer = load(AutoModelForCausalLM, str(path), role="language model", **arguments)
-        return cls(model, tokenizer, chat_template=chat_template, reuse_prefix=reuse_prefix)
+        return cls(
+            model,
+            tokenizer,
+            chat_template=chat_template,
+            template_arguments=template_arguments,
+            special_tokens=special_tokens,
+            reuse_prefix=reuse_prefix,
+        )
 
     def view(self) -> CausalLM:
         """The same weights with a mask of tokens and settings of its own."""
