@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -54,11 +55,12 @@ class Prompt:
         cls,
         prompt: str | Prompt | Sequence[Message] | Sequence[Mapping[str, str]],
         *,
-        id: str = "0",
+        id: str | None = None,
         system: str | None = None,
     ) -> Prompt:
         """From a text, a list of messages (dataclass or dict) or a Prompt (whose id stays).
 
+        Without an ``id`` it follows from the conversation, so that other prompts draw other noise.
         ``system`` is put before a conversation that has no system message.
         """
         if isinstance(prompt, Prompt):
@@ -85,9 +87,19 @@ class Prompt:
             )
         if system is not None and not any(m.role == "system" for m in messages):
             messages.insert(0, Message("system", system))
-        return cls(id=id, messages=tuple(messages))
+        return cls(id=text_id(messages) if id is None else id, messages=tuple(messages))
 
     @property
     def text(self) -> str:
         """The last user turn."""
         return self.messages[-1].content
+
+
+def text_id(messages: Sequence[Message]) -> str:
+    """A short name of a conversation, the same everywhere."""
+    digest = hashlib.blake2b(digest_size=6)
+    for message in messages:
+        for text in (message.role, message.content):
+            data = text.encode("utf-8", "surrogatepass")
+            digest.update(len(data).to_bytes(8, "little") + data)
+    return digest.hexdigest()

@@ -125,13 +125,14 @@ class Session:
         Args:
             trajectories: responses, finished or not.
             until: stop at the end of the next step; None writes to the end.
-            sampling: how tokens are drawn; the trajectory's own by default.
+            sampling: how tokens are drawn; the trajectory's own by default. One that has its number of
+                tokens already is at its end.
             phase: who pays.
         """
         self.written += len(trajectories)
         account = self.account(phase)
         grown = list(trajectories)
-        going = [i for i, t in enumerate(trajectories) if not self.ended(t)]
+        going = [i for i, t in enumerate(trajectories) if not (self.ended(t) or self._full(t, sampling))]
         requests = [
             RolloutRequest(
                 account,
@@ -155,9 +156,14 @@ class Session:
 
     def ended(self, trajectory: Trajectory) -> bool:
         """Whether a response is at its end-of-sequence token or at its length limit."""
+        return trajectory.finished or self._full(trajectory, trajectory.sampling)
+
+    def _full(self, trajectory: Trajectory, sampling: Sampling | None) -> bool:
+        """Whether a response has all the tokens that a setting allows."""
+        if sampling is None:
+            return False
         prompt = self._ids(trajectory.prompt)
-        limit = self.vocabulary.room(len(prompt), trajectory.sampling.max_new_tokens)
-        return trajectory.finished or len(trajectory) >= limit
+        return len(trajectory) >= self.vocabulary.room(len(prompt), sampling.max_new_tokens)
 
     async def read(
         self,

@@ -6,6 +6,7 @@ Fabric brings the device, the precision, the loggers and the processes; the engi
 from __future__ import annotations
 
 import atexit
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,8 @@ from nabla.rewards.base import Reward
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
     from lightning.fabric.loggers import Logger
+
+log = logging.getLogger(__name__)
 
 _PRECISIONS = {
     "64-true": torch.float64,
@@ -150,10 +153,25 @@ class TestTimeLoop:
 
 
 def make_fabric(**arguments: Any) -> Fabric:
-    """``Fabric(**arguments)``. Raises ConfigError where its devices are not there."""
+    """``Fabric(**arguments)``. Raises ConfigError where its devices are not there.
+
+    Apple's MPS has no float64, in which norms are summed up: ``auto`` takes the CPU there.
+    """
     from lightning.fabric import Fabric
+    from lightning.fabric.accelerators import MPSAccelerator
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+    wanted = arguments.get("accelerator", "auto")
+    apple = not torch.cuda.is_available() and MPSAccelerator.is_available()
+    if wanted == "mps" or (wanted == "gpu" and apple):
+        raise ConfigError(
+            "Apple's MPS computes no float64, which nabla needs",
+            got=f"accelerator={wanted!r}",
+            fix="Use accelerator='cpu'.",
+        )
+    if wanted == "auto" and apple:
+        log.warning("Apple's MPS computes no float64, which nabla needs: the CPU is used")
+        arguments["accelerator"] = "cpu"
     try:
         return Fabric(**arguments)
     except (MisconfigurationException, RuntimeError) as error:

@@ -368,3 +368,18 @@ def test_a_method_that_returns_nothing_is_an_error_and_no_hang(latin_lm, latin_p
 
     ((_, outcome),) = Engine(latin_lm).run(Silent().solve, latin_prompts[:1])
     assert isinstance(outcome, ComponentError)
+
+
+def test_a_shorter_limit_extends_nothing(latin_lm, latin_prompts):
+    """A response that has as many tokens as the new setting allows is at its end."""
+
+    async def program(session):
+        (long,) = await session.rollout(Sampling(temperature=0.7, max_new_tokens=6))
+        (same,) = await session.extend([long], sampling=Sampling(max_new_tokens=4))
+        (even,) = await session.extend([long], sampling=Sampling(max_new_tokens=6))
+        return long, same, even
+
+    long, *others = solve_one(Engine(latin_lm, seed=0), latin_prompts[0], program)
+    assert len(long) == 6
+    for other in others:
+        assert torch.equal(long.tokens, other.tokens)
