@@ -239,7 +239,9 @@ class Body:
         checkpointed = self.checkpoint and torch.is_grad_enabled() and not keep
         with self._in_place(), self._checkpointed() if checkpointed else nullcontext():
             output = self.module(**arguments)
-        hidden = output.last_hidden_state
+        # A model spread over devices ends on another one than it begins on: states come back to the first,
+        # where embeddings and the states of other passes are.
+        hidden = output.last_hidden_state.to(device)
         cache = getattr(output, "past_key_values", None) if keep and self.reuse_prefix else None
 
         results = []
@@ -309,7 +311,7 @@ class Body:
             arguments["position_ids"] = positions.unsqueeze(1)
         with self._in_place():
             hidden: Tensor = self.module(**arguments).last_hidden_state[:, -1]
-        return hidden
+        return hidden.to(self.device)
 
 
 def left_padded(keys: Sequence[KeyValues | None], deepest: int) -> list[tuple[Tensor, Tensor]]:

@@ -336,3 +336,56 @@ def test_attention_that_leaves_a_cap_out_is_refused() -> None:
     model.config._attn_implementation = "sdpa"
     with pytest.raises(ModelError, match="attn_implementation='sdpa' leaves out"):
         CausalLM(model, tokenizer())
+
+
+# -- several devices ----------------------------------------------------------------------------------
+
+
+def spread(model: Any, mode: Any, second: tuple[nn.Module, ...], first: tuple[nn.Module, ...]) -> None:
+    """As ``device_map`` does, on fake devices: PyTorch checks them, nothing is computed."""
+    from accelerate.hooks import AlignDevicesHook, add_hook_to_module
+
+    for part, device in [*((p, "cpu") for p in first), *((p, "meta") for p in second)]:
+        for module in part.modules():
+            for store in (module._parameters, module._buffers):
+                for name, tensor in store.items():
+                    if tensor is not None:
+                        fake = mode.from_tensor(tensor.data).to(device)
+                        is_weight = store is module._parameters
+                        store[name] = nn.Parameter(fake, requires_grad=False) if is_weight else fake
+        add_hook_to_module(part, AlignDevicesHook(execution_device=torch.device(device), io_same_device=False))
+
+
+@pytest.mark.parametrize("arch", ["llama", "qwen2", "gemma2"])
+def test_a_model_over_two_devices(arch: str) -> None:
+    """States come back to the first device: those of a rollout and of a pass are put together there."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from transformers import Cache
+
+    from nabla.models.body import Prefix, left_padded
+    from nabla.models.layers import GrowingLayer
+
+    lm = tiny.causal_lm(arch, dtype=torch.float32, tie_word_embeddings=False)
+    inner = lm.model.model
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        with pytest.raises(RuntimeError, match="device"):  # the test would see a mixture
+            torch.cat([torch.ones(1), torch.ones(1, device="meta")])
+        parts = (inner.embed_tokens, inner.rotary_emb, inner.layers[0])
+        spread(lm.model, mode, (inner.layers[1], inner.norm, lm.model.lm_head), parts)
+        assert (lm.body.device.type, lm.head.device.type) == ("cpu", "meta")
+        ids = torch.arange(9)
+        with torch.no_grad():
+            (start,) = lm.body.run([Chunk(EMPTY, lm.body.embed(ids))], keep=True)
+        assert start.keys is not None
+        assert [k.device.type for k, _ in start.keys.layers] == ["cpu", "meta"]
+        leaf = lm.body.embed(ids[:4]).requires_grad_()
+        (output,) = lm.body.run([Chunk(Prefix(ids, start.keys), leaf)])
+        hidden = torch.cat([start.hidden[-1:], output.hidden])
+        values, _ = lm.head.log_likelihood(hidden, torch.zeros(5, 1, dtype=torch.long), torch.ones(5, 1))
+        values.sum().backward()
+        assert leaf.grad is not None
+        assert leaf.grad.device.type == "cpu"
+        layers = [GrowingLayer(*pair) for pair in left_padded([start.keys, start.keys.crop(5)], 9)]
+        mask, positions = torch.ones(2, 10, dtype=torch.long), torch.tensor([9, 5])
+        stepped = lm.body.step(torch.zeros(2, dtype=torch.long), mask, positions, Cache(layers=layers))
+        torch.cat([start.hidden[:2], stepped])
