@@ -48,6 +48,7 @@ class Session:
         #: Responses and continuations asked for so far.
         self.written = 0
         self._encoded = {prompt: self.prompt_ids}
+        self._scores: dict[tuple[Prompt, tuple[int, ...]], Score] = {}
         self._requests = 0
         self._calls_before: int | None = None
 
@@ -244,7 +245,11 @@ class Session:
     # -- the reward model judges -----------------------------------------------------------------
 
     async def score(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
-        """The trajectories with their scores; one that has a score is never scored again."""
+        """The trajectories with their scores; one that has a score is never scored again.
+
+        A text has one score per problem, the first: sums run in another order in another batch, and in half
+        precision the same text would beat itself.
+        """
         todo = [i for i, t in enumerate(trajectories) if t.score is None]
         account = self.account("reward")
         requests = [
@@ -254,7 +259,8 @@ class Session:
         found: list[Score] = await Wait(requests) if requests else []
         scored = list(trajectories)
         for i, score in zip(todo, found, strict=True):
-            scored[i] = scored[i].with_score(score)
+            text = (trajectories[i].prompt, tuple(trajectories[i].tokens.tolist()))
+            scored[i] = scored[i].with_score(self._scores.setdefault(text, score))
         return scored
 
     # -- gradients -------------------------------------------------------------------------------

@@ -37,6 +37,18 @@ def require_plain(weight: Tensor, what: str) -> None:
         )
 
 
+def exact_scores(head: nn.Module, hidden: Float[Tensor, "n hidden"]) -> Float[Tensor, "n labels"]:
+    """Scores of hidden states by a small head, in the working dtype: in bfloat16 a score of 20 has steps of
+    1/8, and different texts would tie."""
+    dtype = work_dtype(hidden.dtype)
+    if all(parameter.dtype == dtype for parameter in head.parameters()):
+        scores: Tensor = head(hidden.to(dtype))
+        return scores
+    weights = {name: parameter.to(dtype) for name, parameter in head.named_parameters()}
+    found: Tensor = torch.func.functional_call(head, weights, (hidden.to(dtype),))
+    return found
+
+
 @dataclass(frozen=True, eq=False)
 class Partition:
     """What is known of rows of logits without holding them; see :meth:`Head.partition`.

@@ -17,7 +17,7 @@ from nabla.core.prompt import Prompt
 from nabla.launch.launcher import place_models
 from nabla.models.body import EMPTY, Body, Chunk, attended, attention_windows, context_length
 from nabla.models.causal_lm import CausalLM
-from nabla.models.head import Head
+from nabla.models.head import Head, exact_scores
 from nabla.models.loading import cast, move
 from tests import tiny
 from tests.cases import close
@@ -353,7 +353,8 @@ def spread(model: Any, mode: Any, second: tuple[nn.Module, ...], first: tuple[nn
                         fake = mode.from_tensor(tensor.data).to(device)
                         is_weight = store is module._parameters
                         store[name] = nn.Parameter(fake, requires_grad=False) if is_weight else fake
-        add_hook_to_module(part, AlignDevicesHook(execution_device=torch.device(device), io_same_device=False))
+        hook = AlignDevicesHook(execution_device=torch.device(device), io_same_device=False)
+        add_hook_to_module(part, hook)
 
 
 @pytest.mark.parametrize("arch", ["llama", "qwen2", "gemma2"])
@@ -389,3 +390,25 @@ def test_a_model_over_two_devices(arch: str) -> None:
         mask, positions = torch.ones(2, 10, dtype=torch.long), torch.tensor([9, 5])
         stepped = lm.body.step(torch.zeros(2, dtype=torch.long), mask, positions, Cache(layers=layers))
         torch.cat([start.hidden[:2], stepped])
+
+
+# -- scores -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_small_heads_score_in_float32(layers: int) -> None:
+    draw = torch.Generator().manual_seed(0)
+    head: nn.Module = nn.Linear(8, 1, bias=True)
+    if layers == 2:
+        head = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 1))
+    head = head.to(torch.bfloat16)
+    hidden = (20 * torch.randn(50, 8, generator=draw)).to(torch.bfloat16).requires_grad_()
+    scores = exact_scores(head, hidden)
+    expected = copy.deepcopy(head).float()(hidden.float())
+    assert scores.dtype == torch.float32
+    assert torch.equal(scores, expected)
+    assert len(head(hidden).unique()) < 50
+    assert len(scores.unique()) == 50
+    scores.sum().backward()
+    assert hidden.grad is not None
+    assert next(head.parameters()).dtype == torch.bfloat16

@@ -162,6 +162,21 @@ def test_decoded_text_is_exact() -> None:
     assert "".join(pieces(wordlevel, tiny.ids(wordlevel, text).tolist())) == text
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_printed_is_what_was_scored(name: str) -> None:
+    """Token by token too, also where a length limit cuts a character in two."""
+    from nabla.core.text import pieces
+
+    tok = published(name)
+    vocabulary = Vocabulary(tok, chat_template="raw")
+    texts = ("So x != 5 , don 't .\n\n  indented 3 . 14 日本語 🙂🎉 é", "🙂", " The answer \n", "a " * 40)
+    for text in texts:
+        ids = tok(text, add_special_tokens=False)["input_ids"]
+        for count in (len(ids), len(ids) - 1):
+            assert "".join(pieces(tok, ids[:count])) == vocabulary.decode(ids[:count])
+        assert vocabulary.decode(ids).lstrip(" ") == text.lstrip(" ")
+
+
 def test_half_a_character_ends_its_own_prompt_only() -> None:
     prompts = [Prompt.of(text, id=str(i)) for i, text in enumerate(("1+2=", "1\ud8002", "2+2="))]
     loop = TestTimeLoop(methods.build("greedy", max_new_tokens=4), tiny.causal_lm(), accelerator="cpu")
