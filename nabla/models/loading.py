@@ -32,7 +32,7 @@ def as_dtype(dtype: str | torch.dtype, device: str | torch.device | None) -> Any
 
 
 #: Arguments of ``from_pretrained`` that say where files are: the tokenizer's are there too.
-_WHERE = (
+WHERE = (
     "revision", "trust_remote_code", "subfolder", "token", "cache_dir", "local_files_only", "gguf_file",
     "force_download", "proxies",
 )  # fmt: skip
@@ -79,7 +79,7 @@ def load(
         )
     path = str(folder) if folder.is_dir() else path
     arguments.setdefault("trust_remote_code", False)  # None would ask on the terminal
-    where = {k: v for k, v in arguments.items() if k in _WHERE}
+    where = {k: v for k, v in arguments.items() if k in WHERE}
     try:
         tokens = _load_tokenizer(path, tokenizer, where)
         model, report = auto.from_pretrained(

@@ -20,6 +20,7 @@ from nabla.models.causal_lm import CausalLM
 from nabla.models.chat import ChatFormat
 from nabla.models.loading import load
 from nabla.models.vocabulary import Vocabulary
+from nabla.study.evaluation.config import _require
 from tests import tiny
 
 #: peft 0.21 asks transformers 5.23 for an attribute by its old name.
@@ -231,6 +232,8 @@ def test_remote_code_is_named_and_nobody_is_asked(
     monkeypatch.setattr("builtins.input", asked)
     with pytest.raises(ModelError, match=r"language model cannot be loaded.*trust_remote_code"):
         CausalLM.from_pretrained(folder)
+    with pytest.raises(ModelError, match="no such model"):
+        _require(folder, {})
 
 
 def test_the_cause_is_kept(tmp_path: Path, folder: str) -> None:
@@ -286,6 +289,7 @@ def test_gguf_reaches_model_and_tokenizer(tmp_path: Path, monkeypatch: Any) -> N
     monkeypatch.setattr(AutoTokenizer, "from_pretrained", listening)
     load(Model, str(tmp_path / "model.gguf"), role="language model")
     load(Model, str(tmp_path), role="language model", gguf_file="model.gguf")
+    _require(str(tmp_path / "model.gguf"), {})
     assert heard == 4 * [(str(tmp_path), "model.gguf")]
 
 
