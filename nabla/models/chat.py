@@ -95,6 +95,10 @@ class ChatFormat:
                 **self.arguments,
             )
         except Exception as error:
+            if type(error).__name__ == "TemplateSyntaxError":  # jinja2's; wrong for every conversation
+                raise ConfigError(
+                    f"The chat template is no valid Jinja: {error}", got=self.template or "the tokenizer's"
+                ) from error
             raise PromptError(
                 f"The chat template cannot write this conversation: {error}",
                 got=[m.role for m in messages],

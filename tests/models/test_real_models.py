@@ -90,6 +90,22 @@ def test_a_cap_that_nabla_does_not_know_is_seen(monkeypatch: pytest.MonkeyPatch,
         CausalLM(model, tokenizer())
 
 
+@pytest.mark.parametrize("arch", tiny.ARCHITECTURES)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("size", [0.02, 0.3])
+def test_half_precision_is_no_reason_to_refuse(arch: str, dtype: torch.dtype, size: float) -> None:
+    model = tiny.lm_model(arch, tokenizer(), dtype=dtype, initializer_range=size)
+    assert CausalLM(model, tokenizer()).body.dtype == dtype
+
+
+def test_logits_that_a_model_gives_in_float32_are_no_finer_than_its_weights() -> None:
+    settings = {"vocab_size": V, "hidden_size": 16, "num_hidden_layers": 2, "state_size": 4}
+    settings["eos_token_id"] = 2
+    model = made("MambaConfig", "MambaForCausalLM", torch.bfloat16, **settings)
+    assert model(input_ids=IDS[None]).logits.dtype == torch.float32
+    CausalLM(model, tokenizer())
+
+
 def test_quantised_heads_are_refused() -> None:
     head = nn.Linear(4, 6, bias=False)
     head.weight = nn.Parameter(torch.zeros(12, 1, dtype=torch.uint8), requires_grad=False)

@@ -131,6 +131,8 @@ def test_a_template_by_name_or_file_is_read_and_a_misspelt_one_refused(tmp_path:
             ChatFormat(tok, wrong)
     with pytest.raises(ConfigError, match="holds no Jinja"):
         ChatFormat(tok, str(tmp_path / "empty.jinja"))
+    with pytest.raises(ConfigError, match="no valid Jinja"):
+        Vocabulary(tok, chat_template="{% for m in messages %}{{ m['content'] }}")
     tok.chat_template = {"default": "{{ '1' }}", "other": tiny.CHATML}
     assert ChatFormat(tok, "other").prompt(user("1+2=")).equal(expected)
 
