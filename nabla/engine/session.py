@@ -56,7 +56,7 @@ class Session:
 
     def generator(self, *labels: object) -> torch.Generator:
         """A generator for (run seed, problem, labels): the same whatever else runs."""
-        return generator(self.workspace.seed, self.prompt.id, "method", *labels)
+        return generator(self.workspace.seed, self.prompt.source, "method", *labels)
 
     @property
     def requests(self) -> int:
@@ -65,7 +65,7 @@ class Session:
 
     def _next_key(self) -> int:
         self._requests += 1
-        return derive_key(self.workspace.seed, self.prompt.id, "request", self._requests)
+        return derive_key(self.workspace.seed, self.prompt.source, "request", self._requests)
 
     def account(self, phase: str) -> Account:
         """Who pays for a request of a phase."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from nabla.core.errors import ConfigError, NablaError, PromptError
-from nabla.core.prompt import Prompt
+from nabla.core.prompt import Prompt, numbered
 from nabla.core.solution import Interrupted, RunError, Solution
 from nabla.engine.engine import Engine
 from nabla.engine.events import Callback, Events, Run
@@ -102,7 +102,8 @@ class TestTimeLoop:
     def run(self, prompts: Sequence[Prompt | str]) -> list[Solution]:
         """Solutions in the order of the prompts.
 
-        Texts get their place in the list as id. A failing problem does not stop the others.
+        Texts get their place in the list as id; their draws follow from the texts. A failing problem does
+        not stop the others.
 
         Raises:
             PromptError: no prompts, or two of the same id.
@@ -110,6 +111,8 @@ class TestTimeLoop:
             Interrupted: Ctrl-C; it holds what was finished.
         """
         problems = [Prompt.of(p, id=str(i)) for i, p in enumerate(prompts)]
+        texts = iter(numbered([p for p, given in zip(problems, prompts, strict=True) if p is not given]))
+        problems = [p if p is given else next(texts) for p, given in zip(problems, prompts, strict=True)]
         if not problems:
             raise PromptError("There is no prompt to answer", fix="Pass at least one prompt.")
         ids = [p.id for p in problems]

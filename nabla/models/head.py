@@ -308,6 +308,7 @@ class EmbeddingTable:
     def __init__(self, module: nn.Module, usable: int, index: Int[Tensor, " usable"] | None = None) -> None:
         self.module = module
         weight = next(module.parameters())
+        require_plain(weight, "The input embedding")
         self._parameter = weight
         self.usable = usable
         self.index = index

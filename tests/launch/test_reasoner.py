@@ -107,6 +107,25 @@ def test_other_prompts_draw_other_noise(latin_lm, latin_rm, latin_prompts):
     assert len(Prompt.of("\ud800").id) == 12
 
 
+def test_numbered_prompts_draw_by_their_texts(latin_lm, latin_rm, latin_prompts, tmp_path):
+    """The number is a name; a given id decides as ever."""
+    from nabla.cli.prompts import read_prompts
+
+    a, b = (p.text for p in latin_prompts[:2])
+    file = tmp_path / "p.jsonl"
+    file.write_text(f'{{"prompt": "{b}"}}\n{{"prompt": "{b}", "id": "mine"}}\n{{"prompt": "{b}"}}\n')
+    prompts = read_prompts([a], str(file), None)
+    assert [p.id for p in prompts] == ["0", "1", "mine", "3"]
+    sources = [p.source for p in prompts]
+    assert sources == [Prompt.of(a).id, Prompt.of(b).id, "mine", f"{Prompt.of(b).id}-2"]
+    loop = build(latin_lm, latin_rm, method="best-of-n", n=1, temperature=1.0).loop
+    alone, together = loop.run([b]), loop.run([a, b])
+    assert (alone[0].prompt.id, together[1].prompt.id) == ("0", "1")
+    assert alone[0].tokens == together[1].tokens
+    given = loop.run([Prompt.of(b, id="0")])[0].prompt
+    assert given.source == "0"
+
+
 @pytest.mark.parametrize("method", ["cold", "best-of-n", "nabla-reasoner"])
 def test_temperature_means_one_thing(latin_lm, latin_rm, method):
     reasoner = build(latin_lm, latin_rm, method=method, temperature=0.25)

@@ -17,7 +17,7 @@ from nabla.core.prompt import Prompt
 from nabla.launch.launcher import place_models
 from nabla.models.body import EMPTY, Body, Chunk, attended, attention_windows, context_length
 from nabla.models.causal_lm import CausalLM
-from nabla.models.head import Head, exact_scores
+from nabla.models.head import EmbeddingTable, Head, exact_scores
 from nabla.models.loading import cast, move
 from tests import tiny
 from tests.cases import close
@@ -111,6 +111,10 @@ def test_quantised_heads_are_refused() -> None:
     head.weight = nn.Parameter(torch.zeros(12, 1, dtype=torch.uint8), requires_grad=False)
     with pytest.raises(ModelError, match="head is quantised"):
         Head(head, hf.Qwen2Config(), 6)
+    embedding = nn.Embedding(6, 4)
+    embedding.weight = nn.Parameter(torch.zeros(6, 2, dtype=torch.uint8), requires_grad=False)
+    with pytest.raises(ModelError, match="input embedding is quantised"):
+        EmbeddingTable(embedding, 6)
 
 
 # -- families -----------------------------------------------------------------------------------------
