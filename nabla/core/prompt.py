@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -29,11 +30,13 @@ class Prompt:
         messages: the conversation so far, ending with the user's turn. A system message reaches the
             rollout, the gradient and the reward alike.
         metadata: anything the caller wants back with the solution.
+        noise: what randomness derives from in place of the id, for prompts that are merely numbered.
     """
 
     id: str
     messages: tuple[Message, ...]
     metadata: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    noise: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if not self.messages or not self.messages[-1].content.strip():
@@ -54,11 +57,12 @@ class Prompt:
         cls,
         prompt: str | Prompt | Sequence[Message] | Sequence[Mapping[str, str]],
         *,
-        id: str = "0",
+        id: str | None = None,
         system: str | None = None,
     ) -> Prompt:
         """From a text, a list of messages (dataclass or dict) or a Prompt (whose id stays).
 
+        Without an ``id`` it follows from the conversation, so that other prompts draw other noise.
         ``system`` is put before a conversation that has no system message.
         """
         if isinstance(prompt, Prompt):
@@ -85,9 +89,36 @@ class Prompt:
             )
         if system is not None and not any(m.role == "system" for m in messages):
             messages.insert(0, Message("system", system))
-        return cls(id=id, messages=tuple(messages))
+        return cls(id=text_id(messages) if id is None else id, messages=tuple(messages))
+
+    @property
+    def source(self) -> str:
+        """The name that randomness derives from."""
+        return self.id if self.noise is None else self.noise
 
     @property
     def text(self) -> str:
         """The last user turn."""
         return self.messages[-1].content
+
+
+def text_id(messages: Sequence[Message]) -> str:
+    """A short name of a conversation, the same everywhere."""
+    digest = hashlib.blake2b(digest_size=6)
+    for message in messages:
+        for text in (message.role, message.content):
+            data = text.encode("utf-8", "surrogatepass")
+            digest.update(len(data).to_bytes(8, "little") + data)
+    return digest.hexdigest()
+
+
+def numbered(prompts: Sequence[Prompt]) -> list[Prompt]:
+    """Prompts whose ids are mere numbers, with draws that follow from their conversations; one that stands
+    there several times draws other noise each time."""
+    seen: dict[str, int] = {}
+    found = []
+    for prompt in prompts:
+        name = text_id(prompt.messages)
+        seen[name] = count = seen.get(name, 0) + 1
+        found.append(replace(prompt, noise=name if count == 1 else f"{name}-{count}"))
+    return found

@@ -34,18 +34,28 @@ class Pieces:
         self._shown = len(self._tokens)
         return text[len(before) :]
 
+    def rest(self) -> str:
+        """What is held back at the end: a character that never became whole, as decoding shows it."""
+        before = self._decode(self._tokens[self._start : self._shown])
+        return self._decode(self._tokens[self._start :])[len(before) :]
+
     def _decode(self, tokens: Sequence[int]) -> str:
-        text: str = self._tokenizer.decode(list(tokens), skip_special_tokens=True)
+        text: str = self._tokenizer.decode(
+            list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
         return text
 
 
 def pieces(tokenizer: Any, tokens: Sequence[int]) -> list[str]:
-    """One piece of text per token."""
+    """One piece of text per token; joined they are the decoded text."""
     decoder = Pieces(tokenizer)
-    return [decoder.add(token) for token in tokens]
+    found = [decoder.add(token) for token in tokens]
+    if found:
+        found[-1] += decoder.rest()
+    return found
 
 
 def token_text(tokenizer: Any, token: int) -> str:
     """One token for people: special ones by their name, white space visible."""
-    text: str = tokenizer.decode([token])
+    text: str = tokenizer.decode([token], clean_up_tokenization_spaces=False)
     return text if text.isprintable() and text.strip() else repr(text)[1:-1] or " "

@@ -49,13 +49,14 @@ class Session:
         #: Responses and continuations asked for so far.
         self.written = 0
         self._encoded = {prompt: self.prompt_ids}
+        self._scores: dict[tuple[Prompt, tuple[int, ...]], Score] = {}
         self._requests = 0
 
     # -- randomness ------------------------------------------------------------------------------
 
     def generator(self, *labels: object) -> torch.Generator:
         """A generator for (run seed, problem, labels): the same whatever else runs."""
-        return generator(self.workspace.seed, self.prompt.id, "method", *labels)
+        return generator(self.workspace.seed, self.prompt.source, "method", *labels)
 
     @property
     def requests(self) -> int:
@@ -64,7 +65,7 @@ class Session:
 
     def _next_key(self) -> int:
         self._requests += 1
-        return derive_key(self.workspace.seed, self.prompt.id, "request", self._requests)
+        return derive_key(self.workspace.seed, self.prompt.source, "request", self._requests)
 
     def account(self, phase: str) -> Account:
         """Who pays for a request of a phase."""
@@ -114,12 +115,13 @@ class Session:
         Args:
             trajectories: responses, finished or not.
             until: stop at the end of the next step; None writes to the end.
-            sampling: how tokens are drawn; the trajectory's own by default.
+            sampling: how tokens are drawn; the trajectory's own by default. One that has its number of
+                tokens already is at its end.
             phase: who pays.
         """
         self.written += len(trajectories)
         grown = list(trajectories)
-        going = [i for i, t in enumerate(trajectories) if not self.ended(t)]
+        going = [i for i, t in enumerate(trajectories) if not (self.ended(t) or self._full(t, sampling))]
         starts = [(t.prompt, t.tokens, sampling or t.sampling) for t in (grown[i] for i in going)]
         for i, tail in zip(going, await self._write(starts, until, phase), strict=True):
             grown[i] = joined(grown[i], tail)
@@ -142,9 +144,14 @@ class Session:
 
     def ended(self, trajectory: Trajectory) -> bool:
         """Whether a response is at its end-of-sequence token or at its length limit."""
+        return trajectory.finished or self._full(trajectory, trajectory.sampling)
+
+    def _full(self, trajectory: Trajectory, sampling: Sampling | None) -> bool:
+        """Whether a response has all the tokens that a setting allows."""
+        if sampling is None:
+            return False
         prompt = self._ids(trajectory.prompt)
-        limit = self.vocabulary.room(len(prompt), trajectory.sampling.max_new_tokens)
-        return trajectory.finished or len(trajectory) >= limit
+        return len(trajectory) >= self.vocabulary.room(len(prompt), sampling.max_new_tokens)
 
     async def read(
         self,
@@ -217,7 +224,11 @@ class Session:
     # -- the reward model judges -----------------------------------------------------------------
 
     async def score(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
-        """The trajectories with their scores; one that has a score is never scored again."""
+        """The trajectories with their scores; one that has a score is never scored again.
+
+        A text has one score per problem, the first: sums run in another order in another batch, and in half
+        precision the same text would beat itself.
+        """
         todo = [i for i, t in enumerate(trajectories) if t.score is None]
         account = self.account("reward")
         unscored = [trajectories[i] for i in todo]
@@ -225,7 +236,8 @@ class Session:
         found: list[Score] = await Wait(requests) if requests else []
         scored = list(trajectories)
         for i, score in zip(todo, found, strict=True):
-            scored[i] = scored[i].with_score(score)
+            text = (trajectories[i].prompt, tuple(trajectories[i].tokens.tolist()))
+            scored[i] = scored[i].with_score(self._scores.setdefault(text, score))
         return scored
 
     # -- gradients -------------------------------------------------------------------------------

@@ -6,25 +6,29 @@ Fabric brings the device, the precision, the loggers and the processes; the engi
 from __future__ import annotations
 
 import atexit
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from nabla.core.errors import ConfigError, NablaError, PromptError
-from nabla.core.prompt import Prompt
+from nabla.core.prompt import Prompt, numbered
 from nabla.core.solution import Interrupted, RunError, Solution
 from nabla.engine.engine import Engine
 from nabla.engine.events import Callback, Events, Run
 from nabla.launch.callbacks.base import callbacks as registry
 from nabla.methods.base import Method, methods
 from nabla.models.causal_lm import CausalLM
+from nabla.models.loading import move
 from nabla.models.vocabulary import Vocabulary
 from nabla.rewards.base import Reward
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
     from lightning.fabric.loggers import Logger
+
+log = logging.getLogger(__name__)
 
 _PRECISIONS = {
     "64-true": torch.float64,
@@ -99,7 +103,8 @@ class TestTimeLoop:
     def run(self, prompts: Sequence[Prompt | str]) -> list[Solution]:
         """Solutions in the order of the prompts.
 
-        Texts get their place in the list as id. A failing problem does not stop the others.
+        Texts get their place in the list as id; their draws follow from the texts. A failing problem does
+        not stop the others.
 
         Raises:
             PromptError: no prompts, or two of the same id.
@@ -107,6 +112,8 @@ class TestTimeLoop:
             Interrupted: Ctrl-C; it holds what was finished.
         """
         problems = [Prompt.of(p, id=str(i)) for i, p in enumerate(prompts)]
+        texts = iter(numbered([p for p, given in zip(problems, prompts, strict=True) if p is not given]))
+        problems = [p if p is given else next(texts) for p, given in zip(problems, prompts, strict=True)]
         if not problems:
             raise PromptError("There is no prompt to answer", fix="Pass at least one prompt.")
         ids = [p.id for p in problems]
@@ -150,10 +157,25 @@ class TestTimeLoop:
 
 
 def make_fabric(**arguments: Any) -> Fabric:
-    """``Fabric(**arguments)``. Raises ConfigError where its devices are not there."""
+    """``Fabric(**arguments)``. Raises ConfigError where its devices are not there.
+
+    Apple's MPS has no float64, in which norms are summed up: ``auto`` takes the CPU there.
+    """
     from lightning.fabric import Fabric
+    from lightning.fabric.accelerators import MPSAccelerator
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+    wanted = arguments.get("accelerator", "auto")
+    apple = not torch.cuda.is_available() and MPSAccelerator.is_available()
+    if wanted == "mps" or (wanted == "gpu" and apple):
+        raise ConfigError(
+            "Apple's MPS computes no float64, which nabla needs",
+            got=f"accelerator={wanted!r}",
+            fix="Use accelerator='cpu'.",
+        )
+    if wanted == "auto" and apple:
+        log.warning("Apple's MPS computes no float64, which nabla needs: the CPU is used")
+        arguments["accelerator"] = "cpu"
     try:
         return Fabric(**arguments)
     except (MisconfigurationException, RuntimeError) as error:
@@ -175,10 +197,8 @@ def place_models(
 ) -> None:
     """Moves what is not spread over devices already; precision as asked."""
     members = getattr(reward, "members", [reward])
-    for adapter in (lm, *members):
+    for adapter, role in ((lm, "language model"), *((member, "reward model") for member in members)):
         model = getattr(adapter, "model", None)
         if model is None or getattr(model, "hf_device_map", None):
             continue
-        if precision is not None:
-            model.to(dtype=_PRECISIONS[precision])
-        model.to(device)
+        move(model, device, role=role, dtype=None if precision is None else _PRECISIONS[precision])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from os import PathLike
 from typing import Any, overload
 
@@ -34,7 +35,8 @@ class NablaReasoner:
         system: system prompt for all prompts; it reaches rollout, gradient and reward.
         parts: by name, arguments of the method (selector, proposal, acceptance, max_rollouts, ...), of
             its :class:`~nabla.refinement.dto.DTO` (estimator, objective, steps, ...) and
-            :class:`~nabla.core.sampling.Sampling` (temperature, top_k, top_p, max_new_tokens), and of
+            :class:`~nabla.core.sampling.Sampling` (temperature, top_k, top_p, max_new_tokens: of rollouts,
+            for every method; an argument of the method's own of that name is given in ``method``), and of
             :class:`~nabla.launch.launcher.TestTimeLoop` (seed, callbacks, loggers, batch_size, ...).
     """
 
@@ -88,12 +90,26 @@ class NablaReasoner:
     def solve(self, prompt: list[str] | list[Prompt] | list[PromptLike]) -> list[Solution]: ...
     def solve(self, prompt: Any) -> Solution | list[Solution]:
         """Solves one prompt, or a list of prompts together; a conversation (a list of messages) is one
-        prompt. Synchronous. Raises what :meth:`TestTimeLoop.run` raises; for one prompt, its own error.
+        prompt. Synchronous. Ids follow from the conversations unless prompts bring their own; the same
+        conversation twice in a list is numbered. Raises what :meth:`TestTimeLoop.run` raises; for one
+        prompt, its own error.
         """
         if _is_one(prompt):
             return self.loop.run([Prompt.of(prompt, system=self.system)])[0]
-        many = [Prompt.of(p, id=str(i), system=self.system) for i, p in enumerate(prompt)]
-        return self.loop.run(many)
+        return self.loop.run(_numbered([Prompt.of(p, system=self.system) for p in prompt], prompt))
+
+
+def _numbered(prompts: list[Prompt], given: Sequence[Any]) -> list[Prompt]:
+    """Prompts that came without an id and stand there several times get one each."""
+    seen: dict[str, int] = {}
+    found = []
+    for prompt, source in zip(prompts, given, strict=True):
+        if not isinstance(source, Prompt):
+            seen[prompt.id] = count = seen.get(prompt.id, 0) + 1
+            if count > 1:
+                prompt = replace(prompt, id=f"{prompt.id}-{count}")
+        found.append(prompt)
+    return found
 
 
 def _is_one(prompt: Any) -> bool:
@@ -120,7 +136,10 @@ def _compose(
         nested = {"dto": DTO, "sampling": Sampling}
         owners = {"method": cls} | {name: part for name, part in nested.items() if name in taken}
     known: dict[str, tuple[str, Any]] = {}
-    for owner, part in (*owners.items(), ("loop", TestTimeLoop), ("loop", Engine)):
+    # How tokens are drawn comes first: a name means one thing for every method. Of a method's own argument
+    # of such a name (COLD's temperature of soft tokens) only method={...} speaks.
+    order = sorted(owners.items(), key=lambda item: item[0] != "sampling")
+    for owner, part in (*order, ("loop", TestTimeLoop), ("loop", Engine)):
         notes = hints(part)
         for name in inspect.signature(part).parameters:
             known.setdefault(name, (owner, notes.get(name, Any)))

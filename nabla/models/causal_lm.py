@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from nabla.core.errors import ConfigError, ModelError
+from nabla.core.errors import ConfigError, ModelError, NablaError
 from nabla.core.prompt import Prompt
-from nabla.models.body import EMPTY, Body, Chunk, Prefix
+from nabla.models.body import EMPTY, Body, Chunk, Prefix, short_context
 from nabla.models.head import EmbeddingTable, Head
-from nabla.models.loading import freeze, load, unwrap
+from nabla.models.loading import freeze, load, reason, unwrap
 from nabla.models.vocabulary import Vocabulary, usable_ids
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ class CausalLM:
     Args:
         model: any ``*ForCausalLM`` of transformers, PEFT-wrapped or not.
         tokenizer: its tokenizer.
-        chat_template: see :class:`~nabla.models.chat.ChatFormat`.
+        chat_template, template_arguments, special_tokens: see :class:`~nabla.models.chat.ChatFormat`.
         reuse_prefix: cache keys and values of prefixes; False runs them in full.
 
     Raises ModelError if the model's logits are not what its body and head give (an architecture this
@@ -40,9 +40,31 @@ class CausalLM:
         tokenizer: Any,
         *,
         chat_template: str | None = None,
+        template_arguments: Mapping[str, Any] | None = None,
+        special_tokens: str = "text",
         reuse_prefix: bool = True,
     ) -> None:
         self.model = freeze(unwrap(model))
+        name = type(self.model).__name__
+        try:
+            self._take(tokenizer, chat_template, template_arguments, special_tokens, reuse_prefix)
+        except NablaError:
+            raise
+        except Exception as error:
+            raise ModelError(
+                f"The language model {name} cannot be run by nabla: {type(error).__name__}: "
+                f"{reason(error)}",
+                fix="Use a causal decoder of transformers whose body takes inputs_embeds (docs/models.md).",
+            ) from error
+
+    def _take(
+        self,
+        tokenizer: Any,
+        chat_template: str | None,
+        template_arguments: Mapping[str, Any] | None,
+        special_tokens: str,
+        reuse_prefix: bool,
+    ) -> None:
         output = self.model.get_output_embeddings()
         if output is None:
             raise ModelError(
@@ -50,31 +72,57 @@ class CausalLM:
                 got=type(self.model).__name__,
                 fix="Load it with a language-model head (AutoModelForCausalLM).",
             )
-        self.body = Body(self.model.base_model, self.model.config, reuse_prefix=reuse_prefix)
+        module = body_of(self.model)
+        require_supported(self.model)
+        self.body = Body(module, self.model.config, reuse_prefix=reuse_prefix)
         rows = int(next(self.body.embedding.parameters()).shape[0])
         usable = min(usable_ids(tokenizer), rows)
         self.head = Head(output, self.model.config, usable)
         self.table = EmbeddingTable(self.body.embedding, self.head.usable)
-        limit = getattr(self.body.config, "max_position_embeddings", None)
         self.vocabulary = Vocabulary(
             tokenizer,
             chat_template=chat_template,
             eos_ids=self._eos_ids(tokenizer),
             usable=self.head.usable,
-            context_length=int(limit) if limit else None,
+            context_length=self.body.context_length,
+            template_arguments=template_arguments,
+            special_tokens=special_tokens,
         )
+        short = short_context(self.body.config)
+        if short is not None:
+            log.warning(
+                "%s is used up to %d positions: beyond them its rotary table (longrope) depends on the "
+                "longest text of a batch",
+                type(self.model).__name__,
+                short,
+            )
         self._verify()
 
     @classmethod
     def from_pretrained(
-        cls, path: str, *, chat_template: str | None = None, reuse_prefix: bool = True, **arguments: Any
+        cls,
+        path: str,
+        *,
+        chat_template: str | None = None,
+        template_arguments: Mapping[str, Any] | None = None,
+        special_tokens: str = "text",
+        reuse_prefix: bool = True,
+        **arguments: Any,
     ) -> CausalLM:
-        """From a folder or hub id; ``arguments`` are :func:`nabla.models.loading.load`'s (dtype,
-        device, device_map, adapter, revision, ...). Raises ModelError."""
+        """From a folder, a ``.gguf`` file or a hub id; ``arguments`` are
+        :func:`nabla.models.loading.load`'s (dtype, device, device_map, adapter, tokenizer, revision, ...).
+        Raises ModelError."""
         from transformers import AutoModelForCausalLM
 
         model, tokenizer = load(AutoModelForCausalLM, str(path), role="language model", **arguments)
-        return cls(model, tokenizer, chat_template=chat_template, reuse_prefix=reuse_prefix)
+        return cls(
+            model,
+            tokenizer,
+            chat_template=chat_template,
+            template_arguments=template_arguments,
+            special_tokens=special_tokens,
+            reuse_prefix=reuse_prefix,
+        )
 
     def view(self) -> CausalLM:
         """The same weights with a mask of tokens and settings of its own."""
@@ -118,11 +166,106 @@ class CausalLM:
 
     @torch.no_grad()
     def _verify(self) -> None:
+        name = type(self.model).__name__
         ids = torch.arange(self.head.usable)[: min(9, self.head.usable)].flip(0)
         expected = self.model(input_ids=ids[None].to(self.body.device)).logits[0, :, : self.head.usable]
         (output,) = self.body.run([Chunk(EMPTY, self.body.embed(ids))])
-        check_close(self.head.logits(output.hidden), expected, "its logits", type(self.model).__name__)
+        coarsest = max(expected.dtype, self.head.module.weight.dtype, key=lambda d: torch.finfo(d).eps)
+        tolerance = {torch.float64: 1e-9, torch.float32: 1e-3}.get(coarsest, 5e-2)
+        check_close(self.head.logits(output.hidden), expected, "its logits", name, tolerance)
+        self._verify_head(ids)
+        require_causal(self.body, ids, output.hidden)
         verify_prefix_reuse(self.body, ids)
+
+    def _verify_head(self, ids: Int[Tensor, " n"]) -> None:
+        """The model's own head on states of the head's choosing: at the size of logits that random weights
+        have, a cap is as good as none, and half precision hides the rest."""
+        width = int(self.head.module.weight.shape[1])
+        noise = torch.randn(len(ids), width, generator=torch.Generator().manual_seed(0))
+        typical = float(self.head.module.weight[: self.head.usable].float().std()) * width**0.5
+        for size in (1.0, 60.0):
+            states = (noise * size / max(typical * self.head.scale, 1e-6)).to(self.head.device)
+            states = states.to(self.head.module.weight.dtype)
+
+            expected = self._logits_of(states, ids)
+            if expected is None:  # the model runs its layers in a way of its own
+                return
+            coarsest = max(expected.dtype, states.dtype, key=lambda d: torch.finfo(d).eps)
+            tolerance = {torch.float64: 1e-9, torch.float32: 1e-4}.get(coarsest, 1.5e-2)
+            what = f"its logits of size {size:g}"
+            check_close(self.head.logits(states), expected, what, type(self.model).__name__, tolerance)
+
+    def _logits_of(self, states: Tensor, ids: Int[Tensor, " n"]) -> Tensor | None:
+        """What the model itself makes of last hidden states; None if its layers do not give them apart."""
+        met = []
+
+        def instead(_: Any, __: Any, output: Any) -> Any:
+            met.append(True)
+            output.last_hidden_state = states[None].to(output.last_hidden_state.device)
+            return output
+
+        modules = [self.body.module]
+        decoder = self.model.get_decoder() if hasattr(self.model, "get_decoder") else None
+        if isinstance(decoder, torch.nn.Module) and decoder not in (self.body.module, self.model):
+            modules.append(decoder)  # OPT runs a part of its body
+        hooks = [module.register_forward_hook(instead) for module in modules]
+        try:
+            logits: Tensor = self.model(input_ids=ids[None].to(self.body.device)).logits
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return logits[0, :, : self.head.usable] if met else None
+
+
+def body_of(model: Any) -> Any:
+    """The layers of a language model, without its head. Raises ModelError if they cannot be had apart."""
+    body = model.base_model
+    if body is model:  # the model's class names another part than it has (Llama 4, Mllama)
+        body = model.get_decoder() if hasattr(model, "get_decoder") else None
+        if body is None or body is model:
+            body = getattr(model, "model", None)
+    if body is None or body is model or not hasattr(body, "get_input_embeddings"):
+        raise ModelError(
+            f"The layers of {type(model).__name__} cannot be run apart from its head",
+            fix="Use a causal decoder of transformers (docs/models.md).",
+        )
+    return body
+
+
+def require_supported(model: Any) -> None:
+    """Raises ModelError for what would give wrong numbers."""
+    config = model.config.get_text_config()
+    name = type(model).__name__
+    if getattr(config, "hidden_size_per_layer_input", None):
+        raise ModelError(
+            f"{name} reads each token a second time, by an embedding of every layer; a relaxed token has "
+            "none",
+            got=f"hidden_size_per_layer_input={config.hidden_size_per_layer_input}",
+            fix="Use a model with one input embedding (Gemma 3 rather than Gemma 3n or Gemma 4 E).",
+        )
+    attention = getattr(config, "_attn_implementation", None)
+    if getattr(config, "attn_logit_softcapping", None) and attention == "sdpa":
+        raise ModelError(
+            f"{name} caps its attention's logits, which attn_implementation='sdpa' leaves out",
+            fix="Load it with attn_implementation='eager'.",
+        )
+
+
+@torch.no_grad()
+def require_causal(body: Body, ids: Int[Tensor, " n"], hidden: Tensor) -> None:
+    """Raises ModelError if a token changes the states before it."""
+    if len(ids) < 2:
+        return
+    other = torch.cat([ids[:-1], ids[:1]])
+    (changed,) = body.run([Chunk(EMPTY, body.embed(other))])
+    scale = hidden[:-1].double().norm().clamp_min(1e-12)
+    error = float((changed.hidden[:-1].double() - hidden[:-1].double()).norm() / scale)
+    if error > {torch.float64: 1e-9, torch.float32: 1e-4}.get(hidden.dtype, 5e-2):
+        raise ModelError(
+            f"{type(body.module).__name__} is not causal: a token changes the states before it "
+            f"(relative difference {error:.1e})",
+            fix="Use a causal decoder; a bidirectional model writes no text from left to right.",
+        )
 
 
 def require_lm(lm: CausalLM | None, what: str) -> CausalLM:
@@ -141,9 +284,11 @@ def require_lm(lm: CausalLM | None, what: str) -> CausalLM:
     return lm
 
 
-def check_close(value: Tensor, expected: Tensor, what: str, name: str) -> None:
+def check_close(
+    value: Tensor, expected: Tensor, what: str, name: str, tolerance: float | None = None
+) -> None:
     """Raises ModelError unless two results of the same model agree to its precision."""
-    tolerance = {torch.float64: 1e-9, torch.float32: 1e-3}.get(expected.dtype, 5e-2)
+    tolerance = tolerance or {torch.float64: 1e-9, torch.float32: 1e-3}.get(expected.dtype, 5e-2)
     value, expected = value.double().cpu(), expected.double().cpu()
     if not torch.isfinite(value).all():
         raise ModelError(

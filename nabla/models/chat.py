@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from nabla.core.errors import ModelError, PromptError
+from nabla.core.errors import ConfigError, ModelError, PromptError
 from nabla.core.prompt import Message
 
 _MARK = "\u2063nabla-response\u2063"
 
-#: ``chat_template`` value for base models: contents joined by newlines, no roles.
+#: ``chat_template`` for base models: contents joined by newlines, one newline behind them, no roles.
 PLAIN = "plain"
+#: ``chat_template`` for base models: the contents as they are, nothing between them and nothing behind.
+RAW = "raw"
+
+#: What special tokens in the content of a message are: text, or the control tokens that they name.
+SPECIAL_TOKENS = ("text", "control")
 
 
 class ChatFormat:
@@ -23,30 +30,61 @@ class ChatFormat:
 
     Args:
         tokenizer: of the model.
-        template: None uses the tokenizer's chat template, ``"plain"`` joins the contents by newlines,
-            anything else is a Jinja template.
+        template: None uses the tokenizer's chat template; ``"plain"`` joins the contents by newlines and
+            writes one behind them; ``"raw"`` writes the contents exactly as they are. Else the name of one
+            of the tokenizer's templates, a file, or a Jinja template.
+        arguments: what the template is given besides the conversation (``{"enable_thinking": False}``).
+        special_tokens: ``"text"`` reads ``<|im_end|>`` in a message's content as the text that it is;
+            ``"control"`` as the token, as transformers does.
+        role: whose tokenizer it is, for messages.
 
-    Raises ModelError if there is no template.
+    Raises ModelError if there is no template, ConfigError if ``template`` names nothing.
     """
 
-    def __init__(self, tokenizer: Any, template: str | None = None) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        template: str | None = None,
+        *,
+        arguments: Mapping[str, Any] | None = None,
+        special_tokens: str = "text",
+        role: str = "model",
+    ) -> None:
+        if special_tokens not in SPECIAL_TOKENS:
+            raise ConfigError(
+                "Unknown use of special tokens", got=special_tokens, fix=f"Use {' or '.join(SPECIAL_TOKENS)}."
+            )
         self.tokenizer = tokenizer
-        self.template = template
+        self.template = find_template(tokenizer, template)
+        self.arguments = dict(arguments or {})
+        self.special_tokens = special_tokens
+        self._first = _written_first(tokenizer)
+        self._names = _control_names(tokenizer)
+        self._texts: _TextReader | None = None
         # A base model's text begins as its tokenizer begins one (templates write this themselves).
-        first = tokenizer("a")["input_ids"][:1]
-        begins = tokenizer.bos_token_id is not None and first == [tokenizer.bos_token_id]
+        begins = tokenizer.bos_token_id is not None and self._first == [tokenizer.bos_token_id]
         self._begin = tokenizer.bos_token if begins else ""
         if template is None and not getattr(tokenizer, "chat_template", None):
             raise ModelError(
-                "The tokenizer has no chat template",
+                f"The tokenizer has no chat template (of the {role})",
                 got=getattr(tokenizer, "name_or_path", None),
-                fix="Pass chat_template='plain' for a base model that continues text, or a Jinja template.",
+                fix="Pass chat_template='plain' or 'raw' for a base model that continues text, or a Jinja "
+                "template.",
+            )
+        if self.arguments and self.template in (PLAIN, RAW):
+            raise ConfigError(
+                f"The template {self.template!r} takes no arguments", got=sorted(self.arguments)
             )
 
+    def _joined(self, messages: Sequence[Message], *, generate: bool) -> str:
+        """The text of the templates that are none."""
+        if self.template == RAW:
+            return "".join(m.content for m in messages)
+        return "\n".join(m.content for m in messages) + ("\n" if generate else "")
+
     def _render(self, messages: Sequence[Message], *, generate: bool) -> str:
-        if self.template == PLAIN:
-            joined = "\n".join(m.content for m in messages)
-            return self._begin + joined + ("\n" if generate else "")
+        if self.template in (PLAIN, RAW):
+            return self._begin + self._joined(messages, generate=generate)
         turns = [{"role": m.role, "content": m.content} for m in messages]
         try:
             text: str = self.tokenizer.apply_chat_template(
@@ -54,8 +92,13 @@ class ChatFormat:
                 tokenize=False,
                 add_generation_prompt=generate,
                 chat_template=self.template,
+                **self.arguments,
             )
         except Exception as error:
+            if type(error).__name__ == "TemplateSyntaxError":  # jinja2's; wrong for every conversation
+                raise ConfigError(
+                    f"The chat template is no valid Jinja: {error}", got=self.template or "the tokenizer's"
+                ) from error
             raise PromptError(
                 f"The chat template cannot write this conversation: {error}",
                 got=[m.role for m in messages],
@@ -68,11 +111,95 @@ class ChatFormat:
         return torch.tensor(ids, dtype=torch.long)
 
     def prompt(self, messages: Sequence[Message]) -> Int[Tensor, " prompt"]:
-        """Ids up to where the answer begins."""
-        ids = self._encode(self._render(messages, generate=True))
+        """Ids up to where the answer begins.
+
+        Raises PromptError for a conversation that the template or the tokenizer cannot write.
+        """
+        self._check(messages)
+        if self.template in (PLAIN, RAW):
+            # Encoded as a text of its own, not behind the written name of its first token: tokenizers
+            # that put a space before the first word would not see it as the first.
+            text = self._joined(messages, generate=True)
+            own = self._as_text(text) if self._typed(text) else self._encode(text)
+            ids = torch.cat([torch.tensor(self._first, dtype=torch.long), own])
+        else:
+            ids = self._templated(messages)
         if len(ids) == 0:
             raise PromptError("The prompt has no tokens", got=[m.content for m in messages])
         return ids
+
+    def _check(self, messages: Sequence[Message]) -> None:
+        """What the user wrote can be encoded; raises PromptError. The template's own text is not looked at:
+        it may well write a token that the tokenizer also uses for what it does not know."""
+        unknown = self.tokenizer.unk_token_id
+        for content in (m.content for m in messages):
+            try:
+                content.encode("utf-8")
+            except UnicodeEncodeError as error:
+                raise PromptError(
+                    "The prompt holds half a character (a lone surrogate), which no tokenizer can read",
+                    got=repr(content),
+                    fix="Repair the text: in JSON, characters beyond the first 65,536 are written as two "
+                    "escapes.",
+                ) from error
+            if unknown is None:
+                continue
+            for token in self._names if self.special_tokens == "control" else ():
+                content = content.replace(token, "")
+            if (
+                unknown
+                in self.tokenizer(content, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+            ):
+                raise PromptError(
+                    "The tokenizer does not know a character of the prompt",
+                    got=content,
+                    fix="Use characters that the language model's tokenizer can write.",
+                )
+
+    def _typed(self, text: str) -> bool:
+        """Whether a text names control tokens that are to be read as text."""
+        return self.special_tokens == "text" and any(name in text for name in self._names)
+
+    def _as_text(self, text: str, control: Mapping[str, str] | None = None) -> Int[Tensor, " n"]:
+        if self._texts is None:
+            self._texts = _TextReader(self.tokenizer, self._names)
+        return self._texts.encode(text, control or {})
+
+    def _templated(self, messages: Sequence[Message]) -> Int[Tensor, " n"]:
+        if not any(self._typed(m.content) for m in messages):
+            return self._encode(self._render(messages, generate=True))
+        # Names of control tokens in contents are hidden from the template, so that those that it writes
+        # itself can be told from them.
+        hidden = {name: f"\ue0f0{number}\ue0f1" for number, name in enumerate(self._names)}
+        masked = []
+        for message in messages:
+            content = message.content
+            if "\ue0f0" in content or "\ue0f1" in content:
+                raise PromptError(
+                    "The prompt holds a private character (U+E0F0 or U+E0F1) beside the name of a control "
+                    "token",
+                    got=content,
+                    fix="Leave one of both out.",
+                )
+            for name, mark in hidden.items():
+                content = content.replace(name, mark)
+            masked.append(Message(message.role, content))
+        return self._as_text(
+            self._render(masked, generate=True), {mark: name for name, mark in hidden.items()}
+        )
+
+    def end_of_turn(self) -> int | None:
+        """The control token that the template writes first behind an answer; None if it writes none."""
+        if self.template in (PLAIN, RAW):
+            return None
+        try:
+            turns = (Message("user", "a"), Message("assistant", _MARK))
+            text = self._render(turns, generate=False)
+        except PromptError:
+            return None
+        control = {int(i) for i, t in self.tokenizer.added_tokens_decoder.items() if t.special}
+        behind = self._encode(text.split(_MARK)[-1]).tolist() if _MARK in text else []
+        return next((token for token in behind if token in control), None)
 
     def encode(self, text: str) -> Int[Tensor, " n"]:
         """Ids of a rendering: special tokens are the template's affair."""
@@ -105,3 +232,122 @@ class ChatFormat:
         token) is in them."""
         before, after = self.surroundings(messages)
         return self._encode(before), self._encode(after)
+
+
+def find_template(tokenizer: Any, template: str | None) -> str | None:
+    """The template that is meant: its text, ``"plain"``, ``"raw"``, or None for the tokenizer's own.
+
+    Raises ConfigError for what is no template, no name of one and no file.
+    """
+    if template is None or template in (PLAIN, RAW):
+        return template
+    own = getattr(tokenizer, "chat_template", None)
+    if isinstance(own, Mapping) and template in own:
+        return str(own[template])
+    if "{{" in template or "{%" in template:
+        return template
+    named = f"{', '.join(map(repr, own))}, " if isinstance(own, Mapping) else ""
+    path = Path(template).expanduser()
+    try:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".json":
+            text = json.loads(text)["chat_template"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"The chat template is no Jinja template, and no file to read one from ({error})",
+            got=template,
+            fix=f"Use {named}'plain', 'raw', a file (.jinja, or tokenizer_config.json) or a Jinja template.",
+        ) from error
+    if not isinstance(text, str) or not ("{{" in text or "{%" in text):
+        raise ConfigError("The chat template's file holds no Jinja template", got=template)
+    return text
+
+
+def _written_first(tokenizer: Any) -> list[int]:
+    """Ids that the tokenizer writes before a text."""
+    whole = list(tokenizer("a")["input_ids"])
+    bare = list(tokenizer("a", add_special_tokens=False)["input_ids"])
+    for first in range(len(whole) - len(bare) + 1):
+        if whole[first : first + len(bare)] == bare:
+            return whole[:first]
+    return []
+
+
+def _control_names(tokenizer: Any) -> list[str]:
+    """Texts of the control tokens, longest first."""
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    names = {str(token.content) for token in added.values() if token.special}
+    return sorted(names, key=lambda name: (-len(name), name))
+
+
+class _TextReader:
+    """Encodes a text in which the names of control tokens are text, except where they are meant.
+
+    A copy of the tokenizer knows its control tokens under private names, so that all else in it, normaliser,
+    space before the first word and the rest, works as ever.
+
+    Args:
+        tokenizer: one with a backend of the tokenizers library.
+        names: of its control tokens.
+    """
+
+    def __init__(self, tokenizer: Any, names: Sequence[str]) -> None:
+        from tokenizers import Tokenizer
+
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        if backend is None:
+            raise PromptError(
+                "The prompt names a control token, and this tokenizer cannot read it as text",
+                got=type(tokenizer).__name__,
+                fix="Set special_tokens='control' if the token is meant, or leave it out.",
+            )
+        self._tokenizer = tokenizer
+        self._private = {name: f"\ue0f2{number}\ue0f3" for number, name in enumerate(names)}
+        settings = json.loads(backend.to_str())
+        settings["post_processor"] = None
+        old = {}
+        for token in settings["added_tokens"]:
+            name = token["content"]
+            token["content"] = self._private.get(name, name)
+            old[token["content"]] = token["id"]
+        self._core = Tokenizer.from_str(json.dumps(settings))
+        self._core.encode_special_tokens = False
+        #: The copy numbers its added tokens anew.
+        self._ids = {self._core.token_to_id(name): number for name, number in old.items()}
+        self._control = {old[private] for private in self._private.values() if private in old}
+
+    def encode(self, text: str, marks: Mapping[str, str]) -> Int[Tensor, " n"]:
+        """Ids. Names of control tokens in ``text`` are controls if there are ``marks``, which then stand
+        for names that are text; without marks all are text. Raises PromptError if that cannot be had."""
+        plain = text
+        if marks:
+            for name, private in self._private.items():
+                text = text.replace(name, private)
+            for mark in marks:
+                plain = plain.replace(mark, "")
+        meant = sum(text.count(private) for private in self._private.values())
+        for mark, name in marks.items():
+            text = text.replace(mark, name)
+        ids = self._read(text)
+        # The copy reads as the tokenizer does, and no name has become its token.
+        alike = (
+            not marks
+            or self._read(self._hide(plain)) == self._tokenizer(plain, add_special_tokens=False)["input_ids"]
+        )
+        if not alike or sum(number in self._control for number in ids) != meant:
+            raise PromptError(
+                "The prompt names a control token, and this tokenizer cannot read it as text",
+                got=text,
+                fix="Set special_tokens='control' if the token is meant, or leave it out.",
+            )
+        return torch.tensor(ids, dtype=torch.long)
+
+    def _hide(self, text: str) -> str:
+        for name, private in self._private.items():
+            text = text.replace(name, private)
+        return text
+
+    def _read(self, text: str) -> list[int]:
+        return [
+            self._ids.get(number, number) for number in self._core.encode(text, add_special_tokens=False).ids
+        ]

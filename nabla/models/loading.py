@@ -31,6 +31,13 @@ def as_dtype(dtype: str | torch.dtype, device: str | torch.device | None) -> Any
     return _DTYPES[dtype]
 
 
+#: Arguments of ``from_pretrained`` that say where files are: the tokenizer's are there too.
+WHERE = (
+    "revision", "trust_remote_code", "subfolder", "token", "cache_dir", "local_files_only", "gguf_file",
+    "force_download", "proxies",
+)  # fmt: skip
+
+
 def load(
     auto: Any,
     path: str,
@@ -40,18 +47,35 @@ def load(
     device: str | torch.device | None = None,
     device_map: Any = None,
     adapter: str | None = None,
+    tokenizer: Any = None,
     **arguments: Any,
 ) -> tuple[Any, Any]:
     """(model, tokenizer) through ``auto.from_pretrained``; a PEFT adapter is merged, as nothing is
-    trained here. Raises ModelError with the reason if anything is missing or broken."""
-    from transformers import AutoTokenizer
+    trained here.
 
+    Args:
+        auto: class of transformers.
+        path: folder or hub id; a ``.gguf`` file is read as ``gguf_file`` of its folder.
+        role: of the model, for messages.
+        dtype: see :func:`as_dtype`.
+        device, device_map: where to.
+        adapter: PEFT folder or hub id. A tokenizer or chat template that was saved with it counts.
+        tokenizer: another one than the model's: a folder, a hub id or an object.
+        arguments: of ``from_pretrained``. Those that say where files are (revision, subfolder, token,
+            cache_dir, local_files_only, gguf_file, ...) reach the tokenizer too. Remote code is run only
+            with ``trust_remote_code=True``; nobody is asked.
+
+    Raises ModelError with the reason if anything is missing or broken.
+    """
     folder = Path(path).expanduser()
-    if (folder.is_absolute() or path.startswith((".", "~"))) and not folder.is_dir():
+    if folder.suffix == ".gguf" and folder.is_file() and "gguf_file" not in arguments:
+        arguments["gguf_file"], folder = folder.name, folder.parent
+    elif (folder.is_absolute() or path.startswith((".", "~"))) and not folder.is_dir():
         raise ModelError(
             f"The {role} cannot be loaded: there is no such folder",
             got=path,
-            fix="Pass a folder saved by save_pretrained, or a hub id such as 'Qwen/Qwen2.5-7B-Instruct'.",
+            fix="Pass a folder saved by save_pretrained, a .gguf file, or a hub id such as "
+            "'Qwen/Qwen2.5-7B-Instruct'.",
         )
     path = str(folder) if folder.is_dir() else path
     words = path
@@ -60,9 +84,10 @@ def load(
             raise ModelError(f"The {role} is an adapter, and another one is given", got=adapter)
         adapter = path
         path, words, arguments = _base_of(folder, role, arguments)
-    revision = {k: v for k, v in arguments.items() if k in ("revision", "trust_remote_code")}
+    arguments.setdefault("trust_remote_code", False)  # None would ask on the terminal
+    where = {k: v for k, v in arguments.items() if k in WHERE}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(words, **revision)
+        tokens = _load_tokenizer(words, tokenizer, where)
         model, report = auto.from_pretrained(
             path,
             dtype=as_dtype(dtype, device),
@@ -71,9 +96,8 @@ def load(
             **arguments,
         )
     except Exception as error:  # transformers raises many kinds; all mean that the path is unusable
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise ModelError(
-            f"The {role} cannot be loaded: {reason}",
+            f"The {role} cannot be loaded: {reason(error)}",
             got=str(path),
             fix="Pass a folder saved by save_pretrained (config.json, safetensors, tokenizer files) or "
             "a hub id that this machine can reach or has cached.",
@@ -88,10 +112,113 @@ def load(
             fix="Pass a checkpoint of that kind: a reward model has its reward head in it.",
         )
     if adapter is not None:
+        try:
+            if tokenizer is None:
+                tokens = _adapters_tokenizer(adapter, tokens)
+        except Exception as error:
+            raise _broken_adapter(adapter, role, error) from error
+        _require_rows(model, tokens, adapter)
         model = _adapted(model, adapter, missing, role)
     if device_map is None and device is not None:
-        model = model.to(device)
-    return model, tokenizer
+        move(model, torch.device(device), role=role)
+    return model, tokens
+
+
+def _load_tokenizer(path: str, tokenizer: Any, where: dict[str, Any]) -> Any:
+    from transformers import AutoTokenizer
+
+    if tokenizer is None:
+        return AutoTokenizer.from_pretrained(path, **where)
+    if not isinstance(tokenizer, str | Path):
+        return tokenizer
+    # Of another repository: its revisions and folders are not the model's.
+    shared = {k: v for k, v in where.items() if k not in ("revision", "subfolder", "gguf_file")}
+    return AutoTokenizer.from_pretrained(str(tokenizer), **shared)
+
+
+def _adapters_tokenizer(adapter: str, base: Any) -> Any:
+    """The tokenizer saved with an adapter: trainers write it, with the template that was trained."""
+    from transformers import AutoTokenizer
+
+    if not Path(adapter).is_dir():
+        return base
+    if (Path(adapter) / "tokenizer.json").is_file() or (Path(adapter) / "tokenizer.model").is_file():
+        return AutoTokenizer.from_pretrained(adapter, trust_remote_code=False)
+    for name in ("chat_template.jinja", "tokenizer_config.json"):
+        file = Path(adapter) / name
+        if file.is_file():
+            text = file.read_text(encoding="utf-8")
+            template = json.loads(text).get("chat_template") if file.suffix == ".json" else text
+            if template:
+                base.chat_template = template
+                break
+    return base
+
+
+def _require_rows(model: Any, tokenizer: Any, adapter: str) -> None:
+    rows = int(next(model.get_input_embeddings().parameters()).shape[0])
+    if len(tokenizer) > rows:
+        raise ModelError(
+            f"The adapter's tokenizer has {len(tokenizer)} tokens, the model's embedding {rows} rows",
+            got=adapter,
+            fix="Merge the adapter into a model with its embedding resized, or name the model's own "
+            "tokenizer (tokenizer=...).",
+        )
+
+
+def reason(error: BaseException, limit: int = 1500) -> str:
+    """All that an error says, and what caused it where that says more."""
+    lines: list[str] = []
+    seen: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in seen:
+        seen.append(cause)
+        text = " ".join(str(cause).split()) or repr(cause)
+        if not any(text in line for line in lines):
+            lines.append(text if cause is error else f"{type(cause).__name__}: {text}")
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+    whole = "; because of ".join(lines)
+    return whole if len(whole) <= limit else whole[: limit - 3] + "..."
+
+
+def is_quantised(model: Any) -> bool:
+    """Whether transformers stored the weights in a quantised form: they keep their place and type."""
+    return bool(getattr(model, "is_quantized", False) or getattr(model, "hf_quantizer", None))
+
+
+def move(model: Any, device: torch.device, *, role: str = "model", dtype: torch.dtype | None = None) -> None:
+    """To a device, parameters to a dtype. Raises ModelError where that would change a quantised model."""
+    if is_quantised(model):
+        places = {p.device.type for p in model.parameters()}
+        if dtype is not None or places != {device.type}:
+            raise ModelError(
+                f"The {role} is quantised: it keeps the device and the dtype that it was loaded with",
+                got=f"on {', '.join(sorted(places))}, asked for {device}" + (f", {dtype}" if dtype else ""),
+                fix="Load it there (device_map='auto' or device_map={'': 0}), and leave precision unset.",
+            )
+        return
+    if dtype is not None:
+        cast(model, dtype)
+    model.to(device)
+
+
+def cast(model: Any, dtype: torch.dtype) -> None:
+    """Parameters and stored buffers to a dtype, as if loaded with it.
+
+    Buffers that no checkpoint holds stay: rotary frequencies in bfloat16 would be off by 0.4 %, which
+    thousands of positions multiply. So do the parameters that the model's class keeps in float32.
+    """
+    strict = getattr(model, "_keep_in_fp32_modules_strict", None) or ()
+    half = (getattr(model, "_keep_in_fp32_modules", None) or ()) if dtype == torch.float16 else ()
+    kept = {*strict, *half}
+    stored = set(model.state_dict())
+    tensors = [*model.named_parameters(), *((n, b) for n, b in model.named_buffers() if n in stored)]
+    for name, tensor in tensors:
+        if tensor.is_floating_point():
+            inside = dtype.itemsize < 4 and bool(kept.intersection(name.split(".")))
+            tensor.data = tensor.data.to(torch.float32 if inside else dtype)
+    if hasattr(model, "config"):
+        model.config.dtype = dtype
 
 
 def _base_of(folder: Path, role: str, arguments: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
@@ -132,7 +259,7 @@ def _broken_adapter(adapter: str, role: str, error: Exception) -> ModelError:
     fix = "Pass a PEFT folder (adapter_config.json and weights) made for this model."
     if "size mismatch" in str(error) and any(head.removesuffix(".weight") in str(error) for head in _HEADS):
         fix = "Its head has another number of labels than the base was loaded with: load with num_labels=1."
-    return ModelError(f"The adapter of the {role} cannot be loaded: {error}", got=adapter, fix=fix)
+    return ModelError(f"The adapter of the {role} cannot be loaded: {reason(error)}", got=adapter, fix=fix)
 
 
 def _adapted(model: Any, adapter: str, missing: list[str], role: str) -> Any:

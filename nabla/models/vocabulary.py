@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,8 @@ from torch import Tensor
 from nabla.core.errors import ModelError, PromptError, VocabularyError
 from nabla.core.prompt import Prompt
 from nabla.models.chat import ChatFormat
+
+log = logging.getLogger(__name__)
 
 #: Texts whose encodings must agree for two tokenizers to count as the same.
 SAMPLE_TEXTS = (
@@ -37,6 +40,9 @@ class Vocabulary:
         eos_ids: end-of-sequence tokens; the tokenizer's own by default.
         usable: ids that may be written are below this; all of the tokenizer's by default.
         context_length: largest number of positions, None if unlimited.
+        template_arguments, special_tokens: see :class:`~nabla.models.chat.ChatFormat`.
+
+    Warns if the template ends turns with a token that is no end-of-sequence token.
 
     Raises ModelError if there is no end-of-sequence token.
     """
@@ -49,9 +55,17 @@ class Vocabulary:
         eos_ids: Sequence[int] | None = None,
         usable: int | None = None,
         context_length: int | None = None,
+        template_arguments: Mapping[str, Any] | None = None,
+        special_tokens: str = "text",
     ) -> None:
         self.tokenizer = tokenizer
-        self.chat = ChatFormat(tokenizer, chat_template)
+        self.chat = ChatFormat(
+            tokenizer,
+            chat_template,
+            arguments=template_arguments,
+            special_tokens=special_tokens,
+            role="language model",
+        )
         own = tokenizer.eos_token_id
         self.eos_ids = tuple(eos_ids) if eos_ids is not None else (() if own is None else (int(own),))
         if not self.eos_ids:
@@ -61,6 +75,14 @@ class Vocabulary:
             )
         self.usable = usable_ids(tokenizer) if usable is None else usable
         self.context_length = context_length
+        end = self.chat.end_of_turn()
+        if end is not None and end not in self.eos_ids:
+            log.warning(
+                "The chat template ends a turn with %r, which is no end-of-sequence token of the language "
+                "model (%s): responses will go on behind it. Set eos_token_id in its generation config.",
+                tokenizer.convert_ids_to_tokens(end),
+                ", ".join(map(repr, tokenizer.convert_ids_to_tokens(list(self.eos_ids)))),
+            )
 
     def encode(self, prompt: Prompt) -> Int[Tensor, " prompt"]:
         """Prompt ids. Raises PromptError if they leave no room for an answer."""
@@ -72,13 +94,6 @@ class Vocabulary:
                 got=prompt.id,
                 fix="Shorten the prompt or use a model with a longer context.",
             )
-        unknown = self.tokenizer.unk_token_id
-        if unknown is not None and bool((ids == unknown).any()):
-            raise PromptError(
-                "The tokenizer does not know a character of the prompt",
-                got=prompt.text,
-                fix="Use characters that the language model's tokenizer can write.",
-            )
         return ids
 
     def room(self, prompt_length: int, max_new_tokens: int) -> int:
@@ -87,9 +102,9 @@ class Vocabulary:
         return max_new_tokens if limit is None else min(max_new_tokens, limit - prompt_length)
 
     def decode(self, tokens: Int[Tensor, " n"] | list[int]) -> str:
-        """Text of response ids, special tokens removed."""
+        """Text of response ids, special tokens removed, all else as it was written."""
         ids = tokens.tolist() if isinstance(tokens, Tensor) else tokens
-        text: str = self.tokenizer.decode(ids, skip_special_tokens=True)
+        text: str = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text
 
 

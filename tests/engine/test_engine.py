@@ -368,3 +368,35 @@ def test_a_method_that_returns_nothing_is_an_error_and_no_hang(latin_lm, latin_p
 
     ((_, outcome),) = Engine(latin_lm).run(Silent().solve, latin_prompts[:1])
     assert isinstance(outcome, ComponentError)
+
+
+def test_a_shorter_limit_extends_nothing(latin_lm, latin_prompts):
+    """A response that has as many tokens as the new setting allows is at its end."""
+
+    async def program(session):
+        (long,) = await session.rollout(Sampling(temperature=0.7, max_new_tokens=6))
+        (same,) = await session.extend([long], sampling=Sampling(max_new_tokens=4))
+        (even,) = await session.extend([long], sampling=Sampling(max_new_tokens=6))
+        return long, same, even
+
+    long, *others = solve_one(Engine(latin_lm, seed=0), latin_prompts[0], program)
+    assert len(long) == 6
+    for other in others:
+        assert torch.equal(long.tokens, other.tokens)
+
+
+def test_a_text_never_beats_itself(latin_lm, latin_prompts):
+    """Where a reward differs from batch to batch, as half precision makes it, the first value counts."""
+    values = iter(range(100))
+    reward = FunctionReward(lambda prompt, response: float(next(values)))
+
+    async def program(session):
+        first, other = await session.rollout(SAMPLING, 2)
+        (one,) = await session.score([first])
+        again, new = await session.score([replace(first, committed=1), other])
+        return one, again, new
+
+    one, again, new = solve_one(Engine(latin_lm, reward), latin_prompts[0], program)
+    assert not torch.equal(one.tokens, new.tokens)
+    assert one.reward == again.reward == 0.0
+    assert new.reward == 2.0

@@ -41,7 +41,7 @@ class Stream(Callback):
     def on_solution(self, solution: Solution) -> None:
         self._show(solution.tokens)
         if self._pieces is not None:
-            self._console.print()
+            self._console.print(Text(self._pieces.rest()))
 
     def _show(self, tokens: Sequence[int]) -> None:
         if self._pieces is None:

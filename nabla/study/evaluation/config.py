@@ -14,6 +14,7 @@ from nabla.launch.config.reader import conform, load, make, settle
 from nabla.launch.config.resolve import fill, resolve
 from nabla.launch.config.run import locate, model_paths
 from nabla.launch.config.slots import slots
+from nabla.models.loading import WHERE
 
 #: Label of the method where an evaluation has one alone, as the points of an ablation.
 METHOD = "method"
@@ -236,9 +237,12 @@ def _require(path: str, arguments: Mapping[str, Any]) -> None:
     """Raises ModelError for a model that is not there, by its small configuration file alone."""
     from transformers import AutoConfig
 
-    revision = arguments.get("revision")
+    if Path(path).suffix == ".gguf" and Path(path).is_file():
+        return  # its configuration is in the weights' file
+    # Without trust_remote_code transformers would ask on the terminal.
+    where = {"trust_remote_code": False, **{k: v for k, v in arguments.items() if k in WHERE}}
     try:
-        AutoConfig.from_pretrained(locate(path), **({"revision": revision} if revision else {}))
+        AutoConfig.from_pretrained(locate(path), **where)
     except (OSError, ValueError) as error:
         raise ModelError(
             f"There is no such model: {' '.join(str(error).split())}",

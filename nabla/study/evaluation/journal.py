@@ -8,13 +8,12 @@ count. When all units are there, :func:`merge` writes them in their canonical or
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 from nabla.core.errors import ConfigError, NablaError
 
@@ -27,13 +26,26 @@ def line(row: dict[str, Any]) -> bytes:
     return json.dumps(row, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode() + b"\n"
 
 
+def _take(file: IO[bytes]) -> None:
+    """Locks an open file for this process or raises OSError, on Windows too."""
+    try:
+        import fcntl
+    except ImportError:
+        import msvcrt
+
+        file.seek(0)
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+        return
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 class Lock:
     """Exclusive use of a file as long as this process lives. Raises ConfigError if another one has it."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("ab")
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _take(self._file)
         except OSError as error:
             self._file.close()
             raise ConfigError(

@@ -163,7 +163,7 @@ def test_responses_are_written_up_to_the_ends_that_split_finds(spec):
                 row += [len(t)] if len(t) > row[-1] else []
         return [(t.tokens.tolist(), row) for t, row in zip(grown, ends, strict=True)]
 
-    rows = tiny.drive(Engine(LM), Prompt.of("1+1"), method)
+    rows = tiny.drive(Engine(LM), Prompt.of("1+1", id="0"), method)
     assert any(len(ends) > 2 for _, ends in rows)
     for tokens, ends in rows:
         assert boundary.split(tokens, LM.vocabulary) == ends
