@@ -23,6 +23,7 @@ from nabla.testing.tiny import (
     PAD,
     START,
     UNKNOWN,
+    build_model,
     lm_model,
     outcome_model,
     process_model,
@@ -41,6 +42,7 @@ __all__ = [
     "START",
     "TOKENS",
     "UNKNOWN",
+    "build",
     "causal_lm",
     "drive",
     "ids",
@@ -124,6 +126,14 @@ def process(
     """nabla's process reward."""
     tok = tok or tokenizer()
     return ProcessReward(process_model(arch, tok, **changes), tok, **(arguments or {}))
+
+
+_KINDS = {"ForCausalLM": "lm", "ForSequenceClassification": "outcome", "ForTokenClassification": "process"}
+
+
+def build(arch: str, suffix: str, *, vocab: int, **settings: Any) -> Any:
+    """A model of an architecture with so many ids, whatever its tokenizer is."""
+    return build_model(arch, _KINDS[suffix], size=vocab, **settings)
 
 
 def ids(tok: Any, text: str) -> Tensor:

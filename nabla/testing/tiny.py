@@ -247,12 +247,12 @@ def lm_model(
         tokenizer: its vocabulary is the model's.
         padded: rows of the embedding matrix behind the vocabulary.
         eos: end-of-sequence tokens.
-        changes: :func:`_build`'s arguments and settings of the configuration.
+        changes: :func:`build_model`'s arguments and settings of the configuration.
     """
     vocabulary = tokenizer.get_vocab()
     ids = [vocabulary[token] for token in eos]
     settings = {"eos_token_id": ids[0] if len(ids) == 1 else ids, "pad_token_id": vocabulary[PAD], **changes}
-    return _build(architecture, "lm", size=len(vocabulary) + padded, **settings)
+    return build_model(architecture, "lm", size=len(vocabulary) + padded, **settings)
 
 
 def outcome_model(
@@ -261,7 +261,7 @@ def outcome_model(
     """transformers' sequence classifier with one label; the arguments are :func:`lm_model`'s."""
     vocabulary = tokenizer.get_vocab()
     settings = {"pad_token_id": vocabulary.get(PAD), "num_labels": 1, **changes}
-    return _build(architecture, "outcome", size=len(vocabulary) + padded, seed=seed, **settings)
+    return build_model(architecture, "outcome", size=len(vocabulary) + padded, seed=seed, **settings)
 
 
 def process_model(
@@ -270,10 +270,10 @@ def process_model(
     """transformers' token classifier; the arguments are :func:`lm_model`'s."""
     vocabulary = tokenizer.get_vocab()
     settings = {"pad_token_id": vocabulary.get(PAD), "num_labels": labels, **changes}
-    return _build(architecture, "process", size=len(vocabulary) + padded, seed=seed, **settings)
+    return build_model(architecture, "process", size=len(vocabulary) + padded, seed=seed, **settings)
 
 
-def _build(
+def build_model(
     architecture: str,
     kind: Literal["lm", "outcome", "process"],
     *,

@@ -15,6 +15,7 @@ from nabla.core.errors import ConfigError, ModelError
 from nabla.models.runner import Runner
 from nabla.rewards.loading import load_reward
 from nabla.rewards.process import ProcessReward, two_layer_classifier
+from nabla.testing.tiny import _SMALL
 from tests import tiny
 from tests.rewards.published import QUESTION, model, published, response, slopes, tokens, vocabulary, whole
 
@@ -35,7 +36,7 @@ def qwen_prm(tok: Any) -> Any:
         vocab_size=len(tok),
         pad_token_id=tok.pad_token_id,
         num_labels=2,
-        **{**tiny._SMALL, "max_position_embeddings": 512},
+        **{**_SMALL, "max_position_embeddings": 512},
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
