@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
 
+from nabla.core.costs import Account, CostMeter
 from nabla.core.errors import ComponentError, ConfigError, NablaError, NumericalError
 from nabla.core.prompt import Prompt
 from nabla.core.sampling import Sampling
 from nabla.core.solution import Solution
 from nabla.engine.engine import Engine
 from nabla.engine.events import Callback, Events
+from nabla.engine.requests import Request
+from nabla.engine.scheduler import FullestFirst, Live
 from nabla.engine.session import Session
 from nabla.methods.base import Method, methods
 from nabla.objectives.base import objectives
@@ -400,3 +404,55 @@ def test_a_text_never_beats_itself(latin_lm, latin_prompts):
     assert not torch.equal(one.tokens, new.tokens)
     assert one.reward == again.reward == 0.0
     assert new.reward == 2.0
+
+
+def test_nobody_starves_however_full_the_others_are():
+    """A problem that waits for rollouts, which come last, is served within a bounded number of flushes."""
+
+    def waiting(wanted):
+        class Wish(Request):
+            kind = wanted
+
+        problem = object.__new__(Live)
+        problem.requests, problem.answers = [Wish(Account("p", CostMeter(), "method"))], {}
+        problem.passed_over = 0
+        return problem
+
+    policy = FullestFirst(patience=5)
+    late, others = waiting("rollout"), [waiting("score") for _ in range(9)]
+    served = None
+    for flush in range(20):
+        chosen = policy.choose([*others, late])
+        for problem in [*others, late]:
+            problem.passed_over = 0 if problem in chosen else problem.passed_over + 1
+        if late in chosen:
+            served = flush
+            break
+    assert served == policy.patience
+    assert policy.choose([*others, late]) == others  # and then the others again
+
+
+def test_a_problem_that_takes_a_freed_place_is_served(latin_lm, latin_rm, latin_prompts):
+    """One problem that never ends its scoring does not keep those behind it from their first rollout."""
+    flushes, written = [0], {}
+
+    class Endless(Method):
+        async def solve(self, session):
+            (trajectory,) = await session.rollout(SAMPLING)
+            written[session.prompt.id] = flushes[0]
+            if session.prompt.id != latin_prompts[0].id:
+                return self.solution(session, trajectory)
+            while len(written) < 4:
+                await session.jointly(count, 0)
+            return self.solution(session, trajectory)
+
+    def count(tasks):
+        flushes[0] += 1
+        return tasks
+
+    engine = Engine(latin_lm, latin_rm, live=2)
+    engine.scheduler.policy = FullestFirst(patience=7)
+    solved = list(engine.run(Endless().solve, latin_prompts[:4]))
+    assert all(isinstance(solution, Solution) for _, solution in solved)
+    gaps = [b - a for a, b in pairwise(sorted(written.values()))]
+    assert max(gaps) <= 8
