@@ -197,7 +197,7 @@ class ProcessReward(TransformerReward):
 
     def _read(self, hidden: Float[Tensor, "n hidden"]) -> Tensor:
         if self._signs is not None:
-            logits: Tensor = self.head.logits(hidden, self._signs)
+            logits: Tensor = self.head.logits(hidden.to(self.head.weight.dtype))
             return logits
         scores: Tensor = self.head(hidden)
         return scores
@@ -276,19 +276,14 @@ class ProcessReward(TransformerReward):
                 fix="Use answer='raw', or a chat_template that keeps the answer as it is.",
             )
         begin = rendered.index(marked)
-        encoded = self.tokenizer(rendered, add_special_tokens=False, return_offsets_mapping=True)
+        ids, offsets = self.chat.offsets(rendered)
         whole = self._encode(rendered)
-        shift = len(whole) - len(encoded["input_ids"])
+        shift = len(whole) - len(ids)
         if shift < 0:  # the beginning-of-sequence token is left out
-            encoded["offset_mapping"] = encoded["offset_mapping"][-shift:]
-            shift = 0
+            offsets, shift = offsets[-shift:], 0
         marks = []
         for first, last in places:
-            inside = [
-                i
-                for i, (a, b) in enumerate(encoded["offset_mapping"])
-                if a < begin + last and b > begin + first
-            ]
+            inside = [i for i, (a, b) in enumerate(offsets) if a < begin + last and b > begin + first]
             marks.append([i + shift for i in inside])
         return whole, marks, ends
 
