@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from nabla.core.errors import ConfigError, ModelError
 from nabla.core.trajectory import Score
-from nabla.models.head import Head, work_dtype
+from nabla.models.head import Head, exact_scores, require_plain, work_dtype
 from nabla.rewards.base import rewards
 from nabla.rewards.reading import Layout
 from nabla.rewards.transformer import TransformerReward
@@ -189,7 +189,18 @@ class ProcessReward(TransformerReward):
         if self._signs is None:
             return super()._head()
         output = self.model.get_output_embeddings()
-        return None if output is None else Head(output, self.model.config, int(output.weight.shape[0]))
+        if output is None:
+            return None
+        # Two rows of the head, in the working dtype.
+        require_plain(output.weight, "The reward model's head")
+        signs = self._signs.to(output.weight.device)
+        rows, bias = output.weight.detach()[signs], getattr(output, "bias", None)
+        dtype = work_dtype(rows.dtype)
+        pair = nn.Linear(rows.shape[1], 2, bias=bias is not None, device=rows.device, dtype=dtype)
+        pair.weight = nn.Parameter(rows.to(dtype), requires_grad=False)
+        if bias is not None:
+            pair.bias = nn.Parameter(bias.detach()[signs].to(dtype), requires_grad=False)
+        return Head(pair, self.model.config, 2)
 
     def _expected(self, ids: Int[Tensor, " n"]) -> Tensor:
         scores: Tensor = self.model(input_ids=ids[None].to(self.body.device)).logits[0]
@@ -199,8 +210,7 @@ class ProcessReward(TransformerReward):
         if self._signs is not None:
             logits: Tensor = self.head.logits(hidden.to(self.head.weight.dtype))
             return logits
-        scores: Tensor = self.head(hidden)
-        return scores
+        return exact_scores(self.head, hidden)
 
     # -- steps -----------------------------------------------------------------------------------
 
@@ -336,7 +346,6 @@ class ProcessReward(TransformerReward):
         first = len(hidden) - len(layout.after) - len(layout.answer)
         index = steps + first
         scores = self._read(hidden[index.to(hidden.device)])
-        scores = scores.to(work_dtype(scores.dtype))
         if self.label is None and scores.shape[-1] == 2:
             return scores[:, 1] - scores[:, 0]
         return scores[:, self.label or 0]

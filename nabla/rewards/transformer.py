@@ -180,7 +180,7 @@ class TransformerReward(Reward):
         self._compare_renderings(messages)
         rendered = self._encode(self.chat.finished(messages, _ANSWER))
         self._require_rows(rendered)
-        limit = getattr(self.body.config, "max_position_embeddings", None)
+        limit = self.body.context_length
         ids = torch.tensor(rendered[: limit or None])
         pad = self.config_pad
         _require_causal(self.body, ids, name)
@@ -381,8 +381,8 @@ class TransformerReward(Reward):
                 "In the reward model's reading of the whole conversation, some tokens of an answer have no "
                 "id of their own (dropped, moved or merged by its template): they have no reward gradient",
             )
-        limit = getattr(self.body.config, "max_position_embeddings", None)
-        if limit and len(layout.tokens) > limit:
+        limit = self.body.context_length
+        if limit is not None and len(layout.tokens) > limit:
             raise ModelError(
                 f"The reward model's context holds {limit} tokens",
                 got=f"{len(layout.tokens)} tokens",
@@ -568,7 +568,7 @@ def _require_causal(body: Body, ids: Int[Tensor, " n"], name: str) -> None:
 
     Raises ModelError for models with bidirectional attention, and for those that do not take embeddings.
     """
-    limit = getattr(body.config, "max_position_embeddings", None) or 512
+    limit = body.context_length or 512
     windows = [getattr(body.config, key, None) or 0 for key in ("sliding_window", "attention_window")]
     window = max((w for w in windows if isinstance(w, int)), default=0)
     long = min(limit, max(len(ids), 12, min(window, 200) + 8))
