@@ -129,15 +129,14 @@ class Head:
         """
         weight, bias = self.weight, self.module.bias
         hidden = hidden.to(weight.device)
-        if hidden.dtype != weight.dtype:  # latents are optimised in float32: keep their small moves
-            weight = weight.to(hidden.dtype)
+        # Latents are optimised in float32: keep their small moves.
         if candidates is None:
-            raw = hidden @ weight.mT
+            raw = hidden @ weight.to(hidden.dtype).mT
             if bias is not None:
                 raw = raw + bias[: self.usable]
         else:
             candidates = candidates.to(weight.device)
-            raw = _chosen_products(weight.__getitem__, hidden, candidates)
+            raw = _chosen_products(lambda ids: weight[ids].to(hidden.dtype), hidden, candidates)
             if bias is not None:
                 raw = raw + bias[candidates]
         logits = self._finish(raw)

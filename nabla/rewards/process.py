@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from nabla.core.errors import ConfigError, ModelError
 from nabla.core.trajectory import Score
-from nabla.models.head import Head, exact_scores, require_plain, work_dtype
+from nabla.models.head import Head, exact_scores, work_dtype
 from nabla.rewards.base import rewards
 from nabla.rewards.reading import Layout
 from nabla.rewards.transformer import TransformerReward
@@ -189,18 +189,7 @@ class ProcessReward(TransformerReward):
         if self._signs is None:
             return super()._head()
         output = self.model.get_output_embeddings()
-        if output is None:
-            return None
-        # Two rows of the head, in the working dtype.
-        require_plain(output.weight, "The reward model's head")
-        signs = self._signs.to(output.weight.device)
-        rows, bias = output.weight.detach()[signs], getattr(output, "bias", None)
-        dtype = work_dtype(rows.dtype)
-        pair = nn.Linear(rows.shape[1], 2, bias=bias is not None, device=rows.device, dtype=dtype)
-        pair.weight = nn.Parameter(rows.to(dtype), requires_grad=False)
-        if bias is not None:
-            pair.bias = nn.Parameter(bias.detach()[signs].to(dtype), requires_grad=False)
-        return Head(pair, self.model.config, 2)
+        return None if output is None else Head(output, self.model.config, int(output.weight.shape[0]))
 
     def _expected(self, ids: Int[Tensor, " n"]) -> Tensor:
         scores: Tensor = self.model(input_ids=ids[None].to(self.body.device)).logits[0]
@@ -208,7 +197,7 @@ class ProcessReward(TransformerReward):
 
     def _read(self, hidden: Float[Tensor, "n hidden"]) -> Tensor:
         if self._signs is not None:
-            logits: Tensor = self.head.logits(hidden.to(self.head.weight.dtype))
+            logits: Tensor = self.head.logits(hidden.to(work_dtype(hidden.dtype)), self._signs)
             return logits
         return exact_scores(self.head, hidden)
 
