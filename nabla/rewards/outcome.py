@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from nabla.core.errors import ModelError
-from nabla.models.head import exact_scores
+from nabla.models.precision import exact_scores
 from nabla.rewards.base import rewards
 from nabla.rewards.reading import Layout
 from nabla.rewards.transformer import TransformerReward

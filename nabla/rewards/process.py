@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from nabla.core.errors import ConfigError, ModelError
 from nabla.core.trajectory import Score
-from nabla.models.head import Head, exact_scores, work_dtype
+from nabla.models.head import Head
+from nabla.models.precision import exact_scores, work_dtype
 from nabla.rewards.base import rewards
 from nabla.rewards.reading import Layout
 from nabla.rewards.transformer import TransformerReward
