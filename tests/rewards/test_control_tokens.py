@@ -104,3 +104,18 @@ def test_errors_say_whose_template_it_is() -> None:
     tok = tiny.tokenizer(template=None)
     with pytest.raises(ModelError, match="of the reward model"):
         OutcomeReward(tiny.outcome_model("llama", tok), tok)
+
+
+@pytest.mark.parametrize("name", ["mistral-v0.2", "phi3", "qwen3"])
+@pytest.mark.parametrize("template", [None, "plain"])
+def test_every_control_token_of_published_tokenizers(name: str, template: str | None) -> None:
+    tok = published(name)
+    reward = outcome(tok, chat_template=template)
+    control = {i for i, t in tok.added_tokens_decoder.items() if t.special}
+    typed = "".join(sorted({str(t.content) for t in tok.added_tokens_decoder.values() if t.special})[:30])
+    answer = tokens(tok, "It is 2.")
+    without, found = (
+        reward.layout(response(answer, question)).tokens.tolist() for question in ("a b", f"a{typed} b")
+    )
+    assert [i for i in found if i in control] == [i for i in without if i in control]
+    assert typed in tok.decode(found, clean_up_tokenization_spaces=False)
