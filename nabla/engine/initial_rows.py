@@ -20,7 +20,8 @@ from nabla.core.prompt import Prompt
 from nabla.core.trajectory import Trajectory
 from nabla.engine.gradient.values import TrajectoryGradient
 from nabla.models import head as heads
-from nabla.models.head import Head, work_dtype
+from nabla.models.head import Head
+from nabla.models.precision import work_dtype
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,15 +17,16 @@ from nabla.core.random import derive_key, generator
 from nabla.core.sampling import Sampling
 from nabla.core.solution import Checkpoint
 from nabla.core.trajectory import Score, Trajectory
+from nabla.engine.completion import Text, with_scores, with_states
 from nabla.engine.edits import joined, replaced, trajectory_of
 from nabla.engine.gradient.values import TermGradient, TrajectoryGradient
 from nabla.engine.initial_rows import InitialRows, RowCache, RowsWanted
 from nabla.engine.memory import Memory
 from nabla.engine.progress import Progress
-from nabla.engine.requests import JointRequest, ReadRequest, RolloutRequest, ScoreRequest, Wait
+from nabla.engine.requests import JointRequest, ReadRequest, RolloutRequest, Wait
 from nabla.engine.workspace import Workspace
 from nabla.objectives.base import Objective, require_trajectory_terms, trajectory_terms
-from nabla.rewards.base import Response, SoftTokens
+from nabla.rewards.base import SoftTokens
 from nabla.rollouts.base import Continuation, Opening
 from nabla.rollouts.boundaries.base import Boundary
 from nabla.schedulers.base import Step
@@ -49,7 +50,7 @@ class Session:
         #: Responses and continuations asked for so far.
         self.written = 0
         self._encoded = {prompt: self.prompt_ids}
-        self._scores: dict[tuple[Prompt, tuple[int, ...]], Score] = {}
+        self._scores: dict[Text, Score] = {}
         self._requests = 0
 
     # -- randomness ------------------------------------------------------------------------------
@@ -211,15 +212,7 @@ class Session:
         A response that was written elsewhere (by a server) is read by the local language model, one forward
         pass each. Raises ConfigError where there is none.
         """
-        todo = [i for i, t in enumerate(trajectories) if t.states is None]
-        account = self.account(phase)
-        unread = [trajectories[i] for i in todo]
-        requests = [ReadRequest(account, self._ids(t.prompt), t.tokens) for t in unread]
-        found: list[Continuation] = await Wait(requests) if requests else []
-        known = list(trajectories)
-        for i, part in zip(todo, found, strict=True):
-            known[i] = replace(known[i], states=part.states, log_probs=part.log_probs)
-        return known
+        return await with_states(trajectories, self._ids, self.account(phase))
 
     # -- the reward model judges -----------------------------------------------------------------
 
@@ -229,16 +222,7 @@ class Session:
         A text has one score per problem, the first: sums run in another order in another batch, and in half
         precision the same text would beat itself.
         """
-        todo = [i for i, t in enumerate(trajectories) if t.score is None]
-        account = self.account("reward")
-        unscored = [trajectories[i] for i in todo]
-        requests = [ScoreRequest(account, Response(t.prompt, t.tokens, account)) for t in unscored]
-        found: list[Score] = await Wait(requests) if requests else []
-        scored = list(trajectories)
-        for i, score in zip(todo, found, strict=True):
-            text = (trajectories[i].prompt, tuple(trajectories[i].tokens.tolist()))
-            scored[i] = scored[i].with_score(self._scores.setdefault(text, score))
-        return scored
+        return await with_scores(trajectories, self._scores, self.account("reward"))
 
     # -- gradients -------------------------------------------------------------------------------
 

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from nabla.core.errors import ConfigError, ModelError, NablaError
 from nabla.core.prompt import Prompt
-from nabla.models.body import EMPTY, Body, Chunk, Prefix, short_context
+from nabla.models.architecture import short_context
+from nabla.models.body import EMPTY, Body, Chunk, Prefix
 from nabla.models.head import EmbeddingTable, Head
 from nabla.models.loading import freeze, load, reason, unwrap
 from nabla.models.vocabulary import Vocabulary, usable_ids

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -58,8 +59,11 @@ class ChatFormat:
         self.template = find_template(tokenizer, template)
         self.arguments = dict(arguments or {})
         self.special_tokens = special_tokens
+        self.role = role
         self._first = _written_first(tokenizer)
         self._names = _control_names(tokenizer)
+        #: What stands in a rendering for the name of a control token that is text → that name.
+        self._marks = {f"\ue0f0{number}\ue0f1": name for number, name in enumerate(self._names)}
         self._texts: _TextReader | None = None
         # A base model's text begins as its tokenizer begins one (templates write this themselves).
         begins = tokenizer.bos_token_id is not None and self._first == [tokenizer.bos_token_id]
@@ -166,26 +170,32 @@ class ChatFormat:
         return self._texts.encode(text, control or {})
 
     def _templated(self, messages: Sequence[Message]) -> Int[Tensor, " n"]:
-        if not any(self._typed(m.content) for m in messages):
-            return self._encode(self._render(messages, generate=True))
-        # Names of control tokens in contents are hidden from the template, so that those that it writes
-        # itself can be told from them.
-        hidden = {name: f"\ue0f0{number}\ue0f1" for number, name in enumerate(self._names)}
+        return self.encode(self._render(self.hide(messages), generate=True))
+
+    def hide(self, messages: Sequence[Message]) -> tuple[Message, ...]:
+        """The messages with private marks for the names of control tokens in their contents, where these
+        are to be read as text: so they can be told in a rendering from those that the template writes
+        itself. :meth:`encode` reads such a rendering. Raises PromptError for a content that has marks."""
+        typed = any(self._typed(m.content) for m in messages)
         masked = []
         for message in messages:
             content = message.content
-            if "\ue0f0" in content or "\ue0f1" in content:
+            if self.marked(content) or (typed and ("\ue0f0" in content or "\ue0f1" in content)):
                 raise PromptError(
                     "The prompt holds a private character (U+E0F0 or U+E0F1) beside the name of a control "
                     "token",
                     got=content,
                     fix="Leave one of both out.",
                 )
-            for name, mark in hidden.items():
+            for mark, name in self._marks.items() if typed else ():
                 content = content.replace(name, mark)
             masked.append(Message(message.role, content))
-        return self._as_text(
-            self._render(masked, generate=True), {mark: name for name, mark in hidden.items()}
+        return tuple(masked) if typed else tuple(messages)
+
+    def marked(self, text: str) -> bool:
+        """Whether a text holds a mark of :meth:`hide`."""
+        return (
+            self.special_tokens == "text" and "\ue0f0" in text and any(mark in text for mark in self._marks)
         )
 
     def end_of_turn(self) -> int | None:
@@ -202,8 +212,18 @@ class ChatFormat:
         return next((token for token in behind if token in control), None)
 
     def encode(self, text: str) -> Int[Tensor, " n"]:
-        """Ids of a rendering: special tokens are the template's affair."""
-        return self._encode(text)
+        """Ids of a rendering: special tokens are the template's affair, but for those that :meth:`hide` has
+        marked as text. Raises PromptError where the tokenizer cannot read these as text."""
+        return self._as_text(text, self._marks) if self.marked(text) else self._encode(text)
+
+    def offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Ids of a rendering as :meth:`encode` gives them, and the characters of each in ``text``."""
+        if self.marked(text):
+            self._as_text(text, self._marks)  # raises where they cannot be read as text
+            assert self._texts is not None
+            return self._texts.offsets(text, self._marks)
+        found = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        return found["input_ids"], found["offset_mapping"]
 
     def finished(self, messages: Sequence[Message], answer: str) -> str:
         """The rendering of a conversation that ends with this answer; templates may trim it, or move or
@@ -220,7 +240,7 @@ class ChatFormat:
         text = self.finished(messages, _MARK)
         if text.count(_MARK) != 1:
             raise ModelError(
-                "The reward model's chat template does not keep the assistant's text as it is",
+                f"The {self.role}'s chat template does not keep the assistant's text as it is",
                 fix="Pass a chat_template that writes the content once and unchanged.",
             )
         before, after = text.split(_MARK)
@@ -230,8 +250,8 @@ class ChatFormat:
         """Ids before and after the assistant's answer in a finished conversation, as a reward model
         reads it; what the template puts around the last turn (an empty think block, an end-of-turn
         token) is in them."""
-        before, after = self.surroundings(messages)
-        return self._encode(before), self._encode(after)
+        before, after = self.surroundings(self.hide(messages))
+        return self.encode(before), self.encode(after)
 
 
 def find_template(tokenizer: Any, template: str | None) -> str | None:
@@ -341,6 +361,28 @@ class _TextReader:
                 fix="Set special_tokens='control' if the token is meant, or leave it out.",
             )
         return torch.tensor(ids, dtype=torch.long)
+
+    def offsets(self, text: str, marks: Mapping[str, str]) -> tuple[list[int], list[tuple[int, int]]]:
+        """Ids of a text as :meth:`encode` reads it, and the characters of each in ``text``."""
+        exchanged = {**self._private, **marks}
+        pattern = re.compile("|".join(map(re.escape, sorted(exchanged, key=len, reverse=True))))
+        pieces: list[str] = []
+        begins: list[int] = []  # of each character of the text that is read, in ``text``
+        ends: list[int] = []
+        at = 0
+        for hit in [*pattern.finditer(text), None]:
+            begin = len(text) if hit is None else hit.start()
+            pieces.append(text[at:begin])
+            begins += range(at, begin)
+            ends += range(at + 1, begin + 1)
+            if hit is not None:
+                at = hit.end()
+                pieces.append(exchanged[hit.group()])
+                begins += [begin] * len(pieces[-1])
+                ends += [at] * len(pieces[-1])
+        found = self._core.encode("".join(pieces), add_special_tokens=False)
+        spans = [(begins[a], ends[b - 1]) if b > a else (begins[a - 1],) * 2 for a, b in found.offsets]
+        return [self._ids.get(number, number) for number in found.ids], spans
 
     def _hide(self, text: str) -> str:
         for name, private in self._private.items():

@@ -11,42 +11,14 @@ from einops import einsum
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from nabla.core.errors import ModelError
+from nabla.models.architecture import logit_scale, logit_softcap
+from nabla.models.precision import require_plain, work_dtype
 
 #: Largest number of logits held at once where a whole response's rows are needed.
 CHUNK_ELEMENTS = 1 << 21
 #: The same for tiles of the vocabulary: a tile that stays in a CPU's cache is faster than a large one,
 #: a GPU wants large ones.
 TILE_ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 24}
-
-
-def work_dtype(dtype: torch.dtype) -> torch.dtype:
-    """float64 for float64 models, else float32: logits, Adam and losses never run in half precision."""
-    return torch.promote_types(dtype, torch.float32)
-
-
-def require_plain(weight: Tensor, what: str) -> None:
-    """Raises ModelError unless a weight is a matrix of floating-point numbers whose rows can be read."""
-    plain = type(weight) in (Tensor, nn.Parameter) and weight.is_floating_point() and weight.dim() == 2
-    if not plain or weight.dtype.itemsize < 2:
-        raise ModelError(
-            f"{what} is quantised, or no plain matrix: its rows cannot be read",
-            got=f"{type(weight).__name__} of {weight.dtype}, {list(weight.shape)}",
-            fix="Leave embedding and head out of the quantisation (llm_int8_skip_modules, "
-            "modules_to_not_convert).",
-        )
-
-
-def exact_scores(head: nn.Module, hidden: Float[Tensor, "n hidden"]) -> Float[Tensor, "n labels"]:
-    """Scores of hidden states by a small head, in the working dtype: in bfloat16 a score of 20 has steps of
-    1/8, and different texts would tie."""
-    dtype = work_dtype(hidden.dtype)
-    if all(parameter.dtype == dtype for parameter in head.parameters()):
-        scores: Tensor = head(hidden.to(dtype))
-        return scores
-    weights = {name: parameter.to(dtype) for name, parameter in head.named_parameters()}
-    found: Tensor = torch.func.functional_call(head, weights, (hidden.to(dtype),))
-    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,8 +43,7 @@ class Head:
 
     Args:
         module: the output embedding (``model.get_output_embeddings()``).
-        config: of the model; read for ``logits_scaling``, ``logit_scale``, ``lm_head_multiplier``,
-            ``final_logit_softcapping``, ``logits_soft_cap`` and ``output_logit_soft_cap``.
+        config: of the model; read for its logits' scale and soft cap.
         usable: number of leading ids that the tokenizer knows; the rest is padding of the matrix.
 
     Raises ModelError where the head's weights are not a plain matrix of floating-point numbers (quantised).
@@ -81,15 +52,7 @@ class Head:
     def __init__(self, module: nn.Linear, config: Any, usable: int) -> None:
         self.module = module
         config = config.get_text_config()
-        self.scale = 1.0
-        if getattr(config, "logits_scaling", None):
-            self.scale /= float(config.logits_scaling)
-        for name in ("logit_scale", "lm_head_multiplier"):
-            if getattr(config, name, None):
-                self.scale *= float(getattr(config, name))
-        caps = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
-        found = [cap for name in caps if (cap := getattr(config, name, None))]
-        self.softcap: float | None = float(found[0]) if found else None
+        self.scale, self.softcap = logit_scale(config), logit_softcap(config)
         require_plain(module.weight, "The language model's head")
         self.usable = min(usable, int(module.weight.shape[0]))
         #: Additional ids that may not be used (-inf), or None.
@@ -129,15 +92,14 @@ class Head:
         """
         weight, bias = self.weight, self.module.bias
         hidden = hidden.to(weight.device)
-        if hidden.dtype != weight.dtype:  # latents are optimised in float32: keep their small moves
-            weight = weight.to(hidden.dtype)
+        # Latents are optimised in float32: keep their small moves.
         if candidates is None:
-            raw = hidden @ weight.mT
+            raw = hidden @ weight.to(hidden.dtype).mT
             if bias is not None:
                 raw = raw + bias[: self.usable]
         else:
             candidates = candidates.to(weight.device)
-            raw = _chosen_products(weight.__getitem__, hidden, candidates)
+            raw = _chosen_products(lambda ids: weight[ids].to(hidden.dtype), hidden, candidates)
             if bias is not None:
                 raw = raw + bias[candidates]
         logits = self._finish(raw)

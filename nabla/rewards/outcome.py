@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from nabla.core.errors import ModelError
-from nabla.models.head import work_dtype
+from nabla.models.precision import exact_scores
 from nabla.rewards.base import rewards
 from nabla.rewards.reading import Layout
 from nabla.rewards.transformer import TransformerReward
@@ -71,12 +71,10 @@ class OutcomeReward(TransformerReward):
         return scores
 
     def _read(self, hidden: Float[Tensor, "n hidden"]) -> Tensor:
-        scores: Tensor = self.head(hidden[-1:])[0]
-        return scores
+        return exact_scores(self.head, hidden[-1:])[0]
 
     def _reward(self, hidden: Float[Tensor, "n hidden"], layout: Layout) -> Float[Tensor, ""]:
         scores = self._read(hidden)
-        scores = scores.to(work_dtype(scores.dtype))
         if self.label == "log-odds":
             return scores[1] - scores[0]
         return scores[self.label or 0]

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from nabla.core.errors import ConfigError, ModelError
 from nabla.core.trajectory import Score
-from nabla.models.head import Head, work_dtype
+from nabla.models.head import Head
+from nabla.models.precision import exact_scores, work_dtype
 from nabla.rewards.base import rewards
 from nabla.rewards.reading import Layout
 from nabla.rewards.transformer import TransformerReward
@@ -197,10 +198,9 @@ class ProcessReward(TransformerReward):
 
     def _read(self, hidden: Float[Tensor, "n hidden"]) -> Tensor:
         if self._signs is not None:
-            logits: Tensor = self.head.logits(hidden, self._signs)
+            logits: Tensor = self.head.logits(hidden.to(work_dtype(hidden.dtype)), self._signs)
             return logits
-        scores: Tensor = self.head(hidden)
-        return scores
+        return exact_scores(self.head, hidden)
 
     # -- steps -----------------------------------------------------------------------------------
 
@@ -276,19 +276,14 @@ class ProcessReward(TransformerReward):
                 fix="Use answer='raw', or a chat_template that keeps the answer as it is.",
             )
         begin = rendered.index(marked)
-        encoded = self.tokenizer(rendered, add_special_tokens=False, return_offsets_mapping=True)
+        ids, offsets = self.chat.offsets(rendered)
         whole = self._encode(rendered)
-        shift = len(whole) - len(encoded["input_ids"])
+        shift = len(whole) - len(ids)
         if shift < 0:  # the beginning-of-sequence token is left out
-            encoded["offset_mapping"] = encoded["offset_mapping"][-shift:]
-            shift = 0
+            offsets, shift = offsets[-shift:], 0
         marks = []
         for first, last in places:
-            inside = [
-                i
-                for i, (a, b) in enumerate(encoded["offset_mapping"])
-                if a < begin + last and b > begin + first
-            ]
+            inside = [i for i, (a, b) in enumerate(offsets) if a < begin + last and b > begin + first]
             marks.append([i + shift for i in inside])
         return whole, marks, ends
 
@@ -341,7 +336,6 @@ class ProcessReward(TransformerReward):
         first = len(hidden) - len(layout.after) - len(layout.answer)
         index = steps + first
         scores = self._read(hidden[index.to(hidden.device)])
-        scores = scores.to(work_dtype(scores.dtype))
         if self.label is None and scores.shape[-1] == 2:
             return scores[:, 1] - scores[:, 0]
         return scores[:, self.label or 0]

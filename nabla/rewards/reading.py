@@ -58,6 +58,37 @@ def regular(before: Tensor, own: Tensor, after: Tensor) -> Layout:
     return Layout(before, own, after, len(own), own, torch.arange(len(own)))
 
 
+class _Draft:
+    """The ids of an answer as they are put together, from its own and from those of the rendering.
+
+    Args:
+        own: ids of the answer's tokens.
+        region: ids of the rendering between the template's parts.
+    """
+
+    def __init__(self, own: Sequence[int], region: Sequence[int]) -> None:
+        self._own, self._region = own, region
+        self.answer: list[int] = []
+        #: Where each own token stands in ``answer``; -1: nowhere.
+        self.places = [-1] * len(own)
+        #: Where each id of the region went.
+        self.moved: dict[int, int] = {}
+
+    def keep(self, first: int, last: int, begin: int, end: int) -> None:
+        """Own tokens, in the place of ids of the region."""
+        for i in range(first, last):
+            self.places[i] = len(self.answer)
+            self.answer.append(self._own[i])
+        for j in range(begin, end):
+            self.moved[j] = len(self.answer) - min(end - j, max(last - first, 1))
+
+    def take(self, begin: int, end: int) -> None:
+        """Ids of the region."""
+        for j in range(begin, end):
+            self.moved[j] = len(self.answer)
+            self.answer.append(self._region[j])
+
+
 def arrange(
     own: Sequence[int],
     before: Sequence[int],
@@ -87,22 +118,8 @@ def arrange(
     pieces_own = [piece(i, t) for i, t in enumerate(own)]
     pieces = ["\0" if head + j in fixed else piece(-1, t) for j, t in enumerate(region)]
     known = all(t >= 0 for t in own)
-    answer: list[int] = []
-    places = [-1] * len(own)
-    moved: dict[int, int] = {}
-
-    def keep(first: int, last: int, begin: int, end: int) -> None:
-        for i in range(first, last):
-            places[i] = len(answer)
-            answer.append(own[i])
-        for j in range(begin, end):
-            moved[j] = len(answer) - min(end - j, max(last - first, 1))
-
-    def take(begin: int, end: int) -> None:
-        for j in range(begin, end):
-            moved[j] = len(answer)
-            answer.append(region[j])
-
+    drafted = _Draft(own, region)
+    keep, take, places = drafted.keep, drafted.take, drafted.places
     whole_template = head == len(before) and tail == len(after)
     if known and whole_template and "".join(pieces_own) == "".join(pieces):
         keep(0, len(own), 0, len(region))
@@ -123,14 +140,13 @@ def arrange(
                 and pieces_own[1:i1] == pieces[split + 1 : j1]
             ):
                 take(j0, split + 1)
-                places[0] = len(answer) - 1
+                places[0] = len(drafted.answer) - 1
                 keep(1, i1, split + 1, j1)
             else:
                 take(j0, j1)
-    layout = Layout(
-        _ids(whole[:head]), _ids(answer), _ids(whole[len(whole) - tail :]), len(own), _ids(own), _ids(places)
-    )
-    return layout, {head + j: k for j, k in moved.items()}
+    before, answer, after = whole[:head], drafted.answer, whole[len(whole) - tail :]
+    layout = Layout(_ids(before), _ids(answer), _ids(after), len(own), _ids(own), _ids(places))
+    return layout, {head + j: k for j, k in drafted.moved.items()}
 
 
 def carried(

@@ -45,7 +45,8 @@ class TransformerReward(Reward):
     Args:
         model: with a ``score`` (or ``classifier``) head over a decoder, PEFT-wrapped or not.
         tokenizer: of the model.
-        chat_template: see :class:`~nabla.models.chat.ChatFormat`.
+        chat_template, special_tokens: see :class:`~nabla.models.chat.ChatFormat`. Control tokens that the
+            language model wrote in an answer are control tokens in any case.
         minimum_coverage: smallest share of the language model's tokens that must be known
             (:func:`nabla.models.vocabulary.align`).
         missing: what becomes of the language model's tokens that this model lacks: ``forbid`` them to the
@@ -74,6 +75,7 @@ class TransformerReward(Reward):
         missing: Literal["forbid", "text", "error"] = "forbid",
         answer: Literal["template", "raw"] = "template",
         bos: bool | None = None,
+        special_tokens: str = "text",
         reuse_prefix: bool = True,
     ) -> None:
         for name, value, known in (
@@ -91,7 +93,9 @@ class TransformerReward(Reward):
         self.missing, self.answer, self.bos = missing, answer, bos
         self.model = freeze(unwrap(model))
         self.tokenizer = tokenizer
-        self.chat = ChatFormat(tokenizer, chat_template)
+        self.chat = ChatFormat(
+            tokenizer, chat_template, special_tokens=special_tokens, role="reward model"
+        )
         self.minimum_coverage = minimum_coverage
         self.body = Body(self.model.base_model, self.model.config, reuse_prefix=reuse_prefix)
         self.head: Any = self._head()
@@ -115,6 +119,7 @@ class TransformerReward(Reward):
         missing: Literal["forbid", "text", "error"] = "forbid",
         answer: Literal["template", "raw"] = "template",
         bos: bool | None = None,
+        special_tokens: str = "text",
         reuse_prefix: bool = True,
         settings: Mapping[str, Any] | None = None,
         auto: Any = None,
@@ -134,6 +139,7 @@ class TransformerReward(Reward):
             missing=missing,
             answer=answer,
             bos=bos,
+            special_tokens=special_tokens,
             reuse_prefix=reuse_prefix,
             **(settings or {}),
         )
@@ -174,7 +180,7 @@ class TransformerReward(Reward):
         self._compare_renderings(messages)
         rendered = self._encode(self.chat.finished(messages, _ANSWER))
         self._require_rows(rendered)
-        limit = getattr(self.body.config, "max_position_embeddings", None)
+        limit = self.body.context_length
         ids = torch.tensor(rendered[: limit or None])
         pad = self.config_pad
         _require_causal(self.body, ids, name)
@@ -353,7 +359,7 @@ class TransformerReward(Reward):
         """The response in this model's ids. Raises ConfigError before :meth:`bind`."""
         if self.alignment is None:
             raise unbound()
-        messages = response.prompt.messages
+        messages = self.chat.hide(response.prompt.messages)
         if messages not in self._layouts:
             if len(self._layouts) > 4096:
                 self._layouts.clear()
@@ -375,8 +381,8 @@ class TransformerReward(Reward):
                 "In the reward model's reading of the whole conversation, some tokens of an answer have no "
                 "id of their own (dropped, moved or merged by its template): they have no reward gradient",
             )
-        limit = getattr(self.body.config, "max_position_embeddings", None)
-        if limit and len(layout.tokens) > limit:
+        limit = self.body.context_length
+        if limit is not None and len(layout.tokens) > limit:
             raise ModelError(
                 f"The reward model's context holds {limit} tokens",
                 got=f"{len(layout.tokens)} tokens",
@@ -397,6 +403,8 @@ class TransformerReward(Reward):
             ids = (torch.tensor(x, dtype=torch.long) for x in (before, own + closing, after))
             return regular(*ids)
         text = self._lm_text(tokens.tolist())
+        if self.chat.marked(text):  # nobody writes these characters; read as a control token's name
+            raise ModelError("The answer holds private characters (U+E0F0, a number, U+E0F1)", got=text)
 
         @cache
         def render(answer: str) -> str:
@@ -560,7 +568,7 @@ def _require_causal(body: Body, ids: Int[Tensor, " n"], name: str) -> None:
 
     Raises ModelError for models with bidirectional attention, and for those that do not take embeddings.
     """
-    limit = getattr(body.config, "max_position_embeddings", None) or 512
+    limit = body.context_length or 512
     windows = [getattr(body.config, key, None) or 0 for key in ("sliding_window", "attention_window")]
     window = max((w for w in windows if isinstance(w, int)), default=0)
     long = min(limit, max(len(ids), 12, min(window, 200) + 8))

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import nabla.models.head as head_module
-from nabla.models.head import EmbeddingTable, Head, cross_gram, work_dtype
+from nabla.models.head import EmbeddingTable, Head, cross_gram
+from nabla.models.precision import work_dtype
 from tests import tiny
 from tests.cases import close
 

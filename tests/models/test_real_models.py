@@ -15,10 +15,12 @@ from torch import nn
 from nabla.core.errors import ModelError, PromptError
 from nabla.core.prompt import Prompt
 from nabla.launch.launcher import place_models
-from nabla.models.body import EMPTY, Body, Chunk, attended, attention_windows, context_length
+from nabla.models.architecture import attended, attention_windows, context_length
+from nabla.models.body import EMPTY, Body, Chunk
 from nabla.models.causal_lm import CausalLM
-from nabla.models.head import EmbeddingTable, Head, exact_scores
+from nabla.models.head import EmbeddingTable, Head
 from nabla.models.loading import cast, move
+from nabla.models.precision import exact_scores
 from tests import tiny
 from tests.cases import close
 from tests.tiny import TOKENS, tokenizer

@@ -11,7 +11,8 @@ from nabla.engine.gradient.rows import GradientRows
 from nabla.engine.gradient.values import TermGradient, TrajectoryGradient
 from nabla.models.causal_lm import CausalLM
 from nabla.models.channels import TablePull
-from nabla.models.head import CHUNK_ELEMENTS, EmbeddingTable, cross_gram, work_dtype
+from nabla.models.head import CHUNK_ELEMENTS, EmbeddingTable, cross_gram
+from nabla.models.precision import work_dtype
 
 
 class GradientNorms:

@@ -18,7 +18,8 @@ from nabla.core.errors import ConfigError, NablaError, NumericalError
 from nabla.engine.gradient.values import GradientTask
 from nabla.models.body import Chunk
 from nabla.models.causal_lm import CausalLM
-from nabla.models.head import Head, work_dtype
+from nabla.models.head import Head
+from nabla.models.precision import work_dtype
 from nabla.models.runner import Runner
 from nabla.objectives.base import Term, TrajectoryObjective, TrajectoryView
 from nabla.rewards.base import Reward

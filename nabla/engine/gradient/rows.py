@@ -12,7 +12,7 @@ from nabla.core.costs import Account, Usage
 from nabla.engine.gradient.values import RowsRequest, TermGradient, TrajectoryGradient, channels
 from nabla.models.causal_lm import CausalLM
 from nabla.models.channels import Pull
-from nabla.models.head import work_dtype
+from nabla.models.precision import work_dtype
 from nabla.rewards.base import Reward
 
 

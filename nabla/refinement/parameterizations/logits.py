@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from jaxtyping import Float
 from torch import Tensor
 
-from nabla.models.head import work_dtype
+from nabla.models.precision import work_dtype
 from nabla.refinement.parameterizations.base import Parameterization, parameterizations
 
 if TYPE_CHECKING:

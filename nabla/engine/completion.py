@@ -1,0 +1,60 @@
+"""Trajectories with what they lack: the language model's states, a score."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from jaxtyping import Int
+from torch import Tensor
+
+from nabla.core.costs import Account
+from nabla.core.prompt import Prompt
+from nabla.core.trajectory import Score, Trajectory
+from nabla.engine.requests import ReadRequest, ScoreRequest, Wait
+from nabla.rewards.base import Response
+from nabla.rollouts.base import Continuation
+
+#: Prompt and response ids.
+Text = tuple[Prompt, tuple[int, ...]]
+
+
+async def with_states(
+    trajectories: Sequence[Trajectory], ids: Callable[[Prompt], Int[Tensor, " prompt"]], account: Account
+) -> list[Trajectory]:
+    """The trajectories with states; those that lack them are read, all in one batch.
+
+    Args:
+        trajectories: with states or without.
+        ids: of a prompt.
+        account: who pays.
+    """
+    todo = [i for i, t in enumerate(trajectories) if t.states is None]
+    unread = [trajectories[i] for i in todo]
+    requests = [ReadRequest(account, ids(t.prompt), t.tokens) for t in unread]
+    found: list[Continuation] = await Wait(requests) if requests else []
+    known = list(trajectories)
+    for i, part in zip(todo, found, strict=True):
+        known[i] = replace(known[i], states=part.states, log_probs=part.log_probs)
+    return known
+
+
+async def with_scores(
+    trajectories: Sequence[Trajectory], first: dict[Text, Score], account: Account
+) -> list[Trajectory]:
+    """The trajectories with scores; those that lack one are scored, all in one batch.
+
+    Args:
+        trajectories: scored or not.
+        first: the first score of each text, which stays its score; it grows.
+        account: who pays.
+    """
+    todo = [i for i, t in enumerate(trajectories) if t.score is None]
+    unscored = [trajectories[i] for i in todo]
+    requests = [ScoreRequest(account, Response(t.prompt, t.tokens, account)) for t in unscored]
+    found: list[Score] = await Wait(requests) if requests else []
+    scored = list(trajectories)
+    for i, score in zip(todo, found, strict=True):
+        text = (trajectories[i].prompt, tuple(trajectories[i].tokens.tolist()))
+        scored[i] = scored[i].with_score(first.setdefault(text, score))
+    return scored
