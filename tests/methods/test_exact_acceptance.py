@@ -21,7 +21,7 @@ from nabla.methods.sweep import Sweep
 from nabla.testing.inputs import make_trajectory, seeded
 from nabla.theory.problems.text import SequenceSpace
 
-RUNS = 3000
+RUNS = 800
 #: Proposals prefer what π likes already: without their densities the chain is wrong.
 TEMPERATURE = 0.4
 
@@ -84,6 +84,7 @@ def p_value(found: np.ndarray, law: np.ndarray) -> float:
     return float(chisquare(pairs[0], pairs[1] * pairs[0].sum() / pairs[1].sum()).pvalue)
 
 
+@pytest.mark.timeout(900)
 def test_a_sweep_follows_the_enumerated_chain_and_tells_the_rules_apart(space: SequenceSpace) -> None:
     exact, plain = law_after_a_sweep(space, True), law_after_a_sweep(space, False)
     found = counts(space, MetropolisHastings(1 / space.weight))

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import transformers as hf
 from jaxtyping import Int
-from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, pre_tokenizers
 from tokenizers.models import WordLevel
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
@@ -46,7 +46,8 @@ def word_tokenizer(vocab: int) -> Any:
     words = [*SPECIAL, *(f"w{i}" for i in range(vocab - len(SPECIAL)))]
     core = Tokenizer(WordLevel({word: i for i, word in enumerate(words)}, unk_token=UNKNOWN))
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    core.decoder = decoders.Fuse()
+    # Without a decoder words are joined by blanks: a reward reads a response as text, and must get its words
+    # back.
     core.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in SPECIAL])
     wrap: Any = PreTrainedTokenizerFast
     return wrap(
