@@ -43,8 +43,7 @@ class Metropolis(Acceptance):
         densities: Densities | None = None,
     ) -> bool:
         gain = reward_of(proposal) - reward_of(current)
-        draw = float(torch.rand((), generator=generator, device=generator.device, dtype=torch.float64))
-        return draw < math.exp(min(gain / self.temperature, 0.0))
+        return _drawn(gain / self.temperature, generator)
 
 
 @acceptances.register("metropolis-hastings")
@@ -79,5 +78,10 @@ class MetropolisHastings(Acceptance):
     ) -> bool:
         assert densities is not None
         gain = (reward_of(proposal) - reward_of(current)) / self.temperature + densities.ratio
-        draw = float(torch.rand((), generator=generator, device=generator.device, dtype=torch.float64))
-        return draw < math.exp(min(gain, 0.0))
+        return _drawn(gain, generator)
+
+
+def _drawn(log_ratio: float, generator: torch.Generator) -> bool:
+    """True with probability ``min(1, e^log_ratio)``."""
+    draw = float(torch.rand((), generator=generator, device=generator.device, dtype=torch.float64))
+    return draw < math.exp(min(log_ratio, 0.0))

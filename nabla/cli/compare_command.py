@@ -6,7 +6,6 @@ import json
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -117,12 +116,9 @@ def _chosen(call: Call) -> dict[str, tuple[Checker, list[Problem]]]:
 
 def _config(call: Call, task: str) -> RunConfig:
     """The configuration for a family: its embedded models and settings where none are given."""
-    from nabla.launch.config.presets import SANDBOX_RUNS
+    from nabla.launch.config.presets import SANDBOX_RUNS, embedded
 
-    config, base = call.config, SANDBOX_RUNS.get(task)
-    if config.lm is None and base is not None:
-        method = base.method if config.method == RunConfig.method else config.method
-        config = replace(config, lm=base.lm, rm=config.rm or base.rm, method=method)
+    config = embedded(call.config, task) if task in SANDBOX_RUNS else call.config
     return config.changed(call.changes)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -77,7 +76,7 @@ def set_task(call: Call) -> tuple[list[Prompt], RunConfig, Checker]:
     Raises ConfigError, also where prompts are given too.
     """
     from nabla.core.prompt import Prompt
-    from nabla.launch.config.presets import SANDBOX_RUNS
+    from nabla.launch.config.presets import embedded
     from nabla.problems.tasks.base import TaskChecker, tasks
     from nabla.problems.tasks.sandbox import Sandbox
 
@@ -89,11 +88,7 @@ def set_task(call: Call) -> tuple[list[Prompt], RunConfig, Checker]:
     prompts = [Prompt.of(p.prompt, id=p.id, system=config.system) for p in problems]
     if not isinstance(task, Sandbox):
         return prompts, config, TaskChecker(task, problems)
-    if config.lm is None:
-        base = SANDBOX_RUNS[task.family]
-        method = base.method if config.method == RunConfig.method else config.method
-        config = replace(config, lm=base.lm, rm=config.rm or base.rm, method=method)
-    return prompts, config, task.checker
+    return prompts, embedded(config, task.family), task.checker
 
 
 def settle(config: RunConfig, prompts: Sequence[Prompt]) -> tuple[RunConfig, Checker | None]:
@@ -101,7 +96,7 @@ def settle(config: RunConfig, prompts: Sequence[Prompt]) -> tuple[RunConfig, Che
 
     Raises PromptError for prompts of no family or of several.
     """
-    from nabla.launch.config.presets import SANDBOX_RUNS
+    from nabla.launch.config.presets import embedded
     from nabla.problems.sandbox import task_for
 
     if config.lm is not None and not config.lm.startswith(SANDBOX):
@@ -128,9 +123,7 @@ def settle(config: RunConfig, prompts: Sequence[Prompt]) -> tuple[RunConfig, Che
             got=names,
             fix="Split them, or pass --lm and --rm.",
         )
-    base = SANDBOX_RUNS[names[0]]
-    method = base.method if config.method == RunConfig.method else config.method
-    return replace(config, lm=base.lm, rm=config.rm or base.rm, method=method), tasks[0]
+    return embedded(config, names[0]), tasks[0]
 
 
 def _solve(

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from nabla.launch.config.run import RunConfig
@@ -58,3 +58,12 @@ DEMOS: dict[str, Demo] = {
     "latin": Demo(problems=12),
     "arithmetic": Demo(problems=12),
 }
+
+
+def embedded(config: RunConfig, family: str) -> RunConfig:
+    """The configuration with a family's embedded models and settings, where it names no language model."""
+    if config.lm is not None:
+        return config
+    base = SANDBOX_RUNS[family]
+    method = base.method if config.method == RunConfig.method else config.method
+    return replace(config, lm=base.lm, rm=config.rm or base.rm, method=method)
