@@ -1,0 +1,99 @@
+"""A budget of bytes that several owners share: what was used least recently gives way."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+
+from nabla.core.errors import ConfigError
+
+
+class ByteBudget:
+    """Counts the bytes of what is kept between requests and lets the least recently used go.
+
+    An engine has one (``runner.store.budget``). Blocks of the prefix store are charged to it; whoever else
+    keeps something large between requests charges it to the same one::
+
+        kept = budget.charge(("graph", text), size, drop=lambda: graphs.pop(text, None))
+
+    ``charge`` makes room first. If it says False there is no room and nothing was charged: the owner must
+    not keep the thing. Later ``drop`` is called, once, when the bytes are needed for something else: it must
+    let go of the last reference, and may ``release`` other keys. ``touch`` on every use; ``release`` when the
+    owner lets go by itself (``drop`` is not called then). Keys of different owners must differ: begin them
+    with a word.
+
+    What is dropped is computed again by whoever needs it, and counted there.
+
+    Args:
+        limit: bytes; 0 keeps nothing, None everything.
+
+    Attributes ``used`` and ``peak`` are bytes, ``dropped`` counts calls of ``drop``.
+    """
+
+    def __init__(self, limit: int | None = None) -> None:
+        if limit is not None and limit < 0:
+            raise ConfigError("A budget of bytes cannot be negative", got=limit, fix="Use 0 to keep nothing.")
+        self.limit = limit
+        self.used = self.peak = self.dropped = 0
+        #: Bytes and drop of each key, least recently used first.
+        self._entries: OrderedDict[Hashable, tuple[int, Callable[[], None]]] = OrderedDict()
+        self._held: set[Hashable] = set()
+        self._holding = 0
+
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._entries
+
+    def charge(self, key: Hashable, size: int, drop: Callable[[], None]) -> bool:
+        """Charges ``size`` bytes as the most recently used; whether there was room for it.
+
+        A key that is charged already is released first. Nothing is dropped for what cannot fit anyway.
+        """
+        self.release(key)
+        if self.limit is not None:
+            held = sum(self._entries[name][0] for name in self._held)
+            if size > self.limit - held:
+                return False
+            while self.used + size > self.limit:
+                self._drop_one()
+        self._entries[key] = (size, drop)
+        self.used += size
+        self.peak = max(self.peak, self.used)
+        self._hold(key)
+        return True
+
+    def touch(self, key: Hashable) -> None:
+        """Marks a key as the most recently used; nothing if it is not charged (any more)."""
+        if key in self._entries:
+            self._entries.move_to_end(key)
+            self._hold(key)
+
+    def release(self, key: Hashable) -> None:
+        """Takes the bytes of a key off, without ``drop``; nothing if it is not charged (any more)."""
+        entry = self._entries.pop(key, None)
+        if entry is not None:
+            self.used -= entry[0]
+            self._held.discard(key)
+
+    @contextmanager
+    def holding(self) -> Iterator[None]:
+        """Keeps what is charged or touched inside until the end of the block: parts of one whole do not push
+        each other out."""
+        self._holding += 1
+        try:
+            yield
+        finally:
+            self._holding -= 1
+            if not self._holding:
+                self._held.clear()
+
+    def _hold(self, key: Hashable) -> None:
+        if self._holding:
+            self._held.add(key)
+
+    def _drop_one(self) -> None:
+        key = next(key for key in self._entries if key not in self._held)
+        _, drop = self._entries[key]
+        self.release(key)
+        self.dropped += 1
+        drop()
