@@ -39,7 +39,7 @@ class ByteBudget:
         #: Bytes and drop of each key, least recently used first.
         self._entries: OrderedDict[Hashable, tuple[int, Callable[[], None]]] = OrderedDict()
         self._held: set[Hashable] = set()
-        self._holding = 0
+        self._held_bytes = self._holding = 0
 
     def __contains__(self, key: Hashable) -> bool:
         return key in self._entries
@@ -51,8 +51,7 @@ class ByteBudget:
         """
         self.release(key)
         if self.limit is not None:
-            held = sum(self._entries[name][0] for name in self._held)
-            if size > self.limit - held:
+            if size > self.limit - self._held_bytes:
                 return False
             while self.used + size > self.limit:
                 self._drop_one()
@@ -73,7 +72,9 @@ class ByteBudget:
         entry = self._entries.pop(key, None)
         if entry is not None:
             self.used -= entry[0]
-            self._held.discard(key)
+            if key in self._held:
+                self._held.remove(key)
+                self._held_bytes -= entry[0]
 
     @contextmanager
     def holding(self) -> Iterator[None]:
@@ -86,10 +87,12 @@ class ByteBudget:
             self._holding -= 1
             if not self._holding:
                 self._held.clear()
+                self._held_bytes = 0
 
     def _hold(self, key: Hashable) -> None:
-        if self._holding:
+        if self._holding and key not in self._held:
             self._held.add(key)
+            self._held_bytes += self._entries[key][0]
 
     def _drop_one(self) -> None:
         key = next(key for key in self._entries if key not in self._held)
