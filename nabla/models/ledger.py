@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import torch
 
 from nabla.core.errors import ConfigError
+
+#: Of an accelerator's memory, and of the machine's: what may be kept between requests by default. An eighth
+#: of 80 GB holds 64 problems of 512 tokens with a 7B and a 4B model (experiments/benchmarks/README.md).
+ACCELERATOR_SHARE, MACHINE_SHARE = 1 / 8, 1 / 4
+#: Where a container says what it may use: version 2 of control groups, version 1.
+_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 class ByteBudget:
@@ -100,3 +110,27 @@ class ByteBudget:
         self.release(key)
         self.dropped += 1
         drop()
+
+
+def default_limit(devices: Iterable[torch.device]) -> int:
+    """Bytes: a share of the memory of these devices; the machine's is divided among a run's processes."""
+    total = 0.0
+    for device in {d for d in devices if d.type != "meta"} or {torch.device("cpu")}:
+        if device.type in ("cpu", "mps"):
+            group = torch.distributed
+            processes = group.get_world_size() if group.is_available() and group.is_initialized() else 1
+            total += MACHINE_SHARE * machine_memory() / processes
+        else:
+            total += ACCELERATOR_SHARE * torch.accelerator.get_memory_info(device)[1]
+    return int(total)
+
+
+def machine_memory() -> int:
+    """Bytes that this process may use: the machine's, or its container's limit."""
+    found = [8 << 30]  # where nothing tells
+    with suppress(AttributeError, OSError, ValueError):
+        found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for path in _LIMITS:
+        with suppress(OSError, ValueError):  # "max" is none
+            found.append(int(Path(path).read_text(encoding="ascii")))
+    return min(found)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nabla.core.errors import ConfigError
-from nabla.models.ledger import ByteBudget
+from nabla.models import ledger
+from nabla.models.ledger import ByteBudget, default_limit, machine_memory
 
 
 def charged(budget: ByteBudget, *sizes: tuple[str, int]) -> list[str]:
@@ -81,6 +85,26 @@ def test_no_limit_and_a_wrong_one() -> None:
     assert charged(budget, ("a", 1 << 60), ("b", 1 << 60)) == []
     with pytest.raises(ConfigError, match="cannot be negative"):
         ByteBudget(-1)
+
+
+def test_the_default_is_a_share_of_the_memory_that_may_be_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = machine_memory()
+    assert whole > 1 << 28
+    cpu = torch.device("cpu")
+    assert default_limit([]) == default_limit([cpu, cpu, torch.device("meta")]) == whole // 4
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(ledger, "_LIMITS", (str(limit), str(tmp_path / "none")))
+    limit.write_text("max\n")
+    assert machine_memory() >= whole
+    limit.write_text("1048576\n")
+    assert machine_memory() == 1 << 20
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    assert default_limit([cpu]) == 1 << 17
+    monkeypatch.setattr(torch.accelerator, "get_memory_info", lambda device: (1, (device.index + 1) << 30))
+    assert default_limit([torch.device("cuda", 0), torch.device("cuda", 1)]) == 3 << 27
 
 
 @given(
