@@ -45,8 +45,8 @@ class Engine:
         kept_gradients: gradients remembered per problem (0 recomputes, values of texts too).
         kept_prefixes: sequences whose keys and values are kept per problem and model.
         prefix_bytes: that these may take, of all problems together; the least recently used give way and are
-            run again when they are needed. "auto": an eighth of the models' GPUs, a quarter of the machine's
-            memory on the CPU.
+            run again when they are needed. "auto": an eighth of each of the models' GPUs, a quarter of the
+            machine's memory on the CPU, 11 GB a device at most.
         budgets: what a problem may cost; methods run until all are spent.
         split_padding: tokens of padding at which a batch of passes is cut in two (infinity: never).
         checkpoint_activations: in passes with a gradient, keep the layers' inputs only and run them again

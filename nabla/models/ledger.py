@@ -15,6 +15,8 @@ from nabla.core.errors import ConfigError
 #: Of an accelerator's memory, and of the machine's: what may be kept between requests by default. An eighth
 #: of 80 GB holds 64 problems of 512 tokens with a 7B and a 4B model (experiments/benchmarks/README.md).
 ACCELERATOR_SHARE, MACHINE_SHARE = 1 / 8, 1 / 4
+#: Bytes of one device at most: on a large one the rest is of more use to batches.
+CEILING = 11 * 10**9
 #: Where a container says what it may use: version 2 of control groups, version 1.
 _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
@@ -113,15 +115,16 @@ class ByteBudget:
 
 
 def default_limit(devices: Iterable[torch.device]) -> int:
-    """Bytes: a share of the memory of these devices; the machine's is divided among a run's processes."""
+    """Bytes: a share of the memory of these devices, each below a ceiling; the machine's is divided among a
+    run's processes."""
     total = 0.0
     for device in {d for d in devices if d.type != "meta"} or {torch.device("cpu")}:
         if device.type in ("cpu", "mps"):
             group = torch.distributed
             processes = group.get_world_size() if group.is_available() and group.is_initialized() else 1
-            total += MACHINE_SHARE * machine_memory() / processes
+            total += min(MACHINE_SHARE * machine_memory(), CEILING) / processes
         else:
-            total += ACCELERATOR_SHARE * torch.accelerator.get_memory_info(device)[1]
+            total += min(ACCELERATOR_SHARE * torch.accelerator.get_memory_info(device)[1], CEILING)
     return int(total)
 
 

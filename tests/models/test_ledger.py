@@ -93,7 +93,8 @@ def test_the_default_is_a_share_of_the_memory_that_may_be_used(
     whole = machine_memory()
     assert whole > 1 << 28
     cpu = torch.device("cpu")
-    assert default_limit([]) == default_limit([cpu, cpu, torch.device("meta")]) == whole // 4
+    assert default_limit([]) == min(whole // 4, ledger.CEILING)
+    assert default_limit([cpu, cpu, torch.device("meta")]) == default_limit([])
     limit = tmp_path / "memory.max"
     monkeypatch.setattr(ledger, "_LIMITS", (str(limit), str(tmp_path / "none")))
     limit.write_text("max\n")
@@ -105,6 +106,8 @@ def test_the_default_is_a_share_of_the_memory_that_may_be_used(
     assert default_limit([cpu]) == 1 << 17
     monkeypatch.setattr(torch.accelerator, "get_memory_info", lambda device: (1, (device.index + 1) << 30))
     assert default_limit([torch.device("cuda", 0), torch.device("cuda", 1)]) == 3 << 27
+    monkeypatch.setattr(torch.accelerator, "get_memory_info", lambda _: (1, 150 * 10**9))
+    assert default_limit([torch.device("cuda", 0)]) == ledger.CEILING < 12e9
 
 
 @given(
