@@ -8,12 +8,12 @@ from dataclasses import replace
 from os import PathLike
 from typing import Any, overload
 
-from nabla.core.errors import ConfigError
+from nabla.core.errors import ConfigError, nearest
 from nabla.core.prompt import Message, Prompt
 from nabla.core.sampling import Sampling
 from nabla.core.solution import Solution
 from nabla.engine.engine import Engine
-from nabla.launch.config.reader import conform, hints, nearest
+from nabla.launch.config.reader import conform, hints
 from nabla.launch.launcher import TestTimeLoop
 from nabla.methods.base import Method, methods
 from nabla.models.causal_lm import CausalLM
