@@ -61,6 +61,8 @@ def load(path: str | Path, what: str = "configuration") -> dict[str, Any]:
 def _text(path: Path) -> str:
     try:
         data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise ConfigError("it does not exist") from error
     except (OSError, ValueError) as error:  # a zero byte in the path is a ValueError
         raise ConfigError(str(error)) from error
     if len(data) > BYTES:
