@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from nabla.core.errors import NablaError, nearest
+from nabla.core.errors import require_one_of
 
 Role = Literal["policy", "reward", "process-reward"]
 Quality = Literal["full", "weak", "poor"]
@@ -52,10 +52,5 @@ MODELS: dict[str, ModelInfo] = _listing()
 
 def model_path(name: str) -> Path:
     """The folder of a shipped model, to be given to `from_pretrained`."""
-    if name not in MODELS:
-        raise NablaError(
-            "there is no sandbox model of this name",
-            got=name,
-            fix=f"{nearest(name, MODELS)}known names: {', '.join(MODELS)}",
-        )
+    require_one_of(name, MODELS, "There is no sandbox model of this name", "Known names")
     return _ROOT / name

@@ -14,7 +14,7 @@ from nabla.core.errors import ConfigError, nearest
 from nabla.launch.config.reader import conform, make, merged, put, require_known
 from nabla.launch.config.resolve import resolve
 from nabla.launch.config.slots import slots
-from nabla.study.evaluation.config import METHOD, OPTIONS, EvaluationConfig, TaskSetup, laid_under
+from nabla.study.evaluation.config import METHOD, OPTIONS, EvaluationConfig, TaskSetup
 
 #: What a path may begin with, and how it goes on.
 ROOTS = {
@@ -78,10 +78,8 @@ def _method(base: EvaluationConfig, change: Any) -> dict[str, Any]:
     change = {"name": change} if isinstance(change, str) else _mapping(change, METHOD)
     options = {key: spec[key] for key in OPTIONS if key in spec}
     options |= {"rm": change.pop("rm")} if "rm" in change else {}
-    own = {key: value for key, value in spec.items() if key not in OPTIONS}
-    given = laid_under(base.shared, own, METHOD)
-    resolved = resolve(slots()["methods"], given, change, METHOD)
-    return {key: value for key, value in resolved.items() if key in given or key in change} | options
+    resolved = resolve(slots()["methods"], base.over(base.shared, METHOD), change, METHOD)
+    return {key: value for key, value in resolved.items() if key in {**spec, **change}} | options
 
 
 def _tasks(base: EvaluationConfig, change: Mapping[str, Any]) -> dict[str, TaskSetup]:

@@ -182,9 +182,18 @@ class EvaluationConfig:
 
     def method(self, method: str, task: str) -> dict[str, Any]:
         """A method's resolved spec on a task. Raises ConfigError for unknown names and arguments."""
-        spec = {key: value for key, value in self.spec(method).items() if key not in OPTIONS}
         shared = {**self.shared, **self.tasks[task].shared}
-        return resolve(slots()["methods"], laid_under(shared, spec, place(method)), path=place(method))
+        return resolve(slots()["methods"], self.over(shared, method), path=place(method))
+
+    def over(self, shared: Mapping[str, Any], method: str) -> dict[str, Any]:
+        """What a method says of itself, laid over those of the shared arguments that it has.
+
+        Raises ConfigError for an unknown method.
+        """
+        spec = {key: value for key, value in self.spec(method).items() if key not in OPTIONS}
+        with located(place(method)):
+            known = inspect.signature(slots()["methods"][spec["name"]]).parameters if "name" in spec else {}
+        return {**{name: value for name, value in shared.items() if name in known}, **spec}
 
     def spec(self, label: str) -> dict[str, Any]:
         """A method as a mapping, options of this evaluation among its arguments."""
@@ -216,15 +225,6 @@ class EvaluationConfig:
                 per_task[name] = {**spec, "rm": self.reward_name(label, name)}
         rest = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "quick"}
         return {**rest, "tasks": tasks, "methods": methods, "engine": engine}
-
-
-def laid_under(shared: Mapping[str, Any], spec: Mapping[str, Any], path: str) -> dict[str, Any]:
-    """A method's spec over those of the shared arguments that it has. Raises ConfigError."""
-    if "name" not in spec:
-        return dict(spec)
-    with located(path):
-        known = inspect.signature(slots()["methods"][spec["name"]]).parameters
-    return {**{name: value for name, value in shared.items() if name in known}, **spec}
 
 
 def place(method: str) -> str:
