@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from nabla.core.prompt import Prompt
     from nabla.core.solution import Solution
     from nabla.engine.events import Callback
+    from nabla.models.vocabulary import Vocabulary
     from nabla.problems.checker import Checker
 
 #: Of a run's options, those that this command takes.
@@ -166,7 +167,7 @@ def _solve(
     finally:
         recorder.complete(solutions)
         if emit is None:
-            _show(console, solutions, lm.tokenizer, task, streamed)
+            _show(console, solutions, lm.vocabulary, task, streamed)
             if config.callbacks is None and (solutions or failed.phases):
                 total = Cost.sum(s.cost for s in solutions) + failed
                 console.print(cost_table(total))
@@ -179,7 +180,7 @@ def _solve(
 
 
 def _show(
-    console: Any, solutions: Sequence[Solution], tokenizer: Any, task: Checker | None, streamed: bool
+    console: Any, solutions: Sequence[Solution], words: Vocabulary, task: Checker | None, streamed: bool
 ) -> None:
     from nabla.cli.display import show_solution
     from nabla.launch.records import correct
@@ -187,7 +188,7 @@ def _show(
     for number, solution in enumerate(solutions):
         if number:
             console.print()
-        show_solution(console, solution, tokenizer, task, streamed=streamed)
+        show_solution(console, solution, words, task, streamed=streamed)
     if task is not None and len(solutions) > 1:
         right = sum(correct(solution, task) for solution in solutions)
         console.print(f"\n{right} of {len(solutions)} right")

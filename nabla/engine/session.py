@@ -347,8 +347,8 @@ class Session:
     # -- the answer ------------------------------------------------------------------------------
 
     def decode(self, tokens: Int[Tensor, " n"]) -> str:
-        """Text of response ids."""
-        return self.vocabulary.decode(tokens)
+        """Text of response ids, exactly as they continue the prompt."""
+        return self.vocabulary.response(tokens)
 
     @property
     def cost(self) -> Cost:

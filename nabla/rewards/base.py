@@ -129,7 +129,7 @@ class Reward(ABC):
         """
         if self.vocabulary is None:
             raise unbound()
-        return self.vocabulary.decode(response.tokens)
+        return self.vocabulary.response(response.tokens)
 
     @abstractmethod
     def score(self, responses: Sequence[Response], runner: Runner) -> list[Score]:
