@@ -26,6 +26,7 @@ class Layout:
         places: where each of them stands in ``answer``; -1: it stands for no id of its own, as the
             template drops it or it has merged with its neighbours ``[visible]``.
         seam: the first response token stands for the id that it makes with the template's text before it.
+        family: of the first token at the template's seam (:class:`~nabla.rewards.seam.Seam`); -1: none.
         reads: where steps are read in ``answer``, for rewards with markers of their own; None elsewhere.
         ends: the response token that ends each of these steps.
     """
@@ -37,6 +38,7 @@ class Layout:
     own: Int[Tensor, " visible"]
     places: Int[Tensor, " visible"]
     seam: bool = False
+    family: int = -1
     reads: Int[Tensor, " steps"] | None = None
     ends: tuple[int, ...] = ()
 

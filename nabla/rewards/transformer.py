@@ -26,6 +26,12 @@ from nabla.rewards.conversation import ConversationReward
 from nabla.rewards.probe import ANSWER, QUESTION, compare_renderings, require_causal
 from nabla.rewards.reading import Layout
 
+#: Said once.
+_SEAM = (
+    "With what the reward model's template writes before an answer, some tokens would make another number of "
+    "ids than the answer's first token does: that token is not refined towards them by the reward"
+)
+
 
 class TransformerReward(ConversationReward):
     """A transformers model as reward; abstract: subclasses say how hidden states become a reward.
@@ -33,8 +39,9 @@ class TransformerReward(ConversationReward):
     Args:
         model: with a ``score`` (or ``classifier``) head over a decoder, PEFT-wrapped or not.
         tokenizer: of the model.
-        chat_template, special_tokens: see :class:`~nabla.models.chat.ChatFormat`. Control tokens that the
-            language model wrote in an answer are control tokens in any case.
+        chat_template, special_tokens: see :class:`~nabla.models.chat.ChatFormat`; special_tokens None: as
+            the language model has it. Control tokens that the language model wrote in an answer are control
+            tokens in any case.
         minimum_coverage: smallest share of the language model's tokens that must be known
             (:func:`nabla.models.vocabulary.align`).
         missing: what becomes of the language model's tokens that this model lacks: ``forbid`` them to the
@@ -61,7 +68,7 @@ class TransformerReward(ConversationReward):
         missing: Literal["forbid", "text", "error"] = "forbid",
         answer: Literal["template", "raw"] = "template",
         bos: bool | None = None,
-        special_tokens: str = "text",
+        special_tokens: str | None = None,
         reuse_prefix: bool = True,
     ) -> None:
         super().__init__(
@@ -77,7 +84,7 @@ class TransformerReward(ConversationReward):
         self.body = Body(self.model.base_model, self.model.config, reuse_prefix=reuse_prefix)
         self.head: Any = self._head()
         self.table: EmbeddingTable | None = None
-        self.seam_table: EmbeddingTable | None = None
+        self.seam_tables: tuple[EmbeddingTable, ...] = ()
         self._verify()
 
     @classmethod
@@ -90,7 +97,7 @@ class TransformerReward(ConversationReward):
         missing: Literal["forbid", "text", "error"] = "forbid",
         answer: Literal["template", "raw"] = "template",
         bos: bool | None = None,
-        special_tokens: str = "text",
+        special_tokens: str | None = None,
         reuse_prefix: bool = True,
         settings: Mapping[str, Any] | None = None,
         auto: Any = None,
@@ -196,9 +203,11 @@ class TransformerReward(ConversationReward):
         index, usable = bound.alignment.index, vocabulary.usable
         own = None if index is None else index[:usable]
         bound.table = EmbeddingTable(self.body.embedding, usable, own)
-        bound.seam_table = None
+        bound.seam_tables = ()
         if bound.seam is not None:
-            bound.seam_table = EmbeddingTable(self.body.embedding, usable, bound.seam.ids)
+            bound.seam_tables = tuple(
+                bound.seam.table(self.body.embedding, family) for family in range(bound.seam.families)
+            )
         return bound
 
     def _embed(self, ids: Int[Tensor, " n"]) -> Float[Tensor, "n hidden"]:
@@ -236,8 +245,11 @@ class TransformerReward(ConversationReward):
         return (self.body,)
 
     def channels(self) -> tuple[Channel, ...]:
-        table = TableChannel(self._bound_table())
-        return (table,) if self.seam_table is None else (table, TableChannel(self.seam_table))
+        return tuple(TableChannel(table) for table in self._tables())
+
+    def _tables(self) -> tuple[EmbeddingTable, ...]:
+        """Of all tokens but an answer's first one, and of that one by its family at the template's seam."""
+        return (self._bound_table(), *self.seam_tables)
 
     def _bound_table(self) -> EmbeddingTable:
         if self.table is None:
@@ -245,7 +257,7 @@ class TransformerReward(ConversationReward):
         return self.table
 
     def relaxed(self, responses: Sequence[RelaxedResponse], runner: Runner) -> list[RelaxedReward]:
-        tables = [self._bound_table()] + ([] if self.seam_table is None else [self.seam_table])
+        tables = self._tables()
         layouts = [self.layout(item.response) for item in responses]
         accounts = [item.response.account for item in responses]
         tokens = [row[: self._stop(row)] for row in (layout.tokens for layout in layouts)]
@@ -270,13 +282,18 @@ class TransformerReward(ConversationReward):
         for item, layout, prefix, row, pairs in zip(responses, layouts, prefixes, tokens, free, strict=True):
             own = [item.embeddings(table).detach().requires_grad_() for table in tables]
             embedded = self._embed(row[len(prefix) :])
-            for leaf, at_seam in zip(own, (False, True), strict=False):
-                chosen = [(i, at) for i, at in pairs if (layout.seam and i == 0) == at_seam]
-                if chosen or not at_seam:
+            for number, leaf in enumerate(own):
+                family = number - 1
+                chosen = [(i, at) for i, at in pairs if (layout.family if i == 0 else -1) == family]
+                if chosen or family < 0:
                     rows = torch.tensor([i - item.start for i, _ in chosen], dtype=torch.long)
                     at = torch.tensor([at - len(prefix) for _, at in chosen], dtype=torch.long)
-                    device = embedded.device
-                    embedded = embedded.index_copy(0, at.to(device), leaf[rows.to(leaf.device)].to(embedded))
+                    at = at.to(embedded.device)
+                    read = leaf[rows.to(leaf.device)].to(embedded)
+                    if family >= 0:  # the last number: how much of the id that stands there
+                        read = read[:, :-1] + read[:, -1:] * embedded[at]
+                        self._say_once("seam", _SEAM)
+                    embedded = embedded.index_copy(0, at, read)
             leaves.append(tuple(own))
             chunks.append(Chunk(prefix, embedded))
         with torch.enable_grad():

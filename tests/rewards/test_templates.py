@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nabla.core.errors import ConfigError, ModelError, PromptError
 from nabla.models.runner import Runner
+from nabla.rewards.base import RelaxedResponse, SoftTokens
 from nabla.rewards.outcome import OutcomeReward
 from tests import tiny
 from tests.rewards.published import (
@@ -219,6 +220,60 @@ def test_a_candidate_at_the_seam_stands_for_what_the_whole_rendering_gives(
         torch.testing.assert_close(got[token], at @ table[other[place]], atol=1e-10, rtol=1e-9)
     assert checked > 20
     assert changed > 5
+
+
+@pytest.mark.parametrize(
+    ("name", "template"), [("mistral-v0.3", None), ("qwen2.5", BLANK), ("phi2", BLANK)], ids=str
+)
+def test_a_candidate_that_makes_another_number_of_ids_is_none(
+    name: str, template: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The first token is not refined towards it, and that is said: its slope is that of staying."""
+    reward = bound(name, template)
+    tok = reward.tokenizer
+    answer = tokens(tok, "The answer is 84.")
+    layout = reward.layout(response(answer))
+    with caplog.at_level(logging.WARNING):
+        got = slopes(reward, response(answer))[0]
+        slopes(reward, response(answer))
+    assert caplog.text.count("another number of ids") == 1
+    stays = got[int(answer[0])]
+    others = 0
+    for token in range(300, min(len(got), 20000), 97):
+        text = read("", tok, torch.cat([torch.tensor([token]), answer[1:]]))
+        if "\ufffd" not in text and len(whole(tok, text, template)) != len(layout.tokens):
+            others += 1
+            torch.testing.assert_close(got[token], stays, atol=1e-12, rtol=1e-12)
+    assert others > 3
+    assert len(got.unique()) > 1000
+    # The same in a mixture: what is on such a candidate is on the token that stands there.
+    breaking = int((reward.seam.family[:20000] != layout.family).nonzero()[400])
+    keeping = int((reward.seam.family == layout.family).nonzero()[7])
+    ids = torch.tensor([[int(answer[0]), breaking, keeping]])
+
+    def value(weights: list[float]) -> float:
+        soft = SoftTokens(0, ids, torch.tensor([weights], dtype=torch.float64))
+        (found,) = reward.relaxed([RelaxedResponse(response(answer), 0, soft)], Runner())
+        return float(found.value.detach())
+
+    assert value([1.0, 0.0, 0.0]) == pytest.approx(score(reward, answer), abs=1e-12)
+    assert value([0.5, 0.2, 0.3]) == pytest.approx(value([0.7, 0.0, 0.3]), abs=1e-12)
+    assert value([0.5, 0.2, 0.3]) != pytest.approx(value([0.5, 0.0, 0.5]), abs=1e-9)
+
+
+def test_a_first_token_that_no_other_could_replace_is_not_refined(caplog: pytest.LogCaptureFixture) -> None:
+    """Any word in its place would merge with the template's blank: another number of ids."""
+    reward = bound("mistral-v0.3")
+    tok = reward.tokenizer
+    answer = tokens(tok, "0日\n84")[-4:]
+    with caplog.at_level(logging.WARNING):
+        layout = reward.layout(response(answer))
+    assert torch.equal(layout.tokens, whole(tok, read("", tok, answer)))
+    assert int(layout.places[0]) == -1
+    assert "no reward gradient" in caplog.text
+    got = slopes(reward, response(answer))
+    assert float(got[0].abs().max()) == 0
+    assert float(got[-1].abs().max()) > 0
 
 
 def test_a_first_token_that_merges_has_no_gradient(caplog: pytest.LogCaptureFixture) -> None:
