@@ -14,7 +14,8 @@ from torch import Tensor
 
 from nabla.core.errors import ModelError, PromptError, VocabularyError
 from nabla.core.prompt import Prompt
-from nabla.models.chat import PLAIN, RAW, ChatFormat
+from nabla.models.chat import ChatFormat
+from nabla.models.templates import PLAIN, RAW
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from nabla.core.errors import ConfigError, ModelError, VocabularyError
 from nabla.core.prompt import Message
-from nabla.models.chat import PLAIN, RAW, ChatFormat
+from nabla.models.chat import ChatFormat
+from nabla.models.templates import PLAIN, RAW
 from nabla.models.vocabulary import Alignment, Vocabulary, align
 from nabla.rewards.base import Response, Reward, unbound
 from nabla.rewards.reading import Layout, arrange, carried, regular

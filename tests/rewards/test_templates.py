@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from nabla.core.errors import ConfigError, ModelError, PromptError
+from nabla.core.prompt import Prompt
 from nabla.models.runner import Runner
+from nabla.models.vocabulary import Vocabulary
 from nabla.rewards.base import RelaxedResponse, SoftTokens
 from nabla.rewards.outcome import OutcomeReward
 from tests import tiny
@@ -274,6 +276,33 @@ def test_a_first_token_that_no_other_could_replace_is_not_refined(caplog: pytest
     got = slopes(reward, response(answer))
     assert float(got[0].abs().max()) == 0
     assert float(got[-1].abs().max()) > 0
+
+
+@pytest.mark.parametrize("name", ["mistral-v0.2", "mistral-v0.3", "phi3", "qwen2.5"])
+@pytest.mark.parametrize("template", ["raw", "plain"])
+def test_a_base_models_answer_is_what_continues_the_text(name: str, template: str) -> None:
+    """From the beginning of the text on as the tokenizer begins one, and with the answer's first blank."""
+    tok = published(name)
+    words = Vocabulary(tok, chat_template=template)
+    reward = OutcomeReward(model(tok), tok, chat_template=template).bind(words)
+    front = "The sum 2+2 is" + ("\n" if template == "plain" else "")
+    begun = tok(front)["input_ids"]
+    for text in (" four, I think.", "    four"):
+        ids = tok(front + text)["input_ids"]
+        assert ids[: len(begun)] == begun
+        answer = torch.tensor(ids[len(begun) :])
+        layout = reward.layout(response(answer, "The sum 2+2 is"))
+        assert layout.tokens.tolist() == ids
+        assert words.encode(Prompt.of("The sum 2+2 is")).tolist() == begun
+        expected = forward(reward, torch.tensor(ids))
+        (found,) = tiny.rewards_of(reward, [response(answer, "The sum 2+2 is")], Runner())
+        assert found == pytest.approx(float(expected[0]), abs=1e-12)
+        at = dense(reward, torch.tensor(ids), len(ids) - 1) @ reward.model.get_input_embeddings().weight.mT
+        got = slopes(reward, response(answer, "The sum 2+2 is"))
+        for i, place in enumerate(layout.places.tolist()):
+            if place >= 0 and not (layout.seam and i == 0):
+                torch.testing.assert_close(got[i], at[len(layout.before) + place], atol=1e-12, rtol=1e-9)
+        assert (layout.places >= 0).all()
 
 
 def test_a_first_token_that_merges_has_no_gradient(caplog: pytest.LogCaptureFixture) -> None:
