@@ -21,12 +21,13 @@ from nabla.engine.completion import Text, with_scores, with_states
 from nabla.engine.edits import joined, replaced, trajectory_of
 from nabla.engine.gradient.values import TermGradient, TrajectoryGradient
 from nabla.engine.initial_rows import InitialRows, RowCache, RowsWanted
+from nabla.engine.judgements import Judgements, with_values
 from nabla.engine.memory import Memory
 from nabla.engine.progress import Progress
 from nabla.engine.requests import JointRequest, ReadRequest, RolloutRequest, Wait
 from nabla.engine.workspace import Workspace
 from nabla.objectives.base import Objective, require_trajectory_terms, trajectory_terms
-from nabla.rewards.base import SoftTokens
+from nabla.rewards.base import SoftTokens, require_reward
 from nabla.rollouts.base import Continuation, Opening
 from nabla.rollouts.boundaries.base import Boundary
 from nabla.schedulers.base import Step
@@ -51,6 +52,7 @@ class Session:
         self.written = 0
         self._encoded = {prompt: self.prompt_ids}
         self._scores: dict[Text, Score] = {}
+        self._judged = Judgements()
         self._requests = 0
 
     # -- randomness ------------------------------------------------------------------------------
@@ -223,6 +225,17 @@ class Session:
         precision the same text would beat itself.
         """
         return await with_scores(trajectories, self._scores, self.account("reward"))
+
+    async def judge(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
+        """The trajectories with what the reward says at each of their tokens, finished or not.
+
+        The score of a finished one has the value that :meth:`score` gives; that of an open one is the
+        reward of the prefix: its values together, or for an outcome reward the one at its last token.
+        ``steps`` are the values at the tokens ``ends``. A token is judged once per prefix: a response
+        that begins as one that was judged before costs what is new in it.
+        """
+        reward, account = require_reward(self.workspace.reward, "Values are asked for"), self.account("reward")
+        return await with_values(trajectories, self._judged, self._scores, reward, self.ended, account)
 
     # -- gradients -------------------------------------------------------------------------------
 

@@ -27,8 +27,9 @@ from nabla.models.head import EmbeddingTable
 from nabla.models.loading import freeze, load, unwrap
 from nabla.models.runner import Runner
 from nabla.models.vocabulary import Alignment, Vocabulary, align
-from nabla.rewards.base import RelaxedResponse, RelaxedReward, Response, Reward, unbound
+from nabla.rewards.base import Reading, RelaxedResponse, RelaxedReward, Response, Reward, unbound
 from nabla.rewards.reading import Layout, arrange, carried, regular
+from nabla.rewards.tokens import token_values
 
 log = logging.getLogger(__name__)
 
@@ -502,6 +503,17 @@ class TransformerReward(Reward):
         for account, row, output in zip(accounts, tokens, outputs, strict=True):
             runner.store.put(account.problem, self.body, row, output.keys)
         return [self._judge(output.hidden, layout) for output, layout in zip(outputs, layouts, strict=True)]
+
+    def values(self, texts: Sequence[Reading], runner: Runner) -> list[list[float]]:
+        return token_values(self, texts, runner)
+
+    def token_places(self, layout: Layout) -> list[tuple[int, int]]:
+        """(response token, place in the layout's ``answer``) wherever this reward has a value."""
+        return list(enumerate(layout.places.tolist()))
+
+    @abstractmethod
+    def token_rewards(self, hidden: Float[Tensor, "n hidden"]) -> Float[Tensor, " n"]:
+        """The reward of the prefix that ends at each state."""
 
     @property
     def differentiable(self) -> bool:
