@@ -227,15 +227,11 @@ class Session:
         return await with_scores(trajectories, self._scores, self.account("reward"))
 
     async def judge(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
-        """The trajectories with what the reward says at each of their tokens, finished or not.
-
-        The score of a finished one has the value that :meth:`score` gives; that of an open one is the
-        reward of the prefix: its values together, or for an outcome reward the one at its last token.
-        ``steps`` are the values at the tokens ``ends``. A token is judged once per prefix: a response
-        that begins as one that was judged before costs what is new in it.
-        """
-        reward, account = require_reward(self.workspace.reward, "Values are asked for"), self.account("reward")
-        return await with_values(trajectories, self._judged, self._scores, reward, self.ended, account)
+        """The trajectories, finished or not, with rewards and the values (``steps``) at the tokens ``ends``;
+        an open one's reward is its prefix's. What begins alike is judged once."""
+        known, account = (self._judged, self._scores), self.account("reward")
+        reward = require_reward(self.workspace.reward, "Values are asked for")
+        return await with_values(trajectories, *known, reward, self.ended, account)
 
     # -- gradients -------------------------------------------------------------------------------
 

@@ -95,7 +95,8 @@ class LikelihoodReward(Reward):
 
     def score(self, responses: Sequence[Response], runner: Runner) -> list[Score]:
         scores = []
-        for response, row in zip(responses, self.values([Reading(r) for r in responses], runner), strict=True):
+        values = self.values([Reading(response) for response in responses], runner)
+        for response, row in zip(responses, values, strict=True):
             if not row:
                 raise ModelError("A judge by likelihood reads no empty answer", got=response.prompt.id)
             scores.append(Score(self._total(row), tuple(row), tuple(range(len(row)))))
@@ -210,8 +211,7 @@ class LikelihoodReward(Reward):
 
 @dataclass(frozen=True, eq=False)
 class JudgedPull(Pull):
-    """``s_i log π(. | y_<i)``: the gradient of an answer that is judged by its likelihood, with respect to the
-    rows that are judged.
+    """``s_i log π(. | y_<i)``: the gradient of an answer's likelihood with respect to the rows that are judged.
 
     Args:
         slopes: ``s_i`` times (hidden state, log-normaliser, 1) per free position ``[n, H + 2]``.

@@ -349,7 +349,8 @@ class ProcessReward(TransformerReward):
 
     def together(self, values: Sequence[float]) -> float | None:
         steps = [value for value in values if not math.isnan(value)]
-        return float(AGGREGATIONS[self.aggregation](torch.tensor(steps, dtype=torch.float64))) if steps else None
+        exact = torch.tensor(steps, dtype=torch.float64)
+        return float(AGGREGATIONS[self.aggregation](exact)) if steps else None
 
 
 def two_layer_classifier() -> Any:

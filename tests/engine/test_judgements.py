@@ -12,7 +12,7 @@ from nabla.core.sampling import Sampling
 from nabla.engine.engine import Engine
 from nabla.rewards.likelihood import LikelihoodReward
 from nabla.rollouts.boundaries.length import Length
-from nabla.testing.tiny import char_tokenizer, tiny_lm, tiny_reward, tiny_process_reward
+from nabla.testing.tiny import char_tokenizer, tiny_lm, tiny_process_reward, tiny_reward
 
 PROMPT = Prompt.of("abba")
 SAMPLING = Sampling(max_new_tokens=12)
