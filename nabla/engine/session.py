@@ -229,9 +229,9 @@ class Session:
     async def judge(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
         """The trajectories, finished or not, with rewards and the values (``steps``) at the tokens ``ends``;
         an open one's reward is its prefix's. What begins alike is judged once."""
-        known, account = (self._judged, self._scores), self.account("reward")
         reward = require_reward(self.workspace.reward, "Values are asked for")
-        return await with_values(trajectories, *known, reward, self.ended, account)
+        known = self._judged, self._scores, reward, self.ended
+        return await with_values(trajectories, *known, self.account("reward"))
 
     # -- gradients -------------------------------------------------------------------------------
 

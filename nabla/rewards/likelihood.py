@@ -211,7 +211,7 @@ class LikelihoodReward(Reward):
 
 @dataclass(frozen=True, eq=False)
 class JudgedPull(Pull):
-    """``s_i log π(. | y_<i)``: the gradient of an answer's likelihood with respect to the rows that are judged.
+    """``s_i log π(. | y_<i)``: the gradient of an answer's likelihood in the rows that are judged.
 
     Args:
         slopes: ``s_i`` times (hidden state, log-normaliser, 1) per free position ``[n, H + 2]``.
