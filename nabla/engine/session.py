@@ -189,7 +189,12 @@ class Session:
         return self._encoded[prompt]
 
     async def fork(
-        self, trajectory: Trajectory, edits: Sequence[tuple[int, int]], *, phase: str = "rollout"
+        self,
+        trajectory: Trajectory,
+        edits: Sequence[tuple[int, int]],
+        *,
+        until: Boundary | None = None,
+        phase: str = "rollout",
     ) -> list[Trajectory]:
         """For each (position, token): ``y_<position``, the token, and a fresh continuation; all in one batch.
 
@@ -199,12 +204,13 @@ class Session:
         Args:
             trajectory: the response that is changed.
             edits: positions and the ids that come in their places.
+            until: stop each continuation at the end of its first step.
             phase: who pays.
 
         Raises ConfigError for a position outside the response or before its first uncommitted one.
         """
         heads = [replaced(self.vocabulary, self.workspace.lm, trajectory, *edit) for edit in edits]
-        return await self.extend(heads, phase=phase)
+        return await self.extend(heads, until=until, phase=phase)
 
     async def states(
         self, trajectories: Sequence[Trajectory], *, phase: str = "selection"
