@@ -90,8 +90,7 @@ class Session:
         Args:
             sampling: how tokens are drawn.
             n: number of responses.
-            prompt: another prompt than the problem's (a critique of an answer, say); the trajectories
-                carry it. Raises PromptError if it does not fit.
+            prompt: another than the problem's (a critique of an answer, say). Raises PromptError.
             until: stop each response at the end of its first step.
             phase: who pays.
         """
@@ -118,8 +117,7 @@ class Session:
         Args:
             trajectories: responses, finished or not.
             until: stop at the end of the next step; None writes to the end.
-            sampling: how tokens are drawn; the trajectory's own by default. One that has its number of
-                tokens already is at its end.
+            sampling: how tokens are drawn; the trajectory's own by default.
             phase: who pays.
         """
         self.written += len(trajectories)
@@ -199,13 +197,7 @@ class Session:
         """For each (position, token): ``y_<position``, the token, and a fresh continuation; all in one batch.
 
         Nothing is written behind an end-of-sequence token or at the length limit. The new trajectories keep
-        ``committed`` and are not scored yet.
-
-        Args:
-            trajectory: the response that is changed.
-            edits: positions and the ids that come in their places.
-            until: stop each continuation at the end of its first step.
-            phase: who pays.
+        ``committed`` and are not scored yet; arguments as of :meth:`extend`.
 
         Raises ConfigError for a position outside the response or before its first uncommitted one.
         """

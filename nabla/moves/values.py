@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from nabla.core.change_point import ChangePoint
 from nabla.core.errors import require_finite
 from nabla.moves.base import Move, MoveView, moves
-from nabla.screens.posterior import ChangePoint, Posterior
 
 
 class ByValue(Move):
@@ -38,18 +38,18 @@ class ByChangePoint(ByValue):
 
     Args:
         leak: what every position has at least, as a negative logarithm.
-        centre, scale, hazard: of the change point, see :class:`~nabla.screens.posterior.ChangePoint`.
+        centre, scale, hazard: of the change point, see :class:`~nabla.core.change_point.ChangePoint`.
     """
 
     def __init__(
         self, leak: float = 3.0, centre: float = 0.68, scale: float = 0.5, hazard: float = 0.02
     ) -> None:
         self.leak = require_finite("leak", leak)
-        checked = Posterior(centre=centre, scale=scale, hazard=hazard)
-        self.centre, self.scale, self.hazard = checked.centre, checked.scale, checked.hazard
+        self.centre, self.scale, self.hazard = centre, scale, hazard
+        self.change_point = ChangePoint(centre, scale, hazard)
 
     def positions(self, values: list[float]) -> list[float]:
-        weights = ChangePoint(self.centre, self.scale, self.hazard).weights(values)
+        weights = self.change_point.weights(values)
         top = max((w for w in weights if not math.isnan(w)), default=1.0)
         found, following = [], 0.0
         for weight in reversed(weights):

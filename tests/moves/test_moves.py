@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.nn.functional import one_hot
 
+from nabla.core.change_point import ChangePoint
 from nabla.core.costs import Account, CostMeter
 from nabla.core.errors import ConfigError, NablaError
 from nabla.core.prompt import Prompt
@@ -16,7 +17,6 @@ from nabla.engine.engine import Engine
 from nabla.moves.base import Law, Move, moves
 from nabla.objectives.base import objectives
 from nabla.rewards.base import Response
-from nabla.screens.posterior import ChangePoint
 from nabla.testing.tiny import char_tokenizer, tiny_lm, tiny_process_reward
 
 TOKENS = char_tokenizer("abcd")

@@ -6,9 +6,9 @@ import math
 
 import pytest
 
+from nabla.core.change_point import ChangePoint
 from nabla.core.errors import ConfigError
 from nabla.screens.base import Screen, screens
-from nabla.screens.posterior import ChangePoint
 
 NAN = math.nan
 

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 class ParticleFilter(Method):
     """N texts grow a step at a time and are resampled by weight; the best complete one by reward wins.
 
-    - ``prefix`` (as published): the weight of a particle is the odds of its prefix's reward, ``e^{λ V_t}``, at
-      every step and for finished particles too. The law of the particles is then π times the product of all weights, not
-      ``π e^{λ r}``.
+    - ``prefix`` (as published): the weight of a particle is the odds of its prefix's reward, ``e^{λ V_t}``,
+      at every step and for finished particles too. The law of the particles is then π times the product of
+      all weights, not ``π e^{λ r}``.
     - ``increment``: ``w_t = e^{λ (V_t - V_{t-1})}`` with V_0 = 0, V of the last step the reward of the whole,
       and 1 for a finished particle. The product of the mean weights is then an unbiased estimate of
       ``E_π e^{λ r}`` (SPEC section 15).
