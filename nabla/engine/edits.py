@@ -47,6 +47,31 @@ def joined(head: Trajectory, tail: Trajectory) -> Trajectory:
     )
 
 
+def cut(trajectory: Trajectory, length: int) -> Trajectory:
+    """The first ``length`` tokens of a response, none of them its end; not judged yet.
+
+    Raises ConfigError for a length that the response does not have, or below its committed tokens.
+    """
+    if not trajectory.committed <= length <= len(trajectory):
+        raise ConfigError(
+            "A response is cut behind its committed tokens",
+            got=length,
+            fix=f"Choose a length from {trajectory.committed} to {len(trajectory)}.",
+        )
+    states = trajectory.states
+    if states is not None:
+        states = States(states.hidden[:length], states.entropy[:length], states.top1[:length])
+    return replace(
+        trajectory,
+        tokens=trajectory.tokens[:length],
+        finished=trajectory.finished and length == len(trajectory),
+        log_probs=trajectory.log_probs[:length],
+        states=states,
+        noise_keys=None if trajectory.noise_keys is None else trajectory.noise_keys[:length],
+        score=None,
+    )
+
+
 def _behind(one: Tensor, other: Tensor) -> Tensor:
     return torch.cat([one, other.to(one.device)])
 

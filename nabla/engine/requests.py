@@ -13,7 +13,7 @@ from torch import Tensor
 from nabla.core.costs import Account
 from nabla.engine.gradient.values import GradientTask
 from nabla.objectives.base import Objective, Term
-from nabla.rewards.base import Response
+from nabla.rewards.base import Reading, Response
 from nabla.rollouts.base import Opening
 
 
@@ -53,6 +53,14 @@ class ScoreRequest(Request):
 
     kind = "score"
     response: Response
+
+
+@dataclass(frozen=True, eq=False)
+class JudgeRequest(Request):
+    """Say what the reward says at each token of a response, finished or not."""
+
+    kind = "judge"
+    reading: Reading
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,12 +21,13 @@ from nabla.engine.completion import Text, with_scores, with_states
 from nabla.engine.edits import joined, replaced, trajectory_of
 from nabla.engine.gradient.values import TermGradient, TrajectoryGradient
 from nabla.engine.initial_rows import InitialRows, RowCache, RowsWanted
+from nabla.engine.judgements import Judgements, with_values
 from nabla.engine.memory import Memory
 from nabla.engine.progress import Progress
 from nabla.engine.requests import JointRequest, ReadRequest, RolloutRequest, Wait
 from nabla.engine.workspace import Workspace
 from nabla.objectives.base import Objective, require_trajectory_terms, trajectory_terms
-from nabla.rewards.base import SoftTokens
+from nabla.rewards.base import SoftTokens, require_reward
 from nabla.rollouts.base import Continuation, Opening
 from nabla.rollouts.boundaries.base import Boundary
 from nabla.schedulers.base import Step
@@ -51,6 +52,7 @@ class Session:
         self.written = 0
         self._encoded = {prompt: self.prompt_ids}
         self._scores: dict[Text, Score] = {}
+        self._judged = Judgements()
         self._requests = 0
 
     # -- randomness ------------------------------------------------------------------------------
@@ -88,8 +90,7 @@ class Session:
         Args:
             sampling: how tokens are drawn.
             n: number of responses.
-            prompt: another prompt than the problem's (a critique of an answer, say); the trajectories
-                carry it. Raises PromptError if it does not fit.
+            prompt: another than the problem's (a critique of an answer, say). Raises PromptError.
             until: stop each response at the end of its first step.
             phase: who pays.
         """
@@ -116,8 +117,7 @@ class Session:
         Args:
             trajectories: responses, finished or not.
             until: stop at the end of the next step; None writes to the end.
-            sampling: how tokens are drawn; the trajectory's own by default. One that has its number of
-                tokens already is at its end.
+            sampling: how tokens are drawn; the trajectory's own by default.
             phase: who pays.
         """
         self.written += len(trajectories)
@@ -187,22 +187,22 @@ class Session:
         return self._encoded[prompt]
 
     async def fork(
-        self, trajectory: Trajectory, edits: Sequence[tuple[int, int]], *, phase: str = "rollout"
+        self,
+        trajectory: Trajectory,
+        edits: Sequence[tuple[int, int]],
+        *,
+        until: Boundary | None = None,
+        phase: str = "rollout",
     ) -> list[Trajectory]:
         """For each (position, token): ``y_<position``, the token, and a fresh continuation; all in one batch.
 
         Nothing is written behind an end-of-sequence token or at the length limit. The new trajectories keep
-        ``committed`` and are not scored yet.
-
-        Args:
-            trajectory: the response that is changed.
-            edits: positions and the ids that come in their places.
-            phase: who pays.
+        ``committed`` and are not scored yet; arguments as of :meth:`extend`.
 
         Raises ConfigError for a position outside the response or before its first uncommitted one.
         """
         heads = [replaced(self.vocabulary, self.workspace.lm, trajectory, *edit) for edit in edits]
-        return await self.extend(heads, phase=phase)
+        return await self.extend(heads, until=until, phase=phase)
 
     async def states(
         self, trajectories: Sequence[Trajectory], *, phase: str = "selection"
@@ -223,6 +223,13 @@ class Session:
         precision the same text would beat itself.
         """
         return await with_scores(trajectories, self._scores, self.account("reward"))
+
+    async def judge(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
+        """The trajectories, finished or not, with rewards and the values (``steps``) at the tokens ``ends``;
+        an open one's reward is its prefix's. What begins alike is judged once."""
+        reward = require_reward(self.workspace.reward, "Values are asked for")
+        known = self._judged, self._scores, reward, self.ended
+        return await with_values(trajectories, *known, self.account("reward"))
 
     # -- gradients -------------------------------------------------------------------------------
 

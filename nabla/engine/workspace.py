@@ -20,6 +20,7 @@ from nabla.engine.remote import at_once
 from nabla.engine.requests import (
     GradientRequest,
     JointRequest,
+    JudgeRequest,
     ReadRequest,
     Request,
     RolloutRequest,
@@ -72,6 +73,7 @@ class Workspace:
             "rollout": self._run_rollouts,
             "read": self._run_reads,
             "score": self._run_scores,
+            "judge": self._run_judgements,
             "gradient": self._run_gradients,
             "value": self._run_values,
             "joint": self._run_joint,
@@ -152,6 +154,10 @@ class Workspace:
         reward = require_reward(self.reward, "A response is to be scored here")
         scores = reward.score([request.response for request in requests], self.runner)
         return [_finite(score) for score in scores]
+
+    def _run_judgements(self, requests: Sequence[JudgeRequest]) -> list[Any]:
+        reward = require_reward(self.reward, "A response is to be judged here")
+        return list(reward.values([request.reading for request in requests], self.runner))
 
     def _run_gradients(self, requests: Sequence[GradientRequest]) -> list[Any]:
         return self._in_batches(self.gradients.compute, requests)
