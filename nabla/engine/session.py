@@ -285,8 +285,11 @@ class Session:
 
     async def jointly(self, function: Callable[[Sequence[Any]], Sequence[Any]], task: Any) -> Any:
         """``function``'s result for ``task``: it is called once with the tasks of all problems that wait for
-        it, and returns one result (or NablaError) per task. Its own time is counted as phase "method"."""
-        (found,) = await Wait([JointRequest(self.account("method"), function, task)])
+        it, and returns one result (or NablaError) per task. Its own time is counted as phase "method".
+
+        If it fails with several tasks (or for want of memory) it is called again: it must not change them,
+        and draws from generators that it makes or copies itself."""
+        (found,) = await Wait([JointRequest(self.account("method"), function, task, self._checkpoint)])
         return found
 
     def gradient_rows(
@@ -343,6 +346,16 @@ class Session:
     ) -> RowsWanted:
         """The request behind :meth:`reference`."""
         return RowsWanted(trajectory, positions, support, ahead, self.account("gradient"), self.rows)
+
+    def _checkpoint(self) -> Callable[[], None]:
+        """Takes note of all that the problem remembers of texts; the function returned takes it back."""
+        restores = self.memory.checkpoint(), self.rows.checkpoint()
+
+        def restore() -> None:
+            for each in restores:
+                each()
+
+        return restore
 
     # -- the answer ------------------------------------------------------------------------------
 

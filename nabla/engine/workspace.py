@@ -11,7 +11,7 @@ import torch
 
 from nabla.core.budget import Budget
 from nabla.core.costs import Usage
-from nabla.core.errors import ComponentError, NablaError, NumericalError
+from nabla.core.errors import NumericalError
 from nabla.core.trajectory import Score, States
 from nabla.engine.events import Events
 from nabla.engine.gradient.computer import GradientComputer
@@ -26,8 +26,10 @@ from nabla.engine.requests import (
     ScoreRequest,
     ValueRequest,
 )
+from nabla.engine.retries import answered
 from nabla.models.body import Chunk
 from nabla.models.causal_lm import CausalLM, require_lm
+from nabla.models.prefixes import PrefixStore
 from nabla.models.runner import Runner
 from nabla.models.vocabulary import Vocabulary
 from nabla.rewards.base import Reward, require_reward
@@ -63,7 +65,6 @@ class Workspace:
         self.vocabulary, self.lm, self.reward = vocabulary, lm, reward
         self.rollout, self.runner = rollout, runner
         self.resources = Resources(vocabulary, runner, lm)
-        self.store = runner.store
         self.seed, self.kept_gradients, self.rows_ahead = seed, kept_gradients, rows_ahead
         self.budgets = tuple(budgets)
         self.events = events or Events()
@@ -76,6 +77,11 @@ class Workspace:
             "value": self._run_values,
             "joint": self._run_joint,
         }
+
+    @property
+    def store(self) -> PrefixStore:
+        """Prefixes of the live problems."""
+        return self.runner.store
 
     @property
     def weights(self) -> CausalLM:
@@ -93,25 +99,15 @@ class Workspace:
     def answer(self, requests: Sequence[Request]) -> list[Any]:
         """Runs requests of one kind and group now; a result or NablaError for each.
 
-        If the batch fails, each request runs alone, so that one does not sink all.
+        If the batch fails, it runs again in halves, so that one does not sink all.
         """
         if not requests:
             return []
-        try:
-            return self.handlers[requests[0].kind](requests)
-        except torch.OutOfMemoryError as error:
-            failure: NablaError = NablaError(
-                "The device is out of memory",
-                got=str(error).splitlines()[0],
-                fix="Lower batch_size or live, shorten max_new_tokens, or use a smaller dtype.",
-            )
-        except NablaError as error:
-            failure = error
-        except Exception as error:
-            failure = ComponentError.of(error, f"A {requests[0].kind} request")
-        if len(requests) == 1:
-            return [failure]
-        return [self.answer([request])[0] for request in requests]
+        handler = self.handlers[requests[0].kind]
+        if isinstance(requests[0], JointRequest):  # its own requests are answered one after another
+            return answered(handler, requests, self.runner)
+        with self.runner.frozen():
+            return answered(handler, requests, self.runner)
 
     def references(self, wanted: Sequence[RowsWanted]) -> list[InitialRows]:
         """Initial logits of rows of several problems, all of the same support."""
@@ -129,13 +125,14 @@ class Workspace:
         chunks = []
         for request in requests:
             sequence = torch.cat([request.prompt, request.tokens])
-            known = self.store.get(request.account.problem, body, request.prompt[:-1])
+            known = self.runner.store.get(request.account.problem, body, request.prompt[:-1])
             chunks.append(Chunk(known, body.embed(sequence[len(known) :])))
         outputs = self.runner.forward(body, chunks, [r.account for r in requests], keep=True)
         found = []
         for request, output in zip(requests, outputs, strict=True):
             account, length = request.account, len(request.tokens)
-            self.store.put(account.problem, body, torch.cat([request.prompt, request.tokens]), output.keys)
+            sequence = torch.cat([request.prompt, request.tokens])
+            self.runner.store.put(account.problem, body, sequence, output.keys)
             hidden = output.hidden[-length - 1 : -1]
             account.meter.add(account.phase, Usage(flops=head.flops(length)))
             rows = head.partition(hidden, moments=True)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from nabla.core.costs import Account, Usage
 from nabla.models.body import EMPTY, Body, BodyOutput, Chunk, Prefix
-from nabla.models.prefixes import PrefixStore
+from nabla.models.prefixes import DeferredStore, PrefixStore
 
 
 class Runner:
@@ -32,9 +32,21 @@ class Runner:
         self, batch_size: int = 64, store: PrefixStore | None = None, split: float = 128.0
     ) -> None:
         self.batch_size, self.split = batch_size, split
-        self.store = store or PrefixStore()
+        self.store: PrefixStore = store or PrefixStore()
         #: Seconds spent in timed blocks so far.
         self.busy = 0.0
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Lookups find what is stored now; what is put meanwhile is stored at the end, or never if the block
+        fails."""
+        inner, aside = self.store, DeferredStore(self.store)
+        self.store = aside
+        try:
+            yield
+        finally:
+            self.store = inner
+        aside.commit()
 
     @contextmanager
     def timed(self, accounts: Sequence[Account], shares: Sequence[float]) -> Iterator[None]:
