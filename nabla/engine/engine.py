@@ -51,6 +51,10 @@ class Engine:
         rows_ahead: rows of logits and gradient formed at once for positions that come next (1: none).
         fullest_first: serve the kind of request that most problems wait for, rollouts when there is nothing
             else, so that problems that are out of step meet again; otherwise all that wait, kind by kind.
+        continuous: a rollout joins those that are being written when another one has ended; False writes each
+            batch to its end (the same results).
+        cache_bytes: of keys and values of the rollouts that are written together, at the most; None: a
+            quarter of what is free on the device. Rows beyond it wait.
         events: callbacks that hear of everything.
     """
 
@@ -72,12 +76,16 @@ class Engine:
         compile_layers: bool = False,
         rows_ahead: int = 12,
         fullest_first: bool = True,
+        continuous: bool = True,
+        cache_bytes: float | None = None,
         events: Events | None = None,
     ) -> None:
         counts = {"batch_size": batch_size, "live": live, "kept_prefixes": kept_prefixes}
         for name, value in {**counts, "rows_ahead": rows_ahead}.items():
             if value < 1:
                 raise ConfigError(f"{name} must be at least 1", got=value)
+        if cache_bytes is not None and not cache_bytes > 0:
+            raise ConfigError("cache_bytes must be positive, or None", got=cache_bytes)
         # Views of the engine's own: the mask of tokens, the reward's binding, checkpointing and compiling are
         # this engine's settings, and the models may serve another one at the same time.
         self.lm = None if isinstance(lm, Vocabulary) else lm.view()
@@ -105,10 +113,11 @@ class Engine:
             budgets=budgets,
             kept_gradients=kept_gradients,
             rows_ahead=rows_ahead,
+            cache_bytes=cache_bytes,
             events=events,
         )
         policy = FullestFirst() if fullest_first else AllKinds()
-        self.scheduler = Scheduler(self.workspace, policy, live)
+        self.scheduler = Scheduler(self.workspace, policy, live, continuous)
 
     def run(
         self,

@@ -6,14 +6,12 @@ added to accounts is taken back (seconds apart, which were spent), and so is wha
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
-
-from nabla.core.errors import ComponentError, NablaError
+from nabla.core.errors import NablaError
 from nabla.engine.requests import Request
+from nabla.models.faults import exhausted, free_memory, may_pass, told
 from nabla.models.runner import Runner
 
 #: Runs requests of one kind and group: an answer for each.
@@ -34,21 +32,31 @@ def _halved(handler: Handler, requests: Sequence[Request], runner: Runner, tries
     try:
         return handler(requests)
     except Exception as error:
-        exhausted = isinstance(error, torch.OutOfMemoryError)
-        passing = exhausted or isinstance(error, RuntimeError | OSError)
-        failure: NablaError | None = _told(error, requests[0].kind)
+        out, passing = exhausted(error), may_pass(error)
+        failure: NablaError | None = told(error, f"A {requests[0].kind} request")
     if len(requests) == 1 and (tries == 1 or not passing):
         return [failure]
     # The error's frames hold the tensors of the failed attempt.
     del failure
-    if exhausted:
+    if out:
         free_memory()
     undo()
-    if len(requests) == 1:
+    middle = _middle(requests)
+    if not middle or (middle < 0 and passing and tries > 1):
         return _halved(handler, requests, runner, tries - 1)
-    middle = len(requests) // 2
-    parts = requests[:middle], requests[middle:]
+    parts = requests[: abs(middle)], requests[abs(middle) :]
     return [answer for part in parts for answer in _halved(handler, part, runner, tries)]
+
+
+def _middle(requests: Sequence[Request]) -> int:
+    """Where to cut: between two problems if there are several, as near to the middle as may be; 0: not at
+    all. Rollouts of a problem share the pass over their prompt: a negative number, cut with reluctance."""
+    middle = len(requests) // 2
+    problems = [request.account.problem for request in requests]
+    cuts = [i for i in range(1, len(requests)) if problems[i] != problems[i - 1]]
+    if cuts:
+        return min(cuts, key=lambda i: abs(i - middle))
+    return -middle if requests[0].kind == "rollout" else middle
 
 
 def _checkpoint(requests: Sequence[Request], runner: Runner) -> Callable[[], None]:
@@ -68,25 +76,3 @@ def _checkpoint(requests: Sequence[Request], runner: Runner) -> Callable[[], Non
             restore()
 
     return undo
-
-
-def _told(error: Exception, kind: str) -> NablaError:
-    if isinstance(error, torch.OutOfMemoryError):
-        return out_of_memory(error)
-    return error if isinstance(error, NablaError) else ComponentError.of(error, f"A {kind} request")
-
-
-def out_of_memory(error: BaseException) -> NablaError:
-    """What to tell a user."""
-    return NablaError(
-        "The device is out of memory",
-        got=str(error).splitlines()[0] if str(error) else "",
-        fix="Lower batch_size or live, shorten max_new_tokens, or use a smaller dtype.",
-    )
-
-
-def free_memory() -> None:
-    """Lets go of what a failed attempt has left: frames that refer to each other, the allocator's blocks."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

@@ -33,7 +33,7 @@ from nabla.models.prefixes import PrefixStore
 from nabla.models.runner import Runner
 from nabla.models.vocabulary import Vocabulary
 from nabla.rewards.base import Reward, require_reward
-from nabla.rollouts.base import Continuation, Resources, Rollout
+from nabla.rollouts.base import Continuation, Resources, Rollout, Writer
 
 
 class Workspace:
@@ -45,7 +45,8 @@ class Workspace:
         reward: bound to the vocabulary; None for likelihood-only runs.
         rollout: how the language model is decoded.
         runner: batches and counts passes; holds the prefixes.
-        seed, budgets, kept_gradients, rows_ahead, events: see :class:`~nabla.engine.engine.Engine`.
+        seed, budgets, kept_gradients, rows_ahead, cache_bytes, events: see
+            :class:`~nabla.engine.engine.Engine`.
     """
 
     def __init__(
@@ -60,11 +61,12 @@ class Workspace:
         budgets: Sequence[Budget] = (),
         kept_gradients: int = 4,
         rows_ahead: int = 12,
+        cache_bytes: float | None = None,
         events: Events | None = None,
     ) -> None:
         self.vocabulary, self.lm, self.reward = vocabulary, lm, reward
         self.rollout, self.runner = rollout, runner
-        self.resources = Resources(vocabulary, runner, lm)
+        self.resources = Resources(vocabulary, runner, lm, cache_bytes=cache_bytes)
         self.seed, self.kept_gradients, self.rows_ahead = seed, kept_gradients, rows_ahead
         self.budgets = tuple(budgets)
         self.events = events or Events()
@@ -108,6 +110,12 @@ class Workspace:
             return answered(handler, requests, self.runner)
         with self.runner.frozen():
             return answered(handler, requests, self.runner)
+
+    def writer(self) -> Writer | None:
+        """Of rollouts whose rows join while others are written; None where each batch runs to its end."""
+        if self.rollout.remote:
+            return None
+        return self.rollout.writer(self.resources)
 
     def references(self, wanted: Sequence[RowsWanted]) -> list[InitialRows]:
         """Initial logits of rows of several problems, all of the same support."""

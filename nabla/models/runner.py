@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Int
@@ -17,6 +18,21 @@ from torch import Tensor
 from nabla.core.costs import Account, Usage
 from nabla.models.body import EMPTY, Body, BodyOutput, Chunk, Prefix
 from nabla.models.prefixes import DeferredStore, PrefixStore
+
+
+@dataclass
+class Occupancy:
+    """How full the batches of decoding were.
+
+    Args:
+        steps: decoding steps.
+        rows: of all steps, those that waited to be dropped or replaced included.
+        idle: of these, the ones that waited.
+    """
+
+    steps: int = 0
+    rows: int = 0
+    idle: int = 0
 
 
 class Runner:
@@ -35,6 +51,7 @@ class Runner:
         self.store: PrefixStore = store or PrefixStore()
         #: Seconds spent in timed blocks so far.
         self.busy = 0.0
+        self.occupancy = Occupancy()
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
