@@ -53,7 +53,7 @@ class Engine:
             else, so that problems that are out of step meet again; otherwise all that wait, kind by kind.
         continuous: a rollout joins those that are being written when another one has ended; False writes each
             batch to its end (the same results).
-        cache_bytes: of keys and values of the rollouts that are written together, at the most; None: a
+        rollout_bytes: of keys and values of the rollouts that are written together, at the most; None: a
             quarter of what is free on the device. Rows beyond it wait.
         events: callbacks that hear of everything.
     """
@@ -77,15 +77,15 @@ class Engine:
         rows_ahead: int = 12,
         fullest_first: bool = True,
         continuous: bool = True,
-        cache_bytes: float | None = None,
+        rollout_bytes: float | None = None,
         events: Events | None = None,
     ) -> None:
         counts = {"batch_size": batch_size, "live": live, "kept_prefixes": kept_prefixes}
         for name, value in {**counts, "rows_ahead": rows_ahead}.items():
             if value < 1:
                 raise ConfigError(f"{name} must be at least 1", got=value)
-        if cache_bytes is not None and not cache_bytes > 0:
-            raise ConfigError("cache_bytes must be positive, or None", got=cache_bytes)
+        if rollout_bytes is not None and not rollout_bytes > 0:
+            raise ConfigError("rollout_bytes must be positive, or None", got=rollout_bytes)
         # Views of the engine's own: the mask of tokens, the reward's binding, checkpointing and compiling are
         # this engine's settings, and the models may serve another one at the same time.
         self.lm = None if isinstance(lm, Vocabulary) else lm.view()
@@ -113,7 +113,7 @@ class Engine:
             budgets=budgets,
             kept_gradients=kept_gradients,
             rows_ahead=rows_ahead,
-            cache_bytes=cache_bytes,
+            rollout_bytes=rollout_bytes,
             events=events,
         )
         policy = FullestFirst() if fullest_first else AllKinds()

@@ -118,13 +118,14 @@ class Policy(ABC):
         Nobody may wait for ever: there is a bound on how often a problem is passed over.
         """
 
-    def lacking(self, waiting: Sequence[Live], writing: Sequence[Live]) -> int:
+    def lacking(self, waiting: Sequence[Live], writing: Sequence[Live], decoding: bool) -> int:
         """How many of those whose rollouts are being written here must be answered before others are served;
         0: serve now.
 
         Args:
             waiting: problems that wait for something else, or for both.
             writing: problems with rollouts on their way.
+            decoding: whether steps were taken last, rather than others served.
         """
         return 0 if waiting or not writing else 1
 
@@ -148,7 +149,8 @@ class FullestFirst(Policy):
     out of step, in batches of a few rows.
 
     Where rows of rollouts join while others are written, decoding goes on until a share of all problems waits
-    for something else: then batches of either kind are neither small nor late.
+    for something else; these are served until all of them wait for rollouts again, and join. Batches of
+    either kind are then neither small nor late.
 
     Args:
         patience: flushes that a problem is passed over at most; then its kinds come first.
@@ -158,12 +160,15 @@ class FullestFirst(Policy):
     def __init__(self, patience: int = 64, share: float = 0.5) -> None:
         self.patience, self.share = patience, share
 
-    def lacking(self, waiting: Sequence[Live], writing: Sequence[Live]) -> int:
+    def lacking(self, waiting: Sequence[Live], writing: Sequence[Live], decoding: bool) -> int:
         if not waiting or not writing:
-            return len(writing) and 1
+            everybody = len(waiting) + len(writing)
+            return max(math.ceil(self.share * everybody), 1) if writing else 0
         longest = [max(problem.passed_over for problem in group) for group in (waiting, writing)]
         if max(longest) >= self.patience:
             return 0 if longest[0] >= longest[1] else 1
+        if not decoding:  # all others first: they may ask for rollouts next
+            return 0
         everybody = len({id(problem) for problem in (*waiting, *writing)})
         return max(math.ceil(self.share * everybody) - len(waiting), 0)
 
@@ -196,6 +201,7 @@ class Scheduler:
 
     def __init__(self, workspace: Workspace, policy: Policy, live: int, continuous: bool = True) -> None:
         self.workspace, self.policy, self.live, self.continuous = workspace, policy, live, continuous
+        self._decoding = False
 
     def run(self, method: Solve, prompts: Iterable[Prompt]) -> Iterator[tuple[Prompt, Solution | NablaError]]:
         """(prompt, solution or its error), as problems finish. Closing the iterator stops the run and cancels
@@ -276,7 +282,8 @@ class Scheduler:
                 problem.written = {number: i for number, (i, _) in zip(numbers, rows, strict=True)}
         waiting = [p for p in active if p.waiting]
         writing = [p for p in active if p.written]
-        enough = self.policy.lacking(waiting, writing)
+        enough = self.policy.lacking(waiting, writing, self._decoding)
+        self._decoding = enough > 0
         if not enough:
             for problem in writing:
                 problem.passed_over += problem not in waiting

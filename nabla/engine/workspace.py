@@ -45,7 +45,7 @@ class Workspace:
         reward: bound to the vocabulary; None for likelihood-only runs.
         rollout: how the language model is decoded.
         runner: batches and counts passes; holds the prefixes.
-        seed, budgets, kept_gradients, rows_ahead, cache_bytes, events: see
+        seed, budgets, kept_gradients, rows_ahead, rollout_bytes, events: see
             :class:`~nabla.engine.engine.Engine`.
     """
 
@@ -61,12 +61,12 @@ class Workspace:
         budgets: Sequence[Budget] = (),
         kept_gradients: int = 4,
         rows_ahead: int = 12,
-        cache_bytes: float | None = None,
+        rollout_bytes: float | None = None,
         events: Events | None = None,
     ) -> None:
         self.vocabulary, self.lm, self.reward = vocabulary, lm, reward
         self.rollout, self.runner = rollout, runner
-        self.resources = Resources(vocabulary, runner, lm, cache_bytes=cache_bytes)
+        self.resources = Resources(vocabulary, runner, lm, rollout_bytes=rollout_bytes)
         self.seed, self.kept_gradients, self.rows_ahead = seed, kept_gradients, rows_ahead
         self.budgets = tuple(budgets)
         self.events = events or Events()

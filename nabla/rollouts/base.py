@@ -72,7 +72,7 @@ class Resources:
         runner: batches and counts passes; holds the prefixes. Not for remote rollouts: it is used meanwhile.
         lm: the language model; None where there is a vocabulary alone.
         connection: what the rollout's own ``connect`` gave; None for local ones.
-        cache_bytes: of keys and values of rows that are written together, at the most; None: the rollout's
+        rollout_bytes: of keys and values of rows that are written together, at the most; None: the rollout's
             own choice.
     """
 
@@ -80,7 +80,7 @@ class Resources:
     runner: Runner
     lm: CausalLM | None = None
     connection: Any = None
-    cache_bytes: float | None = None
+    rollout_bytes: float | None = None
 
 
 class Writer(ABC):

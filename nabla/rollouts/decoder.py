@@ -42,15 +42,15 @@ class Decoder(Writer):
         lm: the language model.
         runner: batches prefills, counts, and holds the prefixes.
         rows: decoded together at the most.
-        cache_bytes: of their keys and values, at the length that they may reach; None: a quarter of what is
+        rollout_bytes: of their keys and values, at the length that they may reach; None: a quarter of what is
             free on the device.
     """
 
     def __init__(
-        self, lm: CausalLM, runner: Runner, rows: int = 64, cache_bytes: float | None = None
+        self, lm: CausalLM, runner: Runner, rows: int = 64, rollout_bytes: float | None = None
     ) -> None:
         self.lm, self.runner, self.places = lm, runner, rows
-        free = SHARE * _free(lm.body.device) if cache_bytes is None else cache_bytes
+        free = SHARE * _free(lm.body.device) if rollout_bytes is None else rollout_bytes
         #: Tokens of all rows together, padding included.
         self.columns = free / lm.body.cache_bytes(1)
         self._queue: deque[Row] = deque()

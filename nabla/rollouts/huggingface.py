@@ -44,4 +44,4 @@ class HuggingFaceRollout(Rollout):
 
     def _decoder(self, resources: Resources) -> Writer:
         lm = require_lm(resources.lm, "The rollout 'huggingface' decodes in this process")
-        return Decoder(lm, resources.runner, self.batch_size, resources.cache_bytes)
+        return Decoder(lm, resources.runner, self.batch_size, resources.rollout_bytes)
