@@ -118,7 +118,9 @@ class Policy(ABC):
         Nobody may wait for ever: there is a bound on how often a problem is passed over.
         """
 
-    def lacking(self, waiting: Sequence[Live], writing: Sequence[Live], decoding: bool) -> int:
+    def lacking(
+        self, waiting: Sequence[Live], writing: Sequence[Live], decoding: bool  # noqa: ARG002 - for policies
+    ) -> int:
         """How many of those whose rollouts are being written here must be answered before others are served;
         0: serve now.
 

@@ -133,7 +133,7 @@ class Workspace:
         chunks = []
         for request in requests:
             sequence = torch.cat([request.prompt, request.tokens])
-            known = self.runner.store.get(request.account.problem, body, request.prompt[:-1])
+            known = self.runner.known(body, request.prompt[:-1], request.account)
             chunks.append(Chunk(known, body.embed(sequence[len(known) :])))
         outputs = self.runner.forward(body, chunks, [r.account for r in requests], keep=True)
         found = []
@@ -141,7 +141,7 @@ class Workspace:
             account, length = request.account, len(request.tokens)
             sequence = torch.cat([request.prompt, request.tokens])
             self.runner.store.put(account.problem, body, sequence, output.keys)
-            hidden = output.hidden[-length - 1 : -1]
+            hidden = output.hidden[-length - 1 : -1].clone()  # a view would keep the whole batch's alive
             account.meter.add(account.phase, Usage(flops=head.flops(length)))
             rows = head.partition(hidden, moments=True)
             own = head.logits(hidden, request.tokens.unsqueeze(-1))[:, 0]

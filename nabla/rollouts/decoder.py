@@ -14,9 +14,10 @@ from torch import Tensor
 from nabla.core.costs import Account, CostMeter
 from nabla.core.errors import NablaError, NumericalError
 from nabla.core.trajectory import States
-from nabla.models.body import Chunk, KeyValues, Prefix
+from nabla.models.body import Chunk, Prefix
 from nabla.models.causal_lm import CausalLM
 from nabla.models.faults import exhausted, free_memory, may_pass, told
+from nabla.models.keys import Keys
 from nabla.models.runner import Runner
 from nabla.rollouts.base import Continuation, Opening, Writer
 from nabla.rollouts.draws import Draws
@@ -224,7 +225,7 @@ class Decoder(Writer):
         for row, output in zip(todo, outputs, strict=True):
             row.prefill.end(output)
 
-    def _arrange(self, kept: Sequence[int], joined: Sequence[KeyValues], count: int) -> None:
+    def _arrange(self, kept: Sequence[int], joined: Sequence[Keys], count: int) -> None:
         """Keeps some places, and makes new ones behind them."""
         if self.cached and (kept or joined):
             self.slots.arrange(kept, joined)

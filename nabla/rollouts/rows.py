@@ -11,8 +11,9 @@ from torch import Tensor
 
 from nabla.core.costs import Account, CostMeter, Usage
 from nabla.core.errors import NablaError
-from nabla.models.body import Body, BodyOutput, KeyValues
+from nabla.models.body import Body, BodyOutput
 from nabla.models.causal_lm import CausalLM
+from nabla.models.keys import KeyValues
 from nabla.models.runner import Runner
 from nabla.rollouts.base import Continuation, Opening
 
@@ -158,8 +159,11 @@ class Group:
 
 
 def _give(meter: CostMeter, account: Account) -> None:
-    for phase, usage in meter.snapshot().phases.items():
+    cost = meter.snapshot()
+    for phase, usage in cost.phases.items():
         account.meter.add(phase, usage)
+    for name, count in cost.counts.items():
+        account.meter.count(name, count)
 
 
 def groups(openings: Sequence[Opening], lm: CausalLM, first: int) -> list[Group]:

@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from nabla.models.body import Body, KeyValues, left_padded
+from nabla.models.body import Body
+from nabla.models.keys import Keys, KeyValues, left_padded
 
 #: Tokens per row that there is room for at first.
 ROOM = 64
@@ -35,7 +36,7 @@ class CacheSlots:
     def __len__(self) -> int:
         return len(self.offset)
 
-    def arrange(self, kept: Sequence[int], joined: Sequence[KeyValues]) -> None:
+    def arrange(self, kept: Sequence[int], joined: Sequence[Keys]) -> None:
         """Keeps some rows, in this order, and puts new ones behind them. Columns that nobody needs are left
         out."""
         if not kept:
@@ -55,7 +56,7 @@ class CacheSlots:
         for row, keys in enumerate(joined, len(kept)):
             self._put(row, keys)
 
-    def _start(self, joined: Sequence[KeyValues]) -> None:
+    def _start(self, joined: Sequence[Keys]) -> None:
         from transformers import Cache
 
         from nabla.models.layers import GrowingLayer
@@ -70,18 +71,18 @@ class CacheSlots:
         column = torch.arange(self.layers[0].capacity, device=self.body.device)
         self._mask = (column >= self.offset.unsqueeze(1)).long()
 
-    def fits(self, keys: KeyValues) -> bool:
+    def fits(self, keys: Keys) -> bool:
         """Whether a row can take another's place as things are."""
         return keys.length <= self.length
 
-    def replace(self, row: int, keys: KeyValues) -> None:
+    def replace(self, row: int, keys: Keys) -> None:
         """Another text in the place of one that has ended; it must fit."""
         start = self.length - keys.length
         self.offset[row] = start
         self._mask[row, :start], self._mask[row, start:] = 0, 1
         self._put(row, keys)
 
-    def _put(self, row: int, keys: KeyValues) -> None:
+    def _put(self, row: int, keys: Keys) -> None:
         for layer, pair in zip(self.layers, keys.layers, strict=True):
             layer.put(row, *pair)
 
