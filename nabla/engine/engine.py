@@ -58,7 +58,7 @@ class Engine:
             else, so that problems that are out of step meet again; otherwise all that wait, kind by kind.
         continuous: a rollout joins those that are being written when another one has ended; False writes each
             batch to its end (the same results).
-        rollout_bytes: of keys and values of the rollouts that are written together, at the most; None: a
+        rollout_bytes: of keys and values of the rollouts that are written together, at the most; "auto": a
             quarter of what is free on the device. Rows beyond it wait.
         events: callbacks that hear of everything.
     """
@@ -83,15 +83,20 @@ class Engine:
         rows_ahead: int = 12,
         fullest_first: bool = True,
         continuous: bool = True,
-        rollout_bytes: float | None = None,
+        rollout_bytes: int | Literal["auto"] = "auto",
         events: Events | None = None,
     ) -> None:
         counts = {"batch_size": batch_size, "live": live, "kept_prefixes": kept_prefixes}
         for name, value in {**counts, "rows_ahead": rows_ahead}.items():
             if value < 1:
                 raise ConfigError(f"{name} must be at least 1", got=value)
-        if rollout_bytes is not None and not rollout_bytes > 0:
-            raise ConfigError("rollout_bytes must be positive, or None", got=rollout_bytes)
+        whole = isinstance(rollout_bytes, int) and not isinstance(rollout_bytes, bool)
+        if rollout_bytes != "auto" and not (whole and rollout_bytes > 0):
+            raise ConfigError(
+                'rollout_bytes must be a whole number of bytes above 0, or "auto"',
+                got=rollout_bytes,
+                fix="2000000000 lets rollouts wait beyond two gigabytes of keys and values.",
+            )
         # Views of the engine's own: the mask of tokens, the reward's binding, checkpointing and compiling are
         # this engine's settings, and the models may serve another one at the same time.
         self.lm = None if isinstance(lm, Vocabulary) else lm.view()
@@ -120,7 +125,7 @@ class Engine:
             budgets=budgets,
             kept_gradients=kept_gradients,
             rows_ahead=rows_ahead,
-            rollout_bytes=rollout_bytes,
+            rollout_bytes=None if rollout_bytes == "auto" else rollout_bytes,
             events=events,
         )
         policy = FullestFirst() if fullest_first else AllKinds()

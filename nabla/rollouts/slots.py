@@ -117,7 +117,7 @@ class Notes:
             self._parts, self._most = [], 0
             self._count = torch.zeros(len(kept) + joined, dtype=torch.long, device=device)
             return
-        rows = torch.tensor([*kept, *(kept[:1] * joined)], device=device)
+        rows = torch.tensor([*kept, *(list(kept[:1]) * joined)], device=device)
         self._count = self._count[rows]
         self._count[len(kept) :] = 0
         self._parts = [part[rows.to(part.device)] for part in self._parts]

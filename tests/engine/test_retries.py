@@ -133,8 +133,11 @@ def require_same(one: Any, other: Any, where: str = "") -> None:
 class Conditional(Method):
     """Reads and differentiates texts, and asks for values of many at once."""
 
+    def __init__(self) -> None:
+        self.reached = objectives.build(OBJECTIVE)
+
     async def solve(self, session: Session) -> Solution:
-        objective = objectives.build(OBJECTIVE)
+        objective = self.reached
         sampling = Sampling(**SAMPLING)
         found = await session.rollout(sampling, 3)
         texts = await session.read([t.tokens for t in found], sampling)
