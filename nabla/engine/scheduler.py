@@ -156,10 +156,12 @@ class FullestFirst(Policy):
 
     Args:
         patience: flushes that a problem is passed over at most; then its kinds come first.
-        share: of the problems, that wait for other things before decoding stops for them.
+        share: of the problems, that wait for other things before decoding stops for them. 1 waits for all
+            rollouts of those that are written for; less is for models whose step costs as much for few rows
+            as for many.
     """
 
-    def __init__(self, patience: int = 64, share: float = 0.5) -> None:
+    def __init__(self, patience: int = 64, share: float = 1.0) -> None:
         self.patience, self.share = patience, share
 
     def lacking(self, waiting: Sequence[Live], writing: Sequence[Live], decoding: bool) -> int:

@@ -105,10 +105,9 @@ class Row:
 
     def count(self, lm: CausalLM, *, cached: bool) -> None:
         """What its steps cost, the head of every token included: at its end, since a thousand small additions
-        would take longer than a small model's step."""
+        would take longer than a small model's step. So many steps cost what one pass over the tokens does."""
         steps = max(len(self.tokens) - 1, 0) if cached else 0  # the prefill's state gives the first
-        flops = sum(lm.body.flops(1, len(self.context) + done) for done in range(steps))
-        flops += lm.head.flops(len(self.tokens))
+        flops = lm.body.flops(steps, len(self.context)) + lm.head.flops(len(self.tokens))
         usage = Usage(decode_steps=steps, tokens=steps, flops=flops, seconds=self.seconds)
         self.meter.add(self.opening.account.phase, usage)
 
