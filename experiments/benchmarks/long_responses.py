@@ -1,9 +1,9 @@
 """Long responses on tiny shapes: seconds per token, and bytes, as the response grows.
 
-``python experiments/benchmarks/long_responses.py`` writes eight rows of 2,048 tokens and prints, for each stretch
-of 256 tokens, milliseconds per decoding step beside the same number of bare steps of the model at that length
-(attention's own growth is in both), then one gradient per length and what is held at the end. A figure that
-grows beyond the bare one is work that goes with the square of the length.
+``python experiments/benchmarks/long_responses.py`` writes eight rows of 2,048 tokens and prints, for each
+stretch of 256 tokens, milliseconds per decoding step beside a bare step of the model at that length
+(attention's own growth is in both), and the memory at the end. A difference that grows is work that goes with
+the square of the length.
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ def bare(lm: CausalLM, rows: int, tokens: int, stretch: int) -> list[float]:
     found, steps = [], 24
     for first in range(0, tokens, stretch):
         length = first + stretch // 2
-        (output,) = lm.body.run([Chunk(EMPTY, lm.body.embed(torch.ones(length, dtype=torch.long)))], keep=True)
+        text = lm.body.embed(torch.ones(length, dtype=torch.long))
+        (output,) = lm.body.run([Chunk(EMPTY, text)], keep=True)
         assert output.keys is not None
         slots = CacheSlots(lm.body)
         slots.arrange([], [output.keys] * rows)

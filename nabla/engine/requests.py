@@ -87,20 +87,26 @@ class JointRequest(Request):
     Args:
         function: of the tasks; it may be called again with the same ones if a batch fails.
         task: what the problem hands in; never changed.
-        remembered: checkpoint of the problem's memory, which the function writes to.
+        remembered: checkpoints of what the problem remembers, which the function adds to.
     """
 
     kind = "joint"
     function: Callable[[Sequence[Any]], Sequence[Any]]
     task: Any
-    remembered: Callable[[], Callable[[], None]]
+    remembered: Sequence[Callable[[], Callable[[], None]]]
 
     @property
     def group(self) -> Any:
         return self.function
 
     def checkpoint(self) -> Callable[[], None]:
-        return self.remembered()
+        restores = [checkpoint() for checkpoint in self.remembered]
+
+        def restore() -> None:
+            for each in restores:
+                each()
+
+        return restore
 
 
 class Wait(Awaitable[list[Any]]):

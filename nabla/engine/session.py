@@ -289,7 +289,8 @@ class Session:
 
         If it fails with several tasks (or for want of memory) it is called again: it must not change them,
         and draws from generators that it makes or copies itself."""
-        (found,) = await Wait([JointRequest(self.account("method"), function, task, self._checkpoint)])
+        remembered = self.memory.checkpoint, self.rows.checkpoint
+        (found,) = await Wait([JointRequest(self.account("method"), function, task, remembered)])
         return found
 
     def gradient_rows(
@@ -346,16 +347,6 @@ class Session:
     ) -> RowsWanted:
         """The request behind :meth:`reference`."""
         return RowsWanted(trajectory, positions, support, ahead, self.account("gradient"), self.rows)
-
-    def _checkpoint(self) -> Callable[[], None]:
-        """Takes note of all that the problem remembers of texts; the function returned takes it back."""
-        restores = self.memory.checkpoint(), self.rows.checkpoint()
-
-        def restore() -> None:
-            for each in restores:
-                each()
-
-        return restore
 
     # -- the answer ------------------------------------------------------------------------------
 

@@ -35,6 +35,10 @@ class Occupancy:
     rows: int = 0
     idle: int = 0
 
+    def __str__(self) -> str:
+        rows, idle = self.rows / max(self.steps, 1), self.idle / max(self.rows, 1)
+        return f"{rows:.1f} rows a decoding step, {100 * idle:.1f} % of them idle"
+
 
 class Runner:
     """Runs chunks for many accounts.
