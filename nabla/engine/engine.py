@@ -1,10 +1,11 @@
 """The engine: the one place that touches models, counts cost, keeps caches and seeds requests.
 
 A method is sequential code for one problem that awaits a :class:`Session`. The engine advances all live
-problems until each is done or waits, then runs what most of them wait for in padded batches (rollouts last),
-in the order of the problems. The same requests always meet in the same batches, and a row's randomness
-depends on (run seed, problem, request number) alone. Rollouts that are written elsewhere (by a server) are
-awaited on an event loop in a thread of its own, while this one goes on; there is no other thread.
+problems until each is done or waits, then runs what most of them wait for in padded batches (rollouts last,
+where rows join when others end), in the order of the problems. The same requests always meet in the same
+batches, and a row's randomness depends on (run seed, problem, request number) alone.
+Rollouts that are written elsewhere (by a server) are awaited on an event loop in a thread of its own, while
+this one goes on; there is no other thread.
 """
 
 from __future__ import annotations

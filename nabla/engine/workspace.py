@@ -108,8 +108,14 @@ class Workspace:
         handler = self.handlers[requests[0].kind]
         if isinstance(requests[0], JointRequest):  # its own requests are answered one after another
             return answered(handler, requests, self.runner)
-        with self.runner.frozen():
-            return answered(handler, requests, self.runner)
+        # Gradients and values run so many at a time, and find what the batch before them has stored.
+        differentiated = isinstance(requests[0], GradientRequest)
+        size = self.runner.batch_size if differentiated else len(requests)
+        found: list[Any] = []
+        for i in range(0, len(requests), size):
+            with self.runner.frozen():
+                found += answered(handler, requests[i : i + size], self.runner)
+        return found
 
     def writer(self) -> Writer | None:
         """Of rollouts whose rows join while others are written; None where each batch runs to its end."""
@@ -159,10 +165,10 @@ class Workspace:
         return [_finite(score) for score in scores]
 
     def _run_gradients(self, requests: Sequence[GradientRequest]) -> list[Any]:
-        return self._in_batches(self.gradients.compute, requests)
+        return list(self.gradients.compute(requests[0].terms, [request.task for request in requests]))
 
     def _run_values(self, requests: Sequence[ValueRequest]) -> list[Any]:
-        return self._in_batches(self.gradients.values, requests)
+        return list(self.gradients.values(requests[0].terms, [request.task for request in requests]))
 
     def _run_joint(self, requests: Sequence[JointRequest]) -> list[Any]:
         """The function's own time goes to its problems in equal shares; its model runs are timed apart."""
@@ -173,17 +179,6 @@ class Workspace:
             own = time.perf_counter() - begin - (self.runner.busy - busy)
             for request in requests:
                 request.account.meter.add("method", Usage(seconds=max(own, 0.0) / len(requests)))
-
-    def _in_batches(
-        self, compute: Callable[..., Sequence[Any]], requests: Sequence[GradientRequest]
-    ) -> list[Any]:
-        """``compute`` of requests with the same terms, ``batch_size`` tasks at a time."""
-        found: list[Any] = []
-        size = self.runner.batch_size
-        for i in range(0, len(requests), size):
-            part = requests[i : i + size]
-            found += compute(part[0].terms, [request.task for request in part])
-        return found
 
 
 def _finite(score: Score) -> Score | NumericalError:

@@ -45,12 +45,19 @@ class Decoder(Writer):
         rows: decoded together at the most.
         rollout_bytes: of their keys and values, at the length that they may reach; None: a quarter of what is
             free on the device.
+        joins: rows join while others are on their way; False writes so many at a time to their end.
     """
 
     def __init__(
-        self, lm: CausalLM, runner: Runner, rows: int = 64, rollout_bytes: float | None = None
+        self,
+        lm: CausalLM,
+        runner: Runner,
+        rows: int = 64,
+        rollout_bytes: float | None = None,
+        *,
+        joins: bool = True,
     ) -> None:
-        self.lm, self.runner, self.places = lm, runner, rows
+        self.lm, self.runner, self.places, self.joins = lm, runner, rows, joins
         free = SHARE * _free(lm.body.device) if rollout_bytes is None else rollout_bytes
         #: Tokens of all rows together, padding included.
         self.columns = free / lm.body.cache_bytes(1)
@@ -193,7 +200,7 @@ class Decoder(Writer):
             self._alone = bool(self._apart)
             if self._apart:
                 return self._apart.pop()
-        if self._alone or not self._queue:
+        if self._alone or not self._queue or (live and not self.joins):
             return []
         count, longest = 0, max((row.longest for row in live), default=0)
         for row in self._queue:
@@ -299,7 +306,7 @@ class Decoder(Writer):
     def _go_on(self, chosen: Int[Tensor, " rows"]) -> None:
         kept = [place for place, row in enumerate(self.rows) if row is not None]
         # Copying the caches pays only now and then.
-        few = len(kept) <= DENSE * len(self.rows) and (self._alone or not self._queue)
+        few = len(kept) <= DENSE * len(self.rows) and (self._alone or not self.joins or not self._queue)
         if len(kept) < len(self.rows) and (few or not self.cached):
             self._arrange(kept, [], 0)
             chosen = chosen[torch.tensor(kept, device=chosen.device)]

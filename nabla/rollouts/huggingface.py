@@ -30,7 +30,7 @@ class HuggingFaceRollout(Rollout):
     async def generate(
         self, openings: Sequence[Opening], resources: Resources
     ) -> list[Continuation | NablaError]:
-        decoder = self._decoder(resources)
+        decoder = self._decoder(resources, joins=False)
         numbers = decoder.submit(openings)
         found: dict[int, Continuation | NablaError] = {}
         while decoder.busy:
@@ -42,6 +42,6 @@ class HuggingFaceRollout(Rollout):
         own = type(self).generate is HuggingFaceRollout.generate and "generate" not in vars(self)
         return self._decoder(resources) if own else None
 
-    def _decoder(self, resources: Resources) -> Writer:
+    def _decoder(self, resources: Resources, joins: bool = True) -> Writer:
         lm = require_lm(resources.lm, "The rollout 'huggingface' decodes in this process")
-        return Decoder(lm, resources.runner, self.batch_size, resources.rollout_bytes)
+        return Decoder(lm, resources.runner, self.batch_size, resources.rollout_bytes, joins=joins)
