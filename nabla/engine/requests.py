@@ -29,6 +29,11 @@ class Request(ABC):
         """Requests run in one batch only with those of an equal group."""
         return None
 
+    def checkpoint(self) -> Callable[[], None]:
+        """Takes note of what answering may change beside accounts and prefixes; the function that is returned
+        takes the changes back, before a failed request is answered again."""
+        return _nothing
+
 
 @dataclass(frozen=True, eq=False)
 class RolloutRequest(Request):
@@ -85,15 +90,31 @@ class ValueRequest(GradientRequest):
 
 @dataclass(frozen=True, eq=False)
 class JointRequest(Request):
-    """Arithmetic of a component that runs once for all problems that wait for it."""
+    """Arithmetic of a component that runs once for all problems that wait for it.
+
+    Args:
+        function: of the tasks; it may be called again with the same ones if a batch fails.
+        task: what the problem hands in; never changed.
+        remembered: checkpoints of what the problem remembers, which the function adds to.
+    """
 
     kind = "joint"
     function: Callable[[Sequence[Any]], Sequence[Any]]
     task: Any
+    remembered: Sequence[Callable[[], Callable[[], None]]]
 
     @property
     def group(self) -> Any:
         return self.function
+
+    def checkpoint(self) -> Callable[[], None]:
+        restores = [checkpoint() for checkpoint in self.remembered]
+
+        def restore() -> None:
+            for each in restores:
+                each()
+
+        return restore
 
 
 class Wait(Awaitable[list[Any]]):
@@ -121,6 +142,10 @@ class ValuePlan:
     keys: list[Any]
     new: list[Any]
     requests: list[ValueRequest]
+
+
+def _nothing() -> None:
+    pass
 
 
 def identity(terms: Sequence[Term]) -> tuple[tuple[str, Objective], ...]:

@@ -292,8 +292,12 @@ class Session:
 
     async def jointly(self, function: Callable[[Sequence[Any]], Sequence[Any]], task: Any) -> Any:
         """``function``'s result for ``task``: it is called once with the tasks of all problems that wait for
-        it, and returns one result (or NablaError) per task. Its own time is counted as phase "method"."""
-        (found,) = await Wait([JointRequest(self.account("method"), function, task)])
+        it, and returns one result (or NablaError) per task. Its own time is counted as phase "method".
+
+        If it fails with several tasks (or for want of memory) it is called again: it must not change them,
+        and draws from generators that it makes or copies itself."""
+        remembered = self.memory.checkpoint, self.rows.checkpoint
+        (found,) = await Wait([JointRequest(self.account("method"), function, task, remembered)])
         return found
 
     def gradient_rows(

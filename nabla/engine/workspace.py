@@ -11,7 +11,7 @@ import torch
 
 from nabla.core.budget import Budget
 from nabla.core.costs import Usage
-from nabla.core.errors import ComponentError, NablaError, NumericalError
+from nabla.core.errors import NumericalError
 from nabla.core.trajectory import Score, States
 from nabla.engine.events import Events
 from nabla.engine.gradient.computer import GradientComputer
@@ -27,12 +27,14 @@ from nabla.engine.requests import (
     ScoreRequest,
     ValueRequest,
 )
+from nabla.engine.retries import answered
 from nabla.models.body import Chunk
 from nabla.models.causal_lm import CausalLM, require_lm
+from nabla.models.prefixes import PrefixStore
 from nabla.models.runner import Runner
 from nabla.models.vocabulary import Vocabulary
 from nabla.rewards.base import Reward, require_reward
-from nabla.rollouts.base import Continuation, Resources, Rollout
+from nabla.rollouts.base import Continuation, Resources, Rollout, Writer
 
 
 class Workspace:
@@ -44,7 +46,8 @@ class Workspace:
         reward: bound to the vocabulary; None for likelihood-only runs.
         rollout: how the language model is decoded.
         runner: batches and counts passes; holds the prefixes.
-        seed, budgets, kept_gradients, rows_ahead, events: see :class:`~nabla.engine.engine.Engine`.
+        seed, budgets, kept_gradients, rows_ahead, rollout_bytes, events: see
+            :class:`~nabla.engine.engine.Engine`.
     """
 
     def __init__(
@@ -59,12 +62,12 @@ class Workspace:
         budgets: Sequence[Budget] = (),
         kept_gradients: int = 4,
         rows_ahead: int = 12,
+        rollout_bytes: float | None = None,
         events: Events | None = None,
     ) -> None:
         self.vocabulary, self.lm, self.reward = vocabulary, lm, reward
         self.rollout, self.runner = rollout, runner
-        self.resources = Resources(vocabulary, runner, lm)
-        self.store = runner.store
+        self.resources = Resources(vocabulary, runner, lm, rollout_bytes=rollout_bytes)
         self.seed, self.kept_gradients, self.rows_ahead = seed, kept_gradients, rows_ahead
         self.budgets = tuple(budgets)
         self.events = events or Events()
@@ -78,6 +81,11 @@ class Workspace:
             "value": self._run_values,
             "joint": self._run_joint,
         }
+
+    @property
+    def store(self) -> PrefixStore:
+        """Prefixes of the live problems."""
+        return self.runner.store
 
     @property
     def weights(self) -> CausalLM:
@@ -95,25 +103,27 @@ class Workspace:
     def answer(self, requests: Sequence[Request]) -> list[Any]:
         """Runs requests of one kind and group now; a result or NablaError for each.
 
-        If the batch fails, each request runs alone, so that one does not sink all.
+        If the batch fails, it runs again in halves, so that one does not sink all.
         """
         if not requests:
             return []
-        try:
-            return self.handlers[requests[0].kind](requests)
-        except torch.OutOfMemoryError as error:
-            failure: NablaError = NablaError(
-                "The device is out of memory",
-                got=str(error).splitlines()[0],
-                fix="Lower batch_size or live, shorten max_new_tokens, or use a smaller dtype.",
-            )
-        except NablaError as error:
-            failure = error
-        except Exception as error:
-            failure = ComponentError.of(error, f"A {requests[0].kind} request")
-        if len(requests) == 1:
-            return [failure]
-        return [self.answer([request])[0] for request in requests]
+        handler = self.handlers[requests[0].kind]
+        if isinstance(requests[0], JointRequest):  # its own requests are answered one after another
+            return answered(handler, requests, self.runner)
+        # Gradients and values run so many at a time, and find what the batch before them has stored.
+        differentiated = isinstance(requests[0], GradientRequest)
+        size = self.runner.batch_size if differentiated else len(requests)
+        found: list[Any] = []
+        for i in range(0, len(requests), size):
+            with self.runner.frozen():
+                found += answered(handler, requests[i : i + size], self.runner)
+        return found
+
+    def writer(self) -> Writer | None:
+        """Of rollouts whose rows join while others are written; None where each batch runs to its end."""
+        if self.rollout.remote:
+            return None
+        return self.rollout.writer(self.resources)
 
     def references(self, wanted: Sequence[RowsWanted]) -> list[InitialRows]:
         """Initial logits of rows of several problems, all of the same support."""
@@ -137,7 +147,8 @@ class Workspace:
         found = []
         for request, output in zip(requests, outputs, strict=True):
             account, length = request.account, len(request.tokens)
-            self.store.put(account.problem, body, torch.cat([request.prompt, request.tokens]), output.keys)
+            sequence = torch.cat([request.prompt, request.tokens])
+            self.runner.store.put(account.problem, body, sequence, output.keys)
             hidden = output.hidden[-length - 1 : -1].clone()  # a view would keep the whole batch's alive
             account.meter.add(account.phase, Usage(flops=head.flops(length)))
             rows = head.partition(hidden, moments=True)
@@ -160,10 +171,10 @@ class Workspace:
         return list(reward.values([request.reading for request in requests], self.runner))
 
     def _run_gradients(self, requests: Sequence[GradientRequest]) -> list[Any]:
-        return self._in_batches(self.gradients.compute, requests)
+        return list(self.gradients.compute(requests[0].terms, [request.task for request in requests]))
 
     def _run_values(self, requests: Sequence[ValueRequest]) -> list[Any]:
-        return self._in_batches(self.gradients.values, requests)
+        return list(self.gradients.values(requests[0].terms, [request.task for request in requests]))
 
     def _run_joint(self, requests: Sequence[JointRequest]) -> list[Any]:
         """The function's own time goes to its problems in equal shares; its model runs are timed apart."""
@@ -174,17 +185,6 @@ class Workspace:
             own = time.perf_counter() - begin - (self.runner.busy - busy)
             for request in requests:
                 request.account.meter.add("method", Usage(seconds=max(own, 0.0) / len(requests)))
-
-    def _in_batches(
-        self, compute: Callable[..., Sequence[Any]], requests: Sequence[GradientRequest]
-    ) -> list[Any]:
-        """``compute`` of requests with the same terms, ``batch_size`` tasks at a time."""
-        found: list[Any] = []
-        size = self.runner.batch_size
-        for i in range(0, len(requests), size):
-            part = requests[i : i + size]
-            found += compute(part[0].terms, [request.task for request in part])
-        return found
 
 
 def _finite(score: Score) -> Score | NumericalError:

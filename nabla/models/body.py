@@ -176,6 +176,13 @@ class Body:
         """FLOPs of an input-only backward: the linear maps once more, attention (two operands) twice."""
         return 2.0 * self.active_parameters * tokens + 8.0 * self._attention(tokens, context)
 
+    def cache_bytes(self, tokens: int) -> float:
+        """Of keys and values of so many tokens, from the configuration (an estimate where layers keep other
+        things)."""
+        heads = getattr(self.config, "num_attention_heads", None) or 1
+        width = self.attention_width * (getattr(self.config, "num_key_value_heads", None) or heads) // heads
+        return 2.0 * self.layers * width * self.dtype.itemsize * tokens
+
     def computed(self, chunk: Chunk) -> tuple[int, int]:
         """(tokens run, tokens only attended to) for a chunk, prefix reuse considered."""
         if chunk.prefix.keys is None:

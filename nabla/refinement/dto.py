@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from nabla.core.errors import ConfigError, NablaError
@@ -119,7 +120,9 @@ class DTO:
         return found
 
     def refine_together(self, tasks: Sequence[RefineTask]) -> list[Refinement | NablaError]:
-        """Refines rows of several problems in step; each comes out as it would alone."""
+        """Refines rows of several problems in step; each comes out as it would alone, also when it is called
+        again with the same tasks."""
+        tasks = [replace(task, noise=task.noise.clone_state()) for task in tasks]
         usable = tasks[0].session.workspace.weights.head.usable
         width = usable if self.rows.support is None else min(self.rows.support, usable)
         groups: list[list[RefineTask]] = []
