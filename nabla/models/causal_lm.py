@@ -15,6 +15,7 @@ from nabla.core.errors import ConfigError, ModelError, NablaError
 from nabla.core.prompt import Prompt
 from nabla.models.architecture import batch_dependent
 from nabla.models.body import EMPTY, Body, Chunk, Prefix
+from nabla.models.causality import require_causal
 from nabla.models.head import EmbeddingTable, Head
 from nabla.models.loading import freeze, load, reason, unwrap
 from nabla.models.vocabulary import Vocabulary, usable_ids
@@ -168,11 +169,12 @@ class CausalLM:
             (output,) = self.body.run([Chunk(EMPTY, self.body.embed(ids))])
         except Exception as error:
             raise ModelError(
-                f"{name} runs on token ids and not on embeddings: {type(error).__name__}: {reason(error)}",
+                f"The language model {name} cannot be run by nabla: on embeddings in the place of token ids it "
+                f"fails with {type(error).__name__}: {reason(error)}",
                 fix="Use a model that embeds its ids once, at the beginning, and does not look at them again "
                 "(to choose experts by them, say).",
             ) from error
-        require_causal(self.body, ids, output.hidden)
+        require_causal(self.body, ids, name)
         coarsest = max(expected.dtype, self.head.module.weight.dtype, key=lambda d: torch.finfo(d).eps)
         tolerance = {torch.float64: 1e-9, torch.float32: 1e-3}.get(coarsest, 5e-2)
         check_close(self.head.logits(output.hidden), expected, "its logits", name, tolerance)
@@ -258,23 +260,6 @@ def require_supported(model: Any) -> None:
         raise ModelError(
             f"{name} caps its attention's logits, which attn_implementation='sdpa' leaves out",
             fix="Load it with attn_implementation='eager'.",
-        )
-
-
-@torch.no_grad()
-def require_causal(body: Body, ids: Int[Tensor, " n"], hidden: Tensor) -> None:
-    """Raises ModelError if a token changes the states before it."""
-    if len(ids) < 2:
-        return
-    other = torch.cat([ids[:-1], ids[:1]])
-    (changed,) = body.run([Chunk(EMPTY, body.embed(other))])
-    scale = hidden[:-1].double().norm().clamp_min(1e-12)
-    error = float((changed.hidden[:-1].double() - hidden[:-1].double()).norm() / scale)
-    if error > {torch.float64: 1e-9, torch.float32: 1e-4}.get(hidden.dtype, 5e-2):
-        raise ModelError(
-            f"{type(body.module).__name__} is not causal: a token changes the states before it "
-            f"(relative difference {error:.1e})",
-            fix="Use a causal decoder; a bidirectional model writes no text from left to right.",
         )
 
 

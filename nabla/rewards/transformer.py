@@ -16,15 +16,16 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from nabla.core.errors import ConfigError, ModelError, VocabularyError
+from nabla.core.errors import ConfigError, ModelError, NablaError, VocabularyError
 from nabla.core.prompt import Message
 from nabla.core.trajectory import Score
 from nabla.models.body import EMPTY, Body, Chunk
 from nabla.models.causal_lm import check_close, verify_prefix_reuse
+from nabla.models.causality import require_causal
 from nabla.models.channels import Channel, TableChannel
 from nabla.models.chat import ChatFormat
 from nabla.models.head import EmbeddingTable
-from nabla.models.loading import freeze, load, unwrap
+from nabla.models.loading import freeze, load, reason, unwrap
 from nabla.models.runner import Runner
 from nabla.models.vocabulary import Alignment, Vocabulary, align
 from nabla.rewards.base import RelaxedResponse, RelaxedReward, Response, Reward, unbound
@@ -107,7 +108,17 @@ class TransformerReward(Reward):
         self._eos: tuple[int, ...] = ()
         self._layouts: dict[Any, tuple[str, str, list[int], list[int]]] = {}
         self._said: set[str] = set()
-        self._verify()
+        try:
+            self._verify()
+        except NablaError:
+            raise
+        except Exception as error:
+            raise ModelError(
+                f"The reward model {type(self.model).__name__} cannot be run by nabla: "
+                f"{type(error).__name__}: {reason(error)}",
+                fix="Use a reward model whose score is a head over the states of a causal decoder "
+                "(docs/models.md).",
+            ) from error
 
     @classmethod
     def from_pretrained(
@@ -183,7 +194,7 @@ class TransformerReward(Reward):
         limit = self.body.context_length
         ids = torch.tensor(rendered[: limit or None])
         pad = self.config_pad
-        _require_causal(self.body, ids, name)
+        require_causal(self.body, _long(self.body, ids), name)
         padded = ids if pad is None else torch.cat([ids, torch.tensor([pad, pad])])[: limit or None]
         for row in (ids, padded):
             read = row[: self._stop(row)]
@@ -562,38 +573,10 @@ class TransformerReward(Reward):
             ]
 
 
-@torch.no_grad()
-def _require_causal(body: Body, ids: Int[Tensor, " n"], name: str) -> None:
-    """A state may not depend on what comes behind it, nor on a row's neighbours: beyond windows, too.
-
-    Raises ModelError for models with bidirectional attention, and for those that do not take embeddings.
-    """
+def _long(body: Body, ids: Int[Tensor, " n"]) -> Int[Tensor, " m"]:
+    """A text that is repeated until it is longer than the model's windows."""
     limit = body.context_length or 512
     windows = [getattr(body.config, key, None) or 0 for key in ("sliding_window", "attention_window")]
     window = max((w for w in windows if isinstance(w, int)), default=0)
     long = min(limit, max(len(ids), 12, min(window, 200) + 8))
-    tokens = ids.repeat(long // max(len(ids), 1) + 1)[:long]
-    try:
-        embedded = body.embed(tokens)
-        changed = embedded.clone()
-        changed[-1] = -changed[-1] + embedded[0]
-        (whole,) = body.run([Chunk(EMPTY, embedded)])
-        (other,) = body.run([Chunk(EMPTY, changed)])
-        half = embedded[: max(1, long // 2)]
-        together = body.run([Chunk(EMPTY, half), Chunk(EMPTY, embedded)])
-        (alone,) = body.run([Chunk(EMPTY, half)])
-    except (IndexError, TypeError, ValueError, RuntimeError, AttributeError, KeyError) as error:
-        raise ModelError(
-            f"{name} cannot be run on embeddings as a causal decoder: {error!r}",
-            fix="Encoders (BERT, RoBERTa, ELECTRA, ...) are not supported: use a decoder reward model.",
-        ) from error
-    # Some models work in float32 whatever their weights are.
-    tolerance = {torch.float64: 1e-5, torch.float32: 1e-3}.get(embedded.dtype, 5e-2)
-    pairs = ((other.hidden[:-1], whole.hidden[:-1]), (together[0].hidden, alone.hidden))
-    for found, expected in pairs:
-        size = expected.double().norm().clamp_min(1e-12)
-        if float((found.double() - expected.double()).norm() / size) > tolerance:
-            raise ModelError(
-                f"{name} is not causal: its states depend on the tokens behind them",
-                fix="Encoders and models with bidirectional attention are not supported: use a decoder.",
-            )
+    return ids.repeat(long // max(len(ids), 1) + 1)[:long]

@@ -123,11 +123,10 @@ def reward(model: Any, tok: Any, *, process: bool) -> dict[str, float]:
         mine = slopes(bound, [item])[0]
         shared = slopes(bound, items)[i]
         note("neighbours", off(mine, shared))
-        for row, place in enumerate(layout.places.tolist()):
-            if layout.seam and row == 0:
-                continue
-            at = rows[len(layout.before) + place] if place >= 0 else torch.zeros_like(rows[0])
-            note("gradient", float((mine[row] - at).abs().max() / rows.abs().max()))
+        own = [row for row in range(len(mine)) if not (layout.seam and row == 0)]
+        places = [int(layout.places[row]) for row in own]
+        dense = [rows[len(layout.before) + p] if p >= 0 else torch.zeros_like(rows[0]) for p in places]
+        note("gradient", off(mine[own], torch.stack(dense)))
     found["cached"] = float(bound.body.reuse_prefix)
     return found
 
