@@ -40,7 +40,7 @@ def require_causal(body: Body, ids: Int[Tensor, " n"], name: str) -> None:
     together = body.run([Chunk(EMPTY, half), Chunk(EMPTY, embedded)])
     (alone,) = body.run([Chunk(EMPTY, half)])
     # Some models work in float32 whatever their weights are.
-    tolerance = {torch.float64: 1e-5, torch.float32: 1e-4}.get(embedded.dtype, 5e-2)
+    tolerance = {torch.float64: 1e-5, torch.float32: 1e-3}.get(embedded.dtype, 5e-2)
     pairs = ((other.hidden[:-1], whole.hidden[:-1]), (together[0].hidden, alone.hidden))
     apart = [_difference(*pair) for pair in pairs]
     leak = _leak(body, embedded, name)
