@@ -169,8 +169,8 @@ class CausalLM:
             (output,) = self.body.run([Chunk(EMPTY, self.body.embed(ids))])
         except Exception as error:
             raise ModelError(
-                f"The language model {name} cannot be run by nabla: on embeddings in the place of token ids it "
-                f"fails with {type(error).__name__}: {reason(error)}",
+                f"The language model {name} cannot be run by nabla: on embeddings in the place of token ids "
+                f"it fails with {type(error).__name__}: {reason(error)}",
                 fix="Use a model that embeds its ids once, at the beginning, and does not look at them again "
                 "(to choose experts by them, say).",
             ) from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -14,11 +14,8 @@ from nabla.core.sampling import Sampling
 from nabla.engine.engine import Engine
 from nabla.models.causal_lm import CausalLM
 from nabla.models.runner import Runner
-from nabla.models.vocabulary import Vocabulary
 from nabla.objectives.weighted_sum import WeightedSum
 from nabla.rewards.base import RelaxedResponse, Response
-from nabla.rewards.outcome import OutcomeReward
-from nabla.rewards.process import ProcessReward
 from tests import tiny
 from tests.families import made, plain
 
@@ -27,6 +24,12 @@ PROMPTS = tuple(
     for i, text in enumerate(("What is 12*7?", "Solve x^2 = 4 for x > 0.", "Say 3 + 4; why?"))
 )
 LENGTHS = (16, 9, 22)
+
+
+#: Ids over which a reward's gradient is compared; a trained tokenizer has fewer.
+CANDIDATES = 512
+#: Largest deviation of what counts as exact.
+TOLERANCE = 1e-9
 
 
 def off(value: Tensor, expected: Tensor) -> float:
@@ -53,7 +56,8 @@ def language(model: Any, tok: Any) -> dict[str, float]:
             gradient = await session.gradient(read, objective)
             where = slice(committed, len(text))
             account = Account("test", CostMeter(), "gradient")
-            rows = engine.workspace.gradients.rows(gradient, gradient.terms["likelihood"], where, None, account)
+            term = gradient.terms["likelihood"]
+            rows = engine.workspace.gradients.rows(gradient, term, where, None, account)
             return session.prompt_ids, written[0], read, rows
 
         return list(tiny.drive(engine, prompts, method))
@@ -88,58 +92,78 @@ ANSWERS = ("The answer is 84.", "x = 2;\nso x > 0.\n", "Yes,\nthe sum is 3 + 4 =
 
 def rendered(tok: Any, prompt: Prompt, answer: str) -> Tensor:
     """Ids of the finished conversation, as transformers' tokenizer writes them."""
-    turns = [*({"role": m.role, "content": m.content} for m in prompt.messages)]
+    turns = [{"role": m.role, "content": m.content} for m in prompt.messages]
     turns.append({"role": "assistant", "content": answer})
     return tiny.ids(tok, tok.apply_chat_template(turns, tokenize=False))
 
 
-def reward(model: Any, tok: Any, *, process: bool) -> dict[str, float]:
-    """Deviations of a reward model: scores, gradients, alone and with neighbours."""
-    made_of: Any = ProcessReward if process else OutcomeReward
-    settings = {"aggregation": "sum", "step_separators": ["\n"]} if process else {}
-    bound = made_of(model, tok, **settings).bind(Vocabulary(tok))
-    wholes = [rendered(tok, p, a) for p, a in zip(PROMPTS, ANSWERS, strict=True)]
-    items = [
-        Response(p, tiny.ids(tok, a), Account(p.id, CostMeter(), "reward"))
-        for p, a in zip(PROMPTS, ANSWERS, strict=True)
-    ]
-    layouts = [bound.layout(item) for item in items]
+def kept_raw(tok: Any, prompt: Prompt, answer: str) -> Tensor:
+    """The same with the answer put where the template writes another one."""
+    turns = [{"role": m.role, "content": m.content} for m in prompt.messages]
+    turns.append({"role": "assistant", "content": "MARK"})
+    return tiny.ids(tok, tok.apply_chat_template(turns, tokenize=False).replace("MARK", answer))
+
+
+def reward(
+    bound: Any, tok: Any, answers: Sequence[str] = ANSWERS, whole: Callable[..., Tensor] = rendered
+) -> dict[str, float]:
+    """Deviations of a bound reward model: scores, gradients, alone and with neighbours.
+
+    Args:
+        bound: an outcome reward, or a process reward of two labels whose aggregation is the sum.
+        tok: its tokenizer, and the language model's.
+        answers: to :data:`PROMPTS`.
+        whole: gives the ids that transformers is asked with.
+    """
+    model, process = bound.model, bound.reads_whole_response
     found: dict[str, float] = {"score": 0.0, "gradient": 0.0, "neighbours": 0.0}
 
     def note(name: str, value: float) -> None:
         found[name] = max(found[name], value)
 
+    items = [
+        Response(p, tiny.ids(tok, a), Account(p.id, CostMeter(), "reward"))
+        for p, a in zip(PROMPTS, answers, strict=True)
+    ]
+    layouts = [bound.layout(item) for item in items]
+    wholes = [whole(tok, p, a) for p, a in zip(PROMPTS, answers, strict=True)]
+    usable = bound.table.usable
+    chosen = torch.randperm(usable, generator=torch.Generator().manual_seed(0))[:CANDIDATES]
     reads = [bound.steps(x) + len(x.before) if process else None for x in layouts]
-    expected = [plain.reward(model, ids, at) for ids, at in zip(wholes, reads, strict=True)]
-    padded = plain.padded(model, wholes, reads)
+    pad = model.config.pad_token_id
+    padded = None if pad is None else plain.padded(model, wholes, reads)
     together = [score.value for score in bound.score(items, Runner())]
-    alone = [bound.score([item], Runner())[0].value for item in items]
+    slopes_together = slopes(bound, items, chosen)
     for i, (item, ids, layout) in enumerate(zip(items, wholes, layouts, strict=True)):
         assert torch.equal(layout.tokens, ids)
-        note("score", off(torch.tensor(together[i]), expected[i]))
-        note("score", off(torch.tensor(together[i]), padded[i]))
-        note("neighbours", off(torch.tensor(together[i]), torch.tensor(alone[i])))
-        rows = plain.reward_rows(model, ids, reads[i], bound.table.usable)
-        mine = slopes(bound, [item])[0]
-        shared = slopes(bound, items)[i]
-        note("neighbours", off(mine, shared))
+        value = torch.tensor(together[i])
+        note("score", off(value, plain.reward(model, ids, reads[i])))
+        if padded is not None:
+            note("score", off(value, padded[i]))
+        (alone,) = bound.score([item], Runner())
+        note("neighbours", off(value, torch.tensor(alone.value)))
+        (mine,) = slopes(bound, [item], chosen)
+        note("neighbours", off(mine, slopes_together[i]))
+        rows = plain.reward_rows(model, ids, reads[i], chosen)
         own = [row for row in range(len(mine)) if not (layout.seam and row == 0)]
         places = [int(layout.places[row]) for row in own]
+        assert sum(p >= 0 for p in places) >= 2
         dense = [rows[len(layout.before) + p] if p >= 0 else torch.zeros_like(rows[0]) for p in places]
         note("gradient", off(mine[own], torch.stack(dense)))
     found["cached"] = float(bound.body.reuse_prefix)
     return found
 
 
-def slopes(bound: Any, items: Sequence[Response]) -> list[Tensor]:
-    """``∂r/∂y`` of each answer over all usable ids."""
+def slopes(bound: Any, items: Sequence[Response], candidates: Tensor) -> list[Tensor]:
+    """``∂r/∂y`` of each answer over some candidates."""
     every = bound.relaxed([RelaxedResponse(item, 0) for item in items], Runner())
     found = []
     for item, one in zip(items, every, strict=True):
         grads = torch.autograd.grad(one.value, one.leaves, allow_unused=True, retain_graph=True)
-        total = torch.zeros(len(item.tokens), bound.table.usable, dtype=torch.float64)
+        count = len(item.tokens)
+        total = torch.zeros(count, len(candidates), dtype=torch.float64)
         for channel, grad in zip(bound.channels(), grads, strict=True):
             if grad is not None:
-                total = total + channel.pull(grad).rows(torch.arange(len(item.tokens)), None)
+                total = total + channel.pull(grad).rows(torch.arange(count), candidates.expand(count, -1))
         found.append(total)
     return found

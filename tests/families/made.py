@@ -3,6 +3,7 @@ classes that people have."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import torch
 import transformers as hf
 from torch import Tensor
+
+from nabla.testing.tiny import random_model
 
 #: What the tokenizers are trained on.
 CORPUS = (
@@ -42,22 +45,21 @@ def tokenizer(name: str = "Qwen2Tokenizer", template: str | None = TEMPLATE) -> 
     return tok
 
 
+def with_template(tok: Any, template: str | None) -> Any:
+    """A copy of a tokenizer that writes by another template (None: its own)."""
+    other = copy.copy(tok)
+    other.chat_template = tok.chat_template if template is None else template
+    return other
+
+
 def build(config: str, model: str, tok: Any, settings: Mapping[str, Any], *, seed: int = 0) -> Any:
-    """A model in evaluation mode; what begins as a constant
-    (biases, norms, decays) is random too, so that one left out is seen and no choice is a tie."""
+    """A model in evaluation mode; see :func:`nabla.testing.tiny.random_model`."""
     rows = max(tok.get_vocab().values()) + 1
     names = ("bos_token_id", "eos_token_id", "pad_token_id")
     ids = {name: value for name in names if (value := getattr(tok, name)) is not None}
     given = getattr(hf, config)(**{"vocab_size": rows, **ids, **settings})
-    given._experts_implementation = "eager"  # float64 has no grouped product
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        made = getattr(hf, model)(given)
-        with torch.no_grad():
-            for weight in made.parameters():
-                if weight.numel() and bool((weight == weight.flatten()[0]).all()):
-                    weight += 0.3 * torch.randn_like(weight)
-    return made.double().eval()
+    given._experts_implementation = "eager"  # transformers' grouped product has no float64
+    return random_model(getattr(hf, model), given, seed=seed, constants=True).double().eval()
 
 
 def draw(tok: Any, count: int, seed: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""What transformers itself says of a text: forward passes of ``input_ids``, and dense gradients through them."""
+"""What transformers itself says of a text: passes of ``input_ids``, and dense gradients through them."""
 
 from __future__ import annotations
 
@@ -12,18 +12,17 @@ from torch.nn.functional import one_hot
 
 
 @contextmanager
-def relaxed(model: Any, ids: Tensor, rows: slice, y: Tensor) -> Iterator[None]:
-    """While it lasts, ``ids[rows]`` are embedded as ``y @ E``; the model is still called with ids."""
+def relaxed(model: Any, rows: slice, change: Tensor, candidates: Tensor) -> Iterator[None]:
+    """While it lasts, the embeddings of the ids at ``rows`` are moved by ``change @ E[candidates]``; the model
+    is still called with ids."""
     module = model.get_input_embeddings()
-    count = y.shape[-1]
     with torch.no_grad():
-        table = module(torch.arange(count))
-    hard = one_hot(ids[rows], count).to(y)
+        table = module(candidates)
 
     def instead(_: Any, __: Any, output: Tensor) -> Tensor:
-        change = torch.zeros_like(output)
-        change[0, rows] = (y - hard) @ table
-        return output + change
+        moved = torch.zeros_like(output)
+        moved[0, rows] = change @ table
+        return output + moved
 
     hook = module.register_forward_hook(instead)
     try:
@@ -42,8 +41,9 @@ def log_probs(model: Any, ids: Tensor, usable: int) -> Tensor:
 def likelihood_rows(model: Any, ids: Tensor, first: int, usable: int) -> Tensor:
     """``∂ -Σ y_i·log π(. | y_<i) / ∂y`` of the tokens from ``first`` on ``[L, V]``."""
     rows = slice(first, len(ids))
-    y = one_hot(ids[rows], usable).double().requires_grad_()
-    with relaxed(model, ids, rows, y):
+    hard = one_hot(ids[rows], usable).double()
+    y = hard.clone().requires_grad_()
+    with relaxed(model, rows, y - hard, torch.arange(usable)):
         logits = model(input_ids=ids[None], use_cache=False).logits[0, first - 1 : -1, :usable]
     total = -(y * logits.log_softmax(-1)).sum()
     (grad,) = torch.autograd.grad(total, y)
@@ -71,11 +71,10 @@ def padded(model: Any, texts: Sequence[Tensor], places: Sequence[Tensor | None])
     return [_value(row, at) for row, at in zip(logits, places, strict=True)]
 
 
-def reward_rows(model: Any, ids: Tensor, places: Tensor | None, usable: int) -> Tensor:
-    """``∂ reward / ∂y`` of every token ``[n, V]``."""
-    rows = slice(0, len(ids))
-    y = one_hot(ids, usable).double().requires_grad_()
-    with relaxed(model, ids, rows, y):
+def reward_rows(model: Any, ids: Tensor, places: Tensor | None, candidates: Tensor) -> Tensor:
+    """``∂ reward / ∂y`` of every token, over some candidates ``[n, K]``."""
+    change = torch.zeros(len(ids), len(candidates), dtype=torch.float64, requires_grad=True)
+    with relaxed(model, slice(0, len(ids)), change, candidates):
         value = _value(model(input_ids=ids[None]).logits[0], places)
-    (grad,) = torch.autograd.grad(value, y)
+    (grad,) = torch.autograd.grad(value, change)
     return grad

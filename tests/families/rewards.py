@@ -8,28 +8,37 @@ from typing import Any
 
 from tests.families.language import ENCODER, LANGUAGE, Family
 
-
 #: Decoders of which transformers has a classifier of sequences, of tokens.
-_SEQUENCE = (
-    "Llama Mistral Ministral Ministral3 Qwen2 Qwen3 Gemma Gemma2 Phi Phi3 GPT2 GPTBigCode GPTNeo GPTNeoX GPTJ "
-    "CTRL OPT Bloom Falcon Mpt StableLm Olmo Olmo2 Olmo3 Glm Glm4 Exaone4 SmolLM3 Starcoder2 Persimmon Nemotron "
-    "BioGpt Arcee DiffLlama Doge Helium HunYuanDenseV1 SeedOss MiniCPM3 Mixtral Qwen2Moe Qwen3Moe Phimoe JetMoe "
-    "DeepseekV2 DeepseekV3 GptOss HunYuanMoEV1 MiniMax Jamba Zamba Zamba2 Qwen3Next OpenAIGPT ModernBertDecoder"
-).split()
-_TOKEN = (
-    "Llama Mistral Ministral Ministral3 Qwen2 Qwen3 Gemma Gemma2 Phi Phi3 GPT2 GPTBigCode GPTNeo GPTNeoX Bloom "
-    "Falcon Mpt StableLm Glm Glm4 Exaone4 SmolLM3 Starcoder2 Persimmon Nemotron BioGpt Apertus Arcee DiffLlama "
-    "Helium SeedOss Mixtral Qwen2Moe Qwen3Moe DeepseekV3 GptOss MiniMax Qwen3Next"
-).split()
+_SEQUENCE = {
+    "Llama", "Mistral", "Ministral", "Ministral3", "Qwen2", "Qwen3", "Gemma", "Gemma2", "Phi", "Phi3",
+    "GPT2", "GPTBigCode", "GPTNeo", "GPTNeoX", "GPTJ", "CTRL", "OPT", "Bloom", "Falcon", "Mpt",
+    "StableLm", "Olmo", "Olmo2", "Olmo3", "Glm", "Glm4", "Exaone4", "SmolLM3", "Starcoder2", "Persimmon",
+    "Nemotron", "BioGpt", "Arcee", "DiffLlama", "Doge", "Helium", "HunYuanDenseV1", "SeedOss", "MiniCPM3",
+    "Mixtral", "Qwen2Moe", "Qwen3Moe", "Phimoe", "JetMoe", "DeepseekV2", "DeepseekV3", "GptOss",
+    "HunYuanMoEV1", "MiniMax", "Jamba", "Zamba", "Zamba2", "Qwen3Next", "OpenAIGPT", "ModernBertDecoder",
+}  # fmt: skip
+_TOKEN = {
+    "Llama", "Mistral", "Ministral", "Ministral3", "Qwen2", "Qwen3", "Gemma", "Gemma2", "Phi", "Phi3",
+    "GPT2", "GPTBigCode", "GPTNeo", "GPTNeoX", "Bloom", "Falcon", "Mpt", "StableLm", "Glm", "Glm4",
+    "Exaone4", "SmolLM3", "Starcoder2", "Persimmon", "Nemotron", "BioGpt", "Apertus", "Arcee",
+    "DiffLlama", "Helium", "SeedOss", "Mixtral", "Qwen2Moe", "Qwen3Moe", "DeepseekV3", "GptOss",
+    "MiniMax", "Qwen3Next",
+}  # fmt: skip
 _FAST = {"Llama", "Qwen3", "GPT2", "Gemma2", "Mixtral", "Bert"}
 #: Those that are refused, and why.
-_REFUSED: dict[str, str] = {}
+_REFUSED = {
+    "ModernBertDecoderForSequenceClassification": "do not give its scores",
+    "T5ForSequenceClassification": "no 'score' or 'classifier' head",
+    "XLNetForSequenceClassification": "no 'score' or 'classifier' head",
+}
 
 _ENCODERS: dict[str, dict[str, Any]] = {
-    "Bert": {}, "Roberta": {}, "XLMRoberta": {}, "Electra": {"embedding_size": 16}, "Albert": {"embedding_size": 16},
+    "Bert": {}, "Roberta": {}, "XLMRoberta": {}, "Electra": {"embedding_size": 16},
+    "Albert": {"embedding_size": 16},
     "Deberta": {"relative_attention": True, "pos_att_type": ["c2p", "p2c"]},
     "DebertaV2": {"relative_attention": True, "pos_att_type": ["c2p", "p2c"]},
-    "DistilBert": {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 40}, "ModernBert": {"local_attention": 16},
+    "DistilBert": {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 40},
+    "ModernBert": {"local_attention": 16},
     "EuroBert": {}, "Ernie": {}, "MPNet": {}, "RoFormer": {"embedding_size": 32}, "RemBert": {
         "input_embedding_size": 16, "output_embedding_size": 16}, "ConvBert": {"embedding_size": 32},
     "BigBird": {"attention_type": "original_full"}, "Longformer": {"attention_window": 8},
@@ -38,7 +47,7 @@ _ENCODERS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def _decoders(names: list[str], kind: str) -> tuple[Family, ...]:
+def _decoders(names: set[str], kind: str) -> tuple[Family, ...]:
     """The language models' families as classifiers."""
     found = []
     for family in LANGUAGE:
@@ -61,7 +70,7 @@ def _encoders(kind: str) -> tuple[Family, ...]:
             {**ENCODER, "initializer_range": 0.3, **settings},
             config=f"{prefix}Config",
             small=False,
-            refused=_REFUSED.get(prefix, "decoder"),
+            refused=_REFUSED.get(f"{prefix}For{kind}Classification", "not causal"),
             fast=prefix in _FAST,
         )
         for prefix, settings in _ENCODERS.items()
@@ -81,4 +90,3 @@ OUTCOME = (
     *_encoders("Sequence"),
 )
 PROCESS = (*_decoders(_TOKEN, "Token"), *_encoders("Token"))
-
