@@ -13,8 +13,8 @@ from torch.nn.functional import one_hot
 
 @contextmanager
 def relaxed(model: Any, rows: slice, change: Tensor, candidates: Tensor) -> Iterator[None]:
-    """While it lasts, the embeddings of the ids at ``rows`` are moved by ``change @ E[candidates]``; the model
-    is still called with ids."""
+    """While it lasts, the embeddings of the ids at ``rows`` are moved by ``change @ E[candidates]``; the
+    model is still called with ids."""
     module = model.get_input_embeddings()
     with torch.no_grad():
         table = module(candidates)
