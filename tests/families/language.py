@@ -240,8 +240,8 @@ LANGUAGE = (
     Family("FalconMambaForCausalLM", {"state_size": 4}, without=("head_dim", "num_attention_heads",
         "num_key_value_heads")),
     Family("RwkvForCausalLM", {"attention_hidden_size": 32, "context_length": 128}, without=("head_dim",
-        "num_attention_heads", "num_key_value_heads", "max_position_embeddings", fast=True),
-        tokenizer="GPTNeoXTokenizer"),
+        "num_attention_heads", "num_key_value_heads", "max_position_embeddings"),
+        tokenizer="GPTNeoXTokenizer", fast=True),
     Family("RecurrentGemmaForCausalLM", {"lru_width": 32, "attention_window_size": 16, "logits_soft_cap":
         4.0}, tokenizer="GemmaTokenizer"),
     Family("xLSTMForCausalLM", {"num_heads": 4, "output_logit_soft_cap": 4.0, "chunk_size": 8,

@@ -35,9 +35,8 @@ def encoder(name: str, dtype: torch.dtype, **changes: Any) -> Any:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize(
     ("family", "changes"),
-    [("Bert", {}), ("Electra", {"embedding_size": 16}), ("Albert", {"embedding_size": 16}),
-     ("Deberta", {}), ("XLNet", {"d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 40})],
-)  # fmt: skip
+    [("Bert", {}), ("Electra", {"embedding_size": 16}), ("Albert", {"embedding_size": 16}), ("Deberta", {})],
+)
 def test_encoders_whose_states_hardly_change(family: str, changes: Any, dtype: torch.dtype) -> None:
     """As token classifiers these were read, with scores that depend on their neighbours in a batch."""
     model = encoder(f"{family}ForTokenClassification", dtype, **changes)
@@ -60,7 +59,7 @@ def test_encoders_as_outcome_models_and_language_models(dtype: torch.dtype) -> N
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
 def test_decoders_pass(arch: str, dtype: torch.dtype) -> None:
     model = tiny.lm_model(arch, tiny.tokenizer(), dtype=dtype)
-    model.requires_grad_(False)
+    model.requires_grad_(False).eval()
     body = Body(model.base_model, model.config)
     require_causal(body, torch.arange(20), arch)
 
