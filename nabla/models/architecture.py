@@ -158,10 +158,11 @@ def short_context(config: Any) -> int | None:
 
 def logit_scale(config: Any) -> float:
     """What logits are multiplied by: ``logit_scale``, ``lm_head_multiplier`` and one over
-    ``logits_scaling``, where a configuration has them."""
+    ``logits_scaling`` (HyperCLOVA X: times it), where a configuration has them."""
     scale = 1.0
     if getattr(config, "logits_scaling", None):
-        scale /= float(config.logits_scaling)
+        given = float(config.logits_scaling)
+        scale *= given if getattr(config, "model_type", "") == "hyperclovax" else 1 / given
     for name in ("logit_scale", "lm_head_multiplier"):
         if getattr(config, name, None):
             scale *= float(getattr(config, name))
@@ -195,8 +196,9 @@ def input_embedding(module: nn.Module) -> nn.Module:
     given ones as they are; others (Granite) multiply both. The name of the factor does not tell: the model is
     asked, where it has one."""
     embedding: nn.Module = module.get_input_embeddings()  # type: ignore[operator]
-    factor = getattr(module, "embedding_multiplier", 1.0)
-    if not isinstance(factor, int | float) or factor == 1:
+    factors = (getattr(module, name, None) for name in ("embedding_multiplier", "embed_scale"))
+    factor = next((f for f in factors if isinstance(f, int | float) and f != 1), None)
+    if factor is None:
         return embedding
     scaled = ScaledEmbedding(embedding, float(factor))
     ids = torch.arange(3, device=next(embedding.parameters()).device)[None]

@@ -43,6 +43,12 @@ PER_LAYER = {
     **WINDOWS, "vocab_size_per_layer_input": 330, "hidden_size_per_layer_input": 8, "num_kv_shared_layers": 0,
 }  # fmt: skip
 ENCODER = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 40}
+SEQ2SEQ = {
+    "d_model": 32, "decoder_layers": 2, "decoder_attention_heads": 4, "decoder_ffn_dim": 40, "encoder_layers": 2,
+    "encoder_attention_heads": 4, "encoder_ffn_dim": 40, "init_std": 0.3, "max_position_embeddings": 256,
+    "scale_embedding": True,
+}  # fmt: skip
+MIXED = {"layer_types": ["linear_attention", "full_attention", "linear_attention"]}
 LONGROPE = {
     "rope_type": "longrope", "short_factor": [1.0, 1.5, 2.0, 2.5], "long_factor": [4.0, 5.0, 6.0, 8.0],
     "original_max_position_embeddings": 100, "rope_theta": 1e4, "factor": 4.0,
@@ -90,7 +96,6 @@ class Family:
         return {**small, **self.settings}
 
 
-LM = "ForCausalLM"
 _NO_HEAD_DIM = ("head_dim",)
 LANGUAGE = (
     # -- dense decoders -------------------------------------------------------------------------------
@@ -187,6 +192,9 @@ LANGUAGE = (
     Family("MiniCPM3ForCausalLM", {**LATENT, "scale_emb": 3, "scale_depth": 1.1, "dim_model_base": 8}),
     Family("YoutuForCausalLM", LATENT),
     Family("Jais2ForCausalLM"),
+    Family("GraniteSWAForCausalLM", {**GRANITE, **WINDOWS}, without=_NO_HEAD_DIM),
+    Family("HyperCLOVAXForCausalLM", GRANITE, without=_NO_HEAD_DIM),
+    Family("HrmTextForCausalLM"),
     # -- mixtures of experts ----------------------------------------------------------------------------
     Family("MixtralForCausalLM", {**LOCAL, "sliding_window": 16}, tokenizer="LlamaTokenizer", fast=True),
     Family("Qwen2MoeForCausalLM", {**EXPERTS, "shared_expert_intermediate_size": 24, "norm_topk_prob":
@@ -228,6 +236,14 @@ LANGUAGE = (
         4, "moe_topk": 2, "zero_expert_num": 2, "expert_ffn_hidden_size": 24, "routed_scaling_factor": 1.7,
         "head_dim": 8}, without=("num_hidden_layers", "intermediate_size")),
     Family("SolarOpenForCausalLM", ROUTED),
+    Family("GraniteMoeSWAForCausalLM", {**GRANITE, **WINDOWS, **LOCAL}, without=_NO_HEAD_DIM),
+    Family("MellumForCausalLM", {**EXPERTS, **WINDOWS}),
+    Family("MiMoV2FlashForCausalLM", {**ROUTED, **WINDOWS}),
+    Family("HYV3ForCausalLM", EXPERTS),
+    Family("LagunaForCausalLM", {**EXPERTS, **WINDOWS}),
+    Family("AXK1ForCausalLM", {**LATENT, **ROUTED}, without=_NO_HEAD_DIM),
+    Family("BeamForCausalLM", {**EXPERTS, **WINDOWS, "n_group": 1, "topk_group": 1,
+        "final_logit_softcapping": 4.0}),
     Family("Llama4ForCausalLM", {"intermediate_size_mlp": 40, **LOCAL, "attention_chunk_size": 16,
         "floor_scale": 16, "attn_scale": 0.3, "no_rope_layers": [1, 0, 1]}, config="Llama4TextConfig",
         fast=True),
@@ -268,14 +284,17 @@ LANGUAGE = (
     Family("Lfm2ForCausalLM", {"layer_types": ["conv", "full_attention", "conv"], "block_multiple_of": 8}),
     Family("Lfm2MoeForCausalLM", {**EXPERTS, "layer_types": ["conv", "full_attention", "conv"],
         "num_dense_layers": 1}),
-    Family("Qwen3NextForCausalLM", {**EXPERTS, **DELTA, "shared_expert_intermediate_size": 24,
-        "layer_types": ["linear_attention", "full_attention", "linear_attention"]}, fast=True),
+    Family("Qwen3NextForCausalLM", {**EXPERTS, **DELTA, "shared_expert_intermediate_size": 24, **MIXED},
+        fast=True),
     Family("Qwen3_5ForCausalLM", {**DELTA, "layer_types": ["linear_attention", "full_attention",
         "linear_attention"]}, config="Qwen3_5TextConfig"),
+    Family("Qwen3_5MoeForCausalLM", {**DELTA, **EXPERTS, "shared_expert_intermediate_size": 24, **MIXED},
+        config="Qwen3_5MoeTextConfig"),
+    Family("BailingHybridForCausalLM", {**LATENT, **LOCAL, **ROUTED, **MIXED}),
     Family("OlmoHybridForCausalLM", {**DELTA, "layer_types": ["linear_attention", "full_attention",
         "linear_attention"]}, without=_NO_HEAD_DIM),
     Family("MiniMaxForCausalLM", {**LOCAL, "block_size": 8, "full_attn_alpha_factor": 1.2,
-        "mlp_beta_factor": 0.7, "layer_types": ["linear_attention", "full_attention", "linear_attention"]}),
+        "mlp_beta_factor": 0.7, **MIXED}),
     Family("KimiLinearForCausalLM", {**LATENT, **LOCAL, "q_lora_rank": None, "moe_intermediate_size": 24,
         "linear_head_dim": 8, "linear_num_heads": 4, "layer_types": ["linear_attention", "full_attention",
         "linear_attention"]}, without=_NO_HEAD_DIM),
@@ -283,9 +302,21 @@ LANGUAGE = (
     # -- parts of models with other senses --------------------------------------------------------------
     Family("MllamaForCausalLM", {"cross_attention_layers": []}, config="MllamaTextConfig",
         without=_NO_HEAD_DIM),
-    Family("BartForCausalLM", {"d_model": 32, "decoder_layers": 2, "decoder_attention_heads": 4,
-        "decoder_ffn_dim": 40, "encoder_layers": 2, "encoder_attention_heads": 4, "encoder_ffn_dim": 40,
-        "init_std": 0.3, "max_position_embeddings": 256}, small=False, fast=True),
+    Family("BartForCausalLM", SEQ2SEQ, small=False, fast=True),
+    Family("MBartForCausalLM", SEQ2SEQ, small=False),
+    Family("PegasusForCausalLM", SEQ2SEQ, small=False),
+    Family("MarianForCausalLM", SEQ2SEQ, small=False),
+    Family("BlenderbotForCausalLM", SEQ2SEQ, small=False),
+    Family("BlenderbotSmallForCausalLM", SEQ2SEQ, small=False),
+    Family("BigBirdPegasusForCausalLM", SEQ2SEQ, small=False),
+    Family("PLBartForCausalLM", SEQ2SEQ, small=False),
+    Family("MvpForCausalLM", SEQ2SEQ, small=False),
+    Family("TrOCRForCausalLM", SEQ2SEQ, small=False),
+    Family("BertGenerationDecoder", {**ENCODER, "is_decoder": True}, config="BertGenerationConfig",
+        small=False, tokenizer="BertTokenizer"),
+    Family("Emu3ForCausalLM", config="Emu3TextConfig", without=_NO_HEAD_DIM),
+    Family("MoshiForCausalLM", {"ffn_dim": 48, "sliding_window": 16, "audio_vocab_size": 20},
+        without=("intermediate_size",)),
     # -- refused ----------------------------------------------------------------------------------------
     Family("DogeForCausalLM (beyond its window)", {"keep_window_size": 8}, refused="context holds 8",
         fast=True),
@@ -299,6 +330,12 @@ LANGUAGE = (
         config="Gemma3nTextConfig", refused="embedding of every layer", fast=True),
     Family("Gemma4ForCausalLM", {**PER_LAYER, "global_head_dim": 8}, config="Gemma4TextConfig",
         refused="embedding of every layer"),
+    Family("XLMWithLMHeadModel", {"emb_dim": 32, "n_layers": 2, "n_heads": 4}, config="XLMConfig",
+        small=False, refused="not causal"),
+    Family("BertLMHeadModel (is_decoder)", {**ENCODER, "is_decoder": True}, config="BertConfig",
+        small=False, tokenizer="BertTokenizer", refused="do not give its logits"),
+    Family("CpmAntForCausalLM", {"hidden_size": 32, "num_attention_heads": 4, "dim_head": 8, "dim_ff": 40,
+        "num_hidden_layers": 2}, small=False, refused="on embeddings in the place of token ids"),
     Family("XLNetLMHeadModel", {"d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 40},
         config="XLNetConfig", small=False, tokenizer="XLNetTokenizer", refused="not causal"),
     Family("BertLMHeadModel", ENCODER, config="BertConfig", small=False, tokenizer="BertTokenizer",
