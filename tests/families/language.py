@@ -44,9 +44,9 @@ PER_LAYER = {
 }  # fmt: skip
 ENCODER = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 40}
 SEQ2SEQ = {
-    "d_model": 32, "decoder_layers": 2, "decoder_attention_heads": 4, "decoder_ffn_dim": 40, "encoder_layers": 2,
-    "encoder_attention_heads": 4, "encoder_ffn_dim": 40, "init_std": 0.3, "max_position_embeddings": 256,
-    "scale_embedding": True,
+    "d_model": 32, "decoder_layers": 2, "decoder_attention_heads": 4, "decoder_ffn_dim": 40,
+    "encoder_layers": 2, "encoder_attention_heads": 4, "encoder_ffn_dim": 40, "init_std": 0.3,
+    "max_position_embeddings": 256, "scale_embedding": True,
 }  # fmt: skip
 MIXED = {"layer_types": ["linear_attention", "full_attention", "linear_attention"]}
 LONGROPE = {
