@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-import tests.conftest  # noqa: F401  (before anything imports nabla or transformers)
-from tests.families.record import Row, put, table
+from tests.families.table import Row, put, table
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "models.md"
 

@@ -10,7 +10,8 @@ import pytest
 from tests.families import compare, made
 from tests.families.language import LANGUAGE, Family
 from tests.families.precise import precise
-from tests.families.record import Row, checked, parameters
+from tests.families.record import checked, parameters
+from tests.families.table import Row
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

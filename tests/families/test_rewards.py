@@ -15,9 +15,10 @@ from nabla.rewards.process import ProcessReward
 from tests.families import compare, made
 from tests.families.language import SMALL, Family
 from tests.families.precise import precise
-from tests.families.record import Row, checked, parameters
+from tests.families.record import checked, parameters
 from tests.families.rewards import OUTCOME, PROCESS
 from tests.families.shapes import FORMATS, SHAPES, Format, Shape
+from tests.families.table import Row
 from tests.rewards import test_formats
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -6,9 +6,9 @@ import re
 
 from tests.families.__main__ import DOCUMENT
 from tests.families.language import LANGUAGE
-from tests.families.record import BEGIN, END, Row, decade, listed, put, table
 from tests.families.rewards import OUTCOME, PROCESS
 from tests.families.shapes import FORMATS, SHAPES
+from tests.families.table import BEGIN, END, Row, decade, listed, put, table
 
 EXPECTED = {
     **{("language", f.name): f.refused for f in LANGUAGE},
