@@ -1,5 +1,5 @@
-"""The table in ``docs/models.md``: its rows, as text and back. Nothing of nabla is imported here: pytest has to
-begin first."""
+"""The table in ``docs/models.md``: its rows, as text and back. Nothing of nabla is imported here: pytest has
+to begin first."""
 
 from __future__ import annotations
 
