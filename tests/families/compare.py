@@ -23,9 +23,8 @@ PROMPTS = tuple(
     Prompt.of(text, id=str(i))
     for i, text in enumerate(("What is 12*7?", "Solve x^2 = 4 for x > 0.", "Say 3 + 4; why?"))
 )
+#: Of the texts that are given, behind the prompts.
 LENGTHS = (16, 9, 22)
-
-
 #: Ids over which a reward's gradient is compared; a trained tokenizer has fewer.
 CANDIDATES = 512
 #: Largest deviation of what counts as exact.
@@ -37,6 +36,12 @@ def off(value: Tensor, expected: Tensor) -> float:
     assert value.shape == expected.shape
     assert bool(torch.isfinite(value).all())
     return float((value - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
+
+
+def opened(tok: Any, prompt: Prompt) -> Tensor:
+    """Ids of a conversation up to where its answer begins, as transformers' tokenizer writes them."""
+    turns = [{"role": m.role, "content": m.content} for m in prompt.messages]
+    return tiny.ids(tok, tok.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
 
 
 def language(model: Any, tok: Any) -> dict[str, float]:
@@ -70,6 +75,7 @@ def language(model: Any, tok: Any) -> dict[str, float]:
     for committed in (0, 4):
         together = own(PROMPTS, committed)
         for i, (prompt, written, read, rows) in enumerate(together):
+            assert torch.equal(prompt, opened(tok, PROMPTS[i]))
             for name, t in (("written", written), ("read", read)):
                 ids = torch.cat([prompt, t.tokens])
                 expected = plain.log_probs(lm.model, ids, usable)[len(prompt) - 1 : -1]
