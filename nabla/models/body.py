@@ -19,7 +19,13 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from nabla.core.errors import ConfigError
-from nabla.models.architecture import attended, attention_windows, context_length, count_parameters
+from nabla.models.architecture import (
+    attended,
+    attention_windows,
+    context_length,
+    count_parameters,
+    input_embedding,
+)
 from nabla.models.keys import Keys
 from nabla.models.keys import KeyValues as KeyValues
 from nabla.models.keys import left_padded as left_padded
@@ -85,7 +91,7 @@ class Body:
         self.checkpoint = False
         self._compiled: dict[nn.Module, Any] = {}
         self._use_compiled = False
-        self.embedding: nn.Module = module.get_input_embeddings()  # type: ignore[operator]
+        self.embedding = input_embedding(module)
         self.hidden_size = int(self.config.hidden_size)
         self.layers = int(self.config.num_hidden_layers)
         heads = int(getattr(self.config, "num_attention_heads", 1))
@@ -98,7 +104,10 @@ class Body:
         accepted = inspect.signature(module.forward).parameters
         self._takes_positions = "position_ids" in accepted
         self._takes_cache = "past_key_values" in accepted and "use_cache" in accepted
-        if not self._takes_cache:
+        #: A recurrence's own state would be kept, and changed in place while a gradient needs it (RWKV).
+        self._keeps_state = "use_cache" in accepted and not self._takes_cache
+        # Llama 4 scales queries by their place in the cache, padding on the left included.
+        if not self._takes_cache or getattr(self.config, "attn_temperature_tuning", False):
             self.reuse_prefix = False
 
     @property
@@ -222,6 +231,8 @@ class Body:
         arguments: dict[str, Any] = {"inputs_embeds": padded, "attention_mask": mask}
         if self._takes_positions:
             arguments["position_ids"] = positions
+        if self._keeps_state:
+            arguments["use_cache"] = False
         if self._takes_cache:
             arguments["use_cache"] = keep and self.reuse_prefix
             if reuse and deepest > 0:

@@ -13,19 +13,20 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from nabla.core.costs import Usage
-from nabla.core.errors import ModelError
+from nabla.core.errors import ModelError, NablaError
 from nabla.core.prompt import Message
 from nabla.core.trajectory import Score
 from nabla.models.body import EMPTY, Body, Chunk
 from nabla.models.causal_lm import check_close, verify_prefix_reuse
+from nabla.models.causality import require_causal
 from nabla.models.channels import Channel, TableChannel
 from nabla.models.head import EmbeddingTable
-from nabla.models.loading import freeze, load, unwrap
+from nabla.models.loading import freeze, load, reason, unwrap
 from nabla.models.runner import Runner
 from nabla.models.vocabulary import Vocabulary
 from nabla.rewards.base import Reading, RelaxedResponse, RelaxedReward, Response, unbound
 from nabla.rewards.conversation import ConversationReward
-from nabla.rewards.probe import ANSWER, QUESTION, compare_renderings, require_causal
+from nabla.rewards.probe import ANSWER, QUESTION, beyond_windows, compare_renderings
 from nabla.rewards.reading import Layout
 
 #: Said once.
@@ -87,7 +88,17 @@ class TransformerReward(ConversationReward):
         self.head: Any = self._head()
         self.table: EmbeddingTable | None = None
         self.seam_tables: tuple[EmbeddingTable, ...] = ()
-        self._verify()
+        try:
+            self._verify()
+        except NablaError:
+            raise
+        except Exception as error:
+            raise ModelError(
+                f"The reward model {type(self.model).__name__} cannot be run by nabla: "
+                f"{type(error).__name__}: {reason(error)}",
+                fix="Use a reward model whose score is a head over the states of a causal decoder "
+                "(docs/models.md).",
+            ) from error
 
     @classmethod
     def from_pretrained(
@@ -167,7 +178,7 @@ class TransformerReward(ConversationReward):
         limit = self.body.context_length
         ids = torch.tensor(rendered[: limit or None])
         pad = self.config_pad
-        require_causal(self.body, ids, name)
+        require_causal(self.body, beyond_windows(self.body, ids), name)
         padded = ids if pad is None else torch.cat([ids, torch.tensor([pad, pad])])[: limit or None]
         for row in (ids, padded):
             read = row[: self._stop(row)]
