@@ -169,7 +169,7 @@ class Scheduler:
     def _run(
         self, method: Solve, prompts: Iterable[Prompt], remote: RemoteRollouts | None
     ) -> Iterator[tuple[Prompt, Solution | NablaError]]:
-        events, store = self.workspace.events, self.workspace.store
+        events, store = self.workspace.events, self.workspace
         waiting = iter(prompts)
         active: list[Live] = []
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -92,6 +92,23 @@ class RelaxedReward:
     passes: tuple[tuple[Body, Chunk], ...] = ()
 
 
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """A score, and the graph of the pass that gave it.
+
+    Args:
+        score: of a hard text.
+        reward: the same as a number with a graph; None where there was no room for it.
+    """
+
+    score: Score
+    reward: RelaxedReward | None
+
+
+#: Asked before a graph of so many bytes is kept; False: there is no room.
+Room = Callable[[int], bool]
+
+
 class Reward(ABC):
     """Scores responses; the gradient is optional.
 
@@ -134,6 +151,23 @@ class Reward(ABC):
     @abstractmethod
     def score(self, responses: Sequence[Response], runner: Runner) -> list[Score]:
         """One score per response, in order; its value may be NaN, which the engine reports."""
+
+    @property
+    def keeps_graphs(self) -> bool:
+        """Whether :meth:`judged` may be called."""
+        return False
+
+    def judged(self, responses: Sequence[RelaxedResponse], runner: Runner, room: Room) -> list[Judged]:
+        """Scores of hard texts by passes that keep their graph down to the free positions, as
+        :meth:`relaxed` gives it. Optional: a reward without it is scored and later differentiated.
+
+        Args:
+            responses: none with relaxed rows.
+            runner: counts and batches.
+            room: to be asked for the graph's bytes before it is built; if there is none, texts are only
+                scored.
+        """
+        raise NotImplementedError(type(self).__name__)
 
     def channels(self) -> tuple[Channel, ...]:
         """Where relaxed tokens enter it: one channel for each leaf of :meth:`relaxed`."""

@@ -5,15 +5,18 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from nabla.core.costs import Account
 from nabla.core.errors import ModelError
 from nabla.core.prompt import Message
 from nabla.core.trajectory import Score
+from nabla.models.activations import graph_bytes
 from nabla.models.body import EMPTY, Body, Chunk
 from nabla.models.causal_lm import check_close, verify_prefix_reuse
 from nabla.models.channels import Channel, TableChannel
@@ -21,7 +24,7 @@ from nabla.models.head import EmbeddingTable
 from nabla.models.loading import freeze, load, unwrap
 from nabla.models.runner import Runner
 from nabla.models.vocabulary import Vocabulary
-from nabla.rewards.base import RelaxedResponse, RelaxedReward, Response, unbound
+from nabla.rewards.base import Judged, RelaxedResponse, RelaxedReward, Response, Room, unbound
 from nabla.rewards.conversation import ConversationReward
 from nabla.rewards.probe import ANSWER, QUESTION, compare_renderings, require_causal
 from nabla.rewards.reading import Layout
@@ -212,7 +215,10 @@ class TransformerReward(ConversationReward):
     @torch.no_grad()
     def score(self, responses: Sequence[Response], runner: Runner) -> list[Score]:
         layouts = [self.layout(response) for response in responses]
-        accounts = [response.account for response in responses]
+        return self._scored(layouts, [response.account for response in responses], runner)
+
+    @torch.no_grad()
+    def _scored(self, layouts: Sequence[Layout], accounts: Sequence[Account], runner: Runner) -> list[Score]:
         tokens = [row[: self._stop(row)] for row in (layout.tokens for layout in layouts)]
         if self.reads_whole_response:
             cut = [layout.first_read for layout in layouts]
@@ -245,43 +251,95 @@ class TransformerReward(ConversationReward):
         return self.table
 
     def relaxed(self, responses: Sequence[RelaxedResponse], runner: Runner) -> list[RelaxedReward]:
-        tables = [self._bound_table()] + ([] if self.seam_table is None else [self.seam_table])
         layouts = [self.layout(item.response) for item in responses]
         accounts = [item.response.account for item in responses]
-        tokens = [row[: self._stop(row)] for row in (layout.tokens for layout in layouts)]
-        # Free response tokens that are read, and where.
-        free = [
-            [
-                (i, len(layout.before) + place)
-                for i, place in enumerate(layout.places.tolist())
-                if i >= item.start and place >= 0 and len(layout.before) + place < len(row)
-            ]
-            for item, layout, row in zip(responses, layouts, tokens, strict=True)
-        ]
-        # Where a reward reads every step, the frozen part of the answer is run again with the rest.
-        firsts = [
-            layout.first_read if self.reads_whole_response else min([at for _, at in pairs] + [len(row) - 1])
-            for layout, pairs, row in zip(layouts, free, tokens, strict=True)
-        ]
-        prefixes = runner.prefixes(
-            self.body, [row[:n] for row, n in zip(tokens, firsts, strict=True)], accounts
-        )
-        leaves, chunks = [], []
-        for item, layout, prefix, row, pairs in zip(responses, layouts, prefixes, tokens, free, strict=True):
-            own = [item.embeddings(table).detach().requires_grad_() for table in tables]
-            embedded = self._embed(row[len(prefix) :])
-            for leaf, at_seam in zip(own, (False, True), strict=False):
-                chosen = [(i, at) for i, at in pairs if (layout.seam and i == 0) == at_seam]
-                if chosen or not at_seam:
-                    rows = torch.tensor([i - item.start for i, _ in chosen], dtype=torch.long)
-                    at = torch.tensor([at - len(prefix) for _, at in chosen], dtype=torch.long)
-                    device = embedded.device
-                    embedded = embedded.index_copy(0, at.to(device), leaf[rows.to(leaf.device)].to(embedded))
-            leaves.append(tuple(own))
-            chunks.append(Chunk(prefix, embedded))
+        leaves, chunks = self._chunks(responses, layouts, self._free(responses, layouts), runner)
         with torch.enable_grad():
             outputs = runner.forward(self.body, chunks, accounts)
             return [
                 RelaxedReward(self._reward(output.hidden, layout), leaf, ((self.body, chunk),))
                 for output, layout, leaf, chunk in zip(outputs, layouts, leaves, chunks, strict=True)
             ]
+
+    @property
+    def keeps_graphs(self) -> bool:
+        return True
+
+    def judged(self, responses: Sequence[RelaxedResponse], runner: Runner, room: Room) -> list[Judged]:
+        layouts = [self.layout(item.response) for item in responses]
+        accounts = [item.response.account for item in responses]
+        free = self._free(responses, layouts)
+        longest = max(len(row.tokens) - row.first for row in free)
+        deepest = max(row.first for row in free)
+        if not room(graph_bytes(self.body, len(free), longest, deepest)):
+            return [Judged(score, None) for score in self._scored(layouts, accounts, runner)]
+        leaves, chunks = self._chunks(responses, layouts, free, runner)
+        with torch.enable_grad():
+            outputs = runner.forward(self.body, chunks, accounts, keep=True)
+            values = [self._reward(o.hidden, layout) for o, layout in zip(outputs, layouts, strict=True)]
+        found = []
+        for i, (output, layout) in enumerate(zip(outputs, layouts, strict=True)):
+            runner.store.put(accounts[i].problem, self.body, free[i].tokens, output.keys)
+            with torch.no_grad():
+                score = self._judge(output.hidden, layout)
+            found.append(Judged(score, RelaxedReward(values[i], leaves[i], ((self.body, chunks[i]),))))
+        return found
+
+    def _free(self, responses: Sequence[RelaxedResponse], layouts: Sequence[Layout]) -> list[_Free]:
+        """What is free of each response, and what of it is run behind a prefix."""
+        found = []
+        for item, layout in zip(responses, layouts, strict=True):
+            tokens = layout.tokens[: self._stop(layout.tokens)]
+            pairs = [
+                (i, len(layout.before) + place)
+                for i, place in enumerate(layout.places.tolist())
+                if i >= item.start and place >= 0 and len(layout.before) + place < len(tokens)
+            ]
+            # Where a reward reads every step, the frozen part of the answer is run again with the rest.
+            whole = self.reads_whole_response
+            first = layout.first_read if whole else min([at for _, at in pairs] + [len(tokens) - 1])
+            found.append(_Free(tokens, pairs, first))
+        return found
+
+    def _chunks(
+        self,
+        responses: Sequence[RelaxedResponse],
+        layouts: Sequence[Layout],
+        free: Sequence[_Free],
+        runner: Runner,
+    ) -> tuple[list[tuple[Tensor, ...]], list[Chunk]]:
+        """Leaves of each response, one per channel, and the chunk that they enter."""
+        tables = [self._bound_table()] + ([] if self.seam_table is None else [self.seam_table])
+        accounts = [item.response.account for item in responses]
+        prefixes = runner.prefixes(self.body, [row.tokens[: row.first] for row in free], accounts)
+        leaves, chunks = [], []
+        for item, layout, prefix, row in zip(responses, layouts, prefixes, free, strict=True):
+            own = [item.embeddings(table).detach().requires_grad_() for table in tables]
+            with torch.enable_grad():
+                embedded = self._embed(row.tokens[len(prefix) :])
+                for leaf, at_seam in zip(own, (False, True), strict=False):
+                    chosen = [(i, at) for i, at in row.pairs if (layout.seam and i == 0) == at_seam]
+                    if chosen or not at_seam:
+                        rows = torch.tensor([i - item.start for i, _ in chosen], dtype=torch.long)
+                        at = torch.tensor([at - len(prefix) for _, at in chosen], dtype=torch.long)
+                        device = embedded.device
+                        entering = leaf[rows.to(leaf.device)].to(embedded)
+                        embedded = embedded.index_copy(0, at.to(device), entering)
+            leaves.append(tuple(own))
+            chunks.append(Chunk(prefix, embedded))
+        return leaves, chunks
+
+
+@dataclass(frozen=True, eq=False)
+class _Free:
+    """What is free of a response.
+
+    Args:
+        tokens: that are read.
+        pairs: free response tokens that are read, and where.
+        first: of ``tokens`` that is run behind a prefix.
+    """
+
+    tokens: Int[Tensor, " n"]
+    pairs: list[tuple[int, int]]
+    first: int
