@@ -58,8 +58,8 @@ class Engine:
             else, so that problems that are out of step meet again; otherwise all that wait, kind by kind.
         keep_graph: the pass that scores a text (or reads one that a server wrote) keeps its graph where a
             method says that the text's gradient may be asked for, as long as there is room: that gradient is
-            a backward pass then, for about 0.9 MB per token and 100M weights. Worth it for models whose
-            passes take long; small ones gain more from large batches.
+            a backward pass then, for 1 to 1.5 MB per token and 100M weights in float32 (of prefix_bytes).
+            Worth it for models whose passes take long; small ones gain more from large batches.
         events: callbacks that hear of everything.
     """
 

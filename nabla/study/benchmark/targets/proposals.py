@@ -12,6 +12,7 @@ from nabla.core.sampling import Sampling
 from nabla.core.trajectory import Trajectory
 from nabla.engine.engine import Engine
 from nabla.engine.session import Session
+from nabla.models.ledger import ByteBudget
 from nabla.objectives.base import Objective, objectives
 from nabla.study.benchmark.bench import Stand, drive
 from nabla.study.benchmark.measurement import Measurement
@@ -133,6 +134,7 @@ def _weight(bench: Stand) -> Measurement:
 
     with endless(bench.workbench.lm):
         engine = bench.workbench.engine(keep_graph=True)
+        engine.workspace.graphs.budget = ByteBudget()  # of its own, without the prefixes
         ((tokens, estimate),) = drive(engine, [bench.workbench.prompt()], work)
     total = sum(kept.values())
     each = total / tokens / 1e6
