@@ -269,8 +269,8 @@ class TransformerReward(ConversationReward):
         layouts = [self.layout(item.response) for item in responses]
         accounts = [item.response.account for item in responses]
         free = self._free(responses, layouts)
-        longest = max(len(row.tokens) - row.first for row in free)
-        deepest = max(row.first for row in free)
+        before = [row.first if self.body.reuse_prefix else 0 for row in free]  # else in the graph, too
+        longest, deepest = max(len(row.tokens) - n for row, n in zip(free, before, strict=True)), max(before)
         if not room(graph_bytes(self.body, len(free), longest, deepest)):
             return [Judged(score, None) for score in self._scored(layouts, accounts, runner)]
         leaves, chunks = self._chunks(responses, layouts, free, runner)
