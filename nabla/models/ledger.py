@@ -124,7 +124,8 @@ def default_limit(devices: Iterable[torch.device]) -> int:
             processes = group.get_world_size() if group.is_available() and group.is_initialized() else 1
             total += min(MACHINE_SHARE * machine_memory(), CEILING) / processes
         else:
-            total += min(ACCELERATOR_SHARE * torch.accelerator.get_memory_info(device)[1], CEILING)
+            memory = torch.get_device_module(device).get_device_properties(device).total_memory
+            total += min(ACCELERATOR_SHARE * memory, CEILING)
     return int(total)
 
 

@@ -107,6 +107,29 @@ def test_a_budget_of_one_block_and_of_none_changes_cost_not_results(latin_lm, la
         assert few[key].cost.total.tokens == solution.cost.total.tokens + lost
 
 
+def test_problems_share_storage_and_no_cost(latin_lm, latin_prompts):
+    """Two problems of one text keep its keys once; each pays for what it computes as if it were alone."""
+    twins = [replace(latin_prompts[0], id=name) for name in ("a", "b")]
+    peaks, costs = [], []
+    for prompts in (twins[:1], twins):
+        engine = Engine(latin_lm)
+        solved = run(engine, methods.build("greedy"), prompts)
+        peaks.append(engine.workspace.store.peak)
+        costs += [s.cost.total.flops for s in solved.values()]
+    assert peaks[0] == peaks[1] > 0
+    assert len(set(costs)) == 1
+
+
+def test_states_of_texts_that_are_read_keep_no_batch_alive(latin_lm, latin_prompts):
+    texts = [torch.arange(5), torch.arange(40) % 8]
+
+    async def work(session):
+        return await session.read(texts, SAMPLING)
+
+    for trajectory in tiny.drive(Engine(latin_lm), latin_prompts[0], work):
+        assert trajectory.hidden.untyped_storage().nbytes() == trajectory.hidden.numel() * 4
+
+
 @pytest.mark.parametrize("wrong", [-1, True])
 def test_a_budget_of_bytes_is_a_number(latin_lm, wrong):
     with pytest.raises(ConfigError, match="prefix_bytes must be a whole number of bytes") as caught:

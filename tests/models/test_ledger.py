@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -104,9 +105,14 @@ def test_the_default_is_a_share_of_the_memory_that_may_be_used(
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
     assert default_limit([cpu]) == 1 << 17
-    monkeypatch.setattr(torch.accelerator, "get_memory_info", lambda device: (1, (device.index + 1) << 30))
-    assert default_limit([torch.device("cuda", 0), torch.device("cuda", 1)]) == 3 << 27
-    monkeypatch.setattr(torch.accelerator, "get_memory_info", lambda _: (1, 150 * 10**9))
+
+    def cards(size: int) -> None:
+        about = SimpleNamespace(total_memory=size)
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: about)
+
+    cards(1 << 30)
+    assert default_limit([torch.device("cuda", 0), torch.device("cuda", 1)]) == 2 << 27
+    cards(150 * 10**9)
     assert default_limit([torch.device("cuda", 0)]) == ledger.CEILING < 12e9
 
 
