@@ -9,6 +9,7 @@ from torch import Tensor
 
 from nabla.core.errors import ConfigError
 from nabla.core.prompt import Prompt
+from nabla.core.sampling import Sampling
 from nabla.core.trajectory import States, Trajectory
 from nabla.models.causal_lm import CausalLM
 from nabla.models.vocabulary import Vocabulary
@@ -17,14 +18,22 @@ from nabla.rollouts.base import Continuation, Opening
 
 def trajectory_of(part: Continuation, opening: Opening, prompt: Prompt) -> Trajectory:
     """What a rollout wrote behind its opening, as a response of its own."""
+    return trajectory_from(part, prompt, opening.sampling, opening.key)
+
+
+def trajectory_from(
+    part: Continuation, prompt: Prompt, sampling: Sampling, key: int, committed: int = 0
+) -> Trajectory:
+    """A response that was written or read, as one that later continuations are drawn behind."""
     return Trajectory(
         prompt=prompt,
         tokens=part.tokens,
         finished=part.finished,
         log_probs=part.log_probs,
-        sampling=opening.sampling,
+        sampling=sampling,
         states=part.states,
-        noise_keys=torch.full_like(part.tokens, opening.key) if part.keyed else None,
+        noise_keys=torch.full_like(part.tokens, key) if part.keyed else None,
+        committed=committed,
     )
 
 

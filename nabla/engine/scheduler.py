@@ -218,7 +218,7 @@ class Scheduler:
     def _run(
         self, method: Solve, prompts: Iterable[Prompt], remote: RemoteRollouts | None
     ) -> Iterator[tuple[Prompt, Solution | NablaError]]:
-        events, store = self.workspace.events, self.workspace.store
+        events, store = self.workspace.events, self.workspace
         writer = self.workspace.writer() if self.continuous and remote is None else None
         waiting = iter(prompts)
         active: list[Live] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -106,6 +106,23 @@ class RelaxedReward:
     passes: tuple[tuple[Body, Chunk], ...] = ()
 
 
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """A score, and the graph of the pass that gave it.
+
+    Args:
+        score: of a hard text.
+        reward: the same as a number with a graph; None where there was no room for it.
+    """
+
+    score: Score
+    reward: RelaxedReward | None
+
+
+#: Asked before a graph of so many bytes is kept; False: there is no room.
+Room = Callable[[int], bool]
+
+
 class Reward(ABC):
     """Scores responses; the gradient is optional.
 
@@ -174,6 +191,22 @@ class Reward(ABC):
     def of_policy(self, log_probs: Sequence[float]) -> list[float] | None:
         """Its values from the policy's own log-probabilities, nats; None where it needs a model to tell."""
         return None
+    @property
+    def keeps_graphs(self) -> bool:
+        """Whether :meth:`judged` may be called."""
+        return False
+
+    def judged(self, responses: Sequence[RelaxedResponse], runner: Runner, room: Room) -> list[Judged]:
+        """Scores of hard texts by passes that keep their graph down to the free positions, as
+        :meth:`relaxed` gives it. Optional: a reward without it is scored and later differentiated.
+
+        Args:
+            responses: none with relaxed rows.
+            runner: counts and batches.
+            room: to be asked for the graph's bytes before it is built; if there is none, texts are only
+                scored.
+        """
+        raise NotImplementedError(type(self).__name__)
 
     def channels(self) -> tuple[Channel, ...]:
         """Where relaxed tokens enter it: one channel for each leaf of :meth:`relaxed`."""

@@ -118,7 +118,7 @@ class LikelihoodReward(Reward):
             known, tokens = texts[i].known, texts[i].response.tokens
             # The state before a token says how probable it is; the last token's own is not needed.
             sequence = torch.cat([prompt, tokens[:-1]])
-            prefix = runner.store.get(account.problem, body, sequence[: len(prompt) + known - 1])
+            prefix = runner.known(body, sequence[: len(prompt) + known - 1], account)
             chunks.append(Chunk(prefix, body.embed(sequence[len(prefix) :])))
         outputs = runner.forward(body, chunks, accounts, keep=True)
         for i, prompt, account, output in zip(todo, prompts, accounts, outputs, strict=True):

@@ -12,10 +12,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from nabla.core.costs import Usage
+from nabla.core.costs import Account, Usage
 from nabla.core.errors import ModelError, NablaError
 from nabla.core.prompt import Message
 from nabla.core.trajectory import Score
+from nabla.models.activations import graph_bytes
 from nabla.models.body import EMPTY, Body, Chunk
 from nabla.models.causal_lm import check_close, verify_prefix_reuse
 from nabla.models.causality import require_causal
@@ -24,10 +25,10 @@ from nabla.models.head import EmbeddingTable
 from nabla.models.loading import freeze, load, reason, unwrap
 from nabla.models.runner import Runner
 from nabla.models.vocabulary import Vocabulary
-from nabla.rewards.base import Reading, RelaxedResponse, RelaxedReward, Response, unbound
+from nabla.rewards.base import Judged, Reading, RelaxedResponse, RelaxedReward, Response, Room, unbound
 from nabla.rewards.conversation import ConversationReward
 from nabla.rewards.probe import ANSWER, QUESTION, beyond_windows, compare_renderings
-from nabla.rewards.reading import Layout
+from nabla.rewards.reading import FreeTokens, Layout, free_tokens
 
 #: Said once.
 _SEAM = (
@@ -234,7 +235,10 @@ class TransformerReward(ConversationReward):
     @torch.no_grad()
     def score(self, responses: Sequence[Response], runner: Runner) -> list[Score]:
         layouts = [self.layout(response) for response in responses]
-        accounts = [response.account for response in responses]
+        return self._scored(layouts, [response.account for response in responses], runner)
+
+    @torch.no_grad()
+    def _scored(self, layouts: Sequence[Layout], accounts: Sequence[Account], runner: Runner) -> list[Score]:
         tokens = [row[: self._stop(row)] for row in (layout.tokens for layout in layouts)]
         if self.reads_whole_response:
             cut = [layout.first_read for layout in layouts]
@@ -266,7 +270,7 @@ class TransformerReward(ConversationReward):
         todo = [i for i, own in enumerate(reads) if own]
         accounts = [texts[i].response.account for i in todo]
         for i, account in zip(todo, accounts, strict=True):
-            known = runner.store.get(account.problem, self.body, rows[i][: reads[i][0][1]])
+            known = runner.known(self.body, rows[i][: reads[i][0][1]], account)
             chunks.append(Chunk(known, self.body.embed(rows[i][len(known) :])))
         outputs = runner.forward(self.body, chunks, accounts, keep=True)
         for i, account, chunk, output in zip(todo, accounts, chunks, outputs, strict=True):
@@ -308,48 +312,78 @@ class TransformerReward(ConversationReward):
         return self.table
 
     def relaxed(self, responses: Sequence[RelaxedResponse], runner: Runner) -> list[RelaxedReward]:
-        tables = self._tables()
         layouts = [self.layout(item.response) for item in responses]
         accounts = [item.response.account for item in responses]
-        tokens = [row[: self._stop(row)] for row in (layout.tokens for layout in layouts)]
-        # Free response tokens that are read, and where.
-        free = [
-            [
-                (i, len(layout.before) + place)
-                for i, place in enumerate(layout.places.tolist())
-                if i >= item.start and place >= 0 and len(layout.before) + place < len(row)
-            ]
-            for item, layout, row in zip(responses, layouts, tokens, strict=True)
-        ]
-        # Where a reward reads every step, the frozen part of the answer is run again with the rest.
-        firsts = [
-            layout.first_read if self.reads_whole_response else min([at for _, at in pairs] + [len(row) - 1])
-            for layout, pairs, row in zip(layouts, free, tokens, strict=True)
-        ]
-        prefixes = runner.prefixes(
-            self.body, [row[:n] for row, n in zip(tokens, firsts, strict=True)], accounts
-        )
-        leaves, chunks = [], []
-        for item, layout, prefix, row, pairs in zip(responses, layouts, prefixes, tokens, free, strict=True):
-            own = [item.embeddings(table).detach().requires_grad_() for table in tables]
-            embedded = self._embed(row[len(prefix) :])
-            for number, leaf in enumerate(own):
-                family = number - 1
-                chosen = [(i, at) for i, at in pairs if (layout.family if i == 0 else -1) == family]
-                if chosen or family < 0:
-                    rows = torch.tensor([i - item.start for i, _ in chosen], dtype=torch.long)
-                    at = torch.tensor([at - len(prefix) for _, at in chosen], dtype=torch.long)
-                    at = at.to(embedded.device)
-                    read = leaf[rows.to(leaf.device)].to(embedded)
-                    if family >= 0:  # the last number: how much of the id that stands there
-                        read = read[:, :-1] + read[:, -1:] * embedded[at]
-                        self._say_once("seam", _SEAM)
-                    embedded = embedded.index_copy(0, at, read)
-            leaves.append(tuple(own))
-            chunks.append(Chunk(prefix, embedded))
+        leaves, chunks = self._chunks(responses, layouts, self._free(responses, layouts), runner)
         with torch.enable_grad():
             outputs = runner.forward(self.body, chunks, accounts)
             return [
                 RelaxedReward(self._reward(output.hidden, layout), leaf, ((self.body, chunk),))
                 for output, layout, leaf, chunk in zip(outputs, layouts, leaves, chunks, strict=True)
             ]
+
+    @property
+    def keeps_graphs(self) -> bool:
+        return True
+
+    def judged(self, responses: Sequence[RelaxedResponse], runner: Runner, room: Room) -> list[Judged]:
+        layouts = [self.layout(item.response) for item in responses]
+        accounts = [item.response.account for item in responses]
+        free = self._free(responses, layouts)
+        before = [row.first if self.body.reuse_prefix else 0 for row in free]  # else in the graph, too
+        longest, deepest = max(len(row.tokens) - n for row, n in zip(free, before, strict=True)), max(before)
+        if not room(graph_bytes(self.body, len(free), longest, deepest)):
+            return [Judged(score, None) for score in self._scored(layouts, accounts, runner)]
+        leaves, chunks = self._chunks(responses, layouts, free, runner)
+        with torch.enable_grad():
+            outputs = runner.forward(self.body, chunks, accounts, keep=True)
+            values = [self._reward(o.hidden, layout) for o, layout in zip(outputs, layouts, strict=True)]
+        found = []
+        for i, (output, layout) in enumerate(zip(outputs, layouts, strict=True)):
+            runner.store.put(accounts[i].problem, self.body, free[i].tokens, output.keys)
+            with torch.no_grad():
+                score = self._judge(output.hidden, layout)
+            found.append(Judged(score, RelaxedReward(values[i], leaves[i], ((self.body, chunks[i]),))))
+        return found
+
+    def _free(self, responses: Sequence[RelaxedResponse], layouts: Sequence[Layout]) -> list[FreeTokens]:
+        """What is free of each response, and what of it is run behind a prefix."""
+        return [
+            free_tokens(
+                layout, layout.tokens[: self._stop(layout.tokens)], item.start, self.reads_whole_response
+            )
+            for item, layout in zip(responses, layouts, strict=True)
+        ]
+
+    def _chunks(
+        self,
+        responses: Sequence[RelaxedResponse],
+        layouts: Sequence[Layout],
+        free: Sequence[FreeTokens],
+        runner: Runner,
+    ) -> tuple[list[tuple[Tensor, ...]], list[Chunk]]:
+        """Leaves of each response, one per channel, and the chunk that they enter."""
+        tables = self._tables()
+        accounts = [item.response.account for item in responses]
+        prefixes = runner.prefixes(self.body, [row.tokens[: row.first] for row in free], accounts)
+        leaves, chunks = [], []
+        for item, layout, prefix, row in zip(responses, layouts, prefixes, free, strict=True):
+            own = [item.embeddings(table).detach().requires_grad_() for table in tables]
+            with torch.enable_grad():
+                embedded = self._embed(row.tokens[len(prefix) :])
+                for number, leaf in enumerate(own):
+                    family = number - 1
+                    chosen = [(i, at) for i, at in row.pairs if (layout.family if i == 0 else -1) == family]
+                    if not chosen and family >= 0:
+                        continue
+                    rows = torch.tensor([i - item.start for i, _ in chosen], dtype=torch.long)
+                    at = torch.tensor([at - len(prefix) for _, at in chosen], dtype=torch.long)
+                    at = at.to(embedded.device)
+                    entering = leaf[rows.to(leaf.device)].to(embedded)
+                    if family >= 0:  # the last number: how much of the id that stands there
+                        entering = entering[:, :-1] + entering[:, -1:] * embedded[at]
+                        self._say_once("seam", _SEAM)
+                    embedded = embedded.index_copy(0, at, entering)
+            leaves.append(tuple(own))
+            chunks.append(Chunk(prefix, embedded))
+        return leaves, chunks

@@ -17,7 +17,12 @@ from nabla.study.evaluation.config import EvaluationConfig
 WHOLE = 64 * 2**20
 _BLOCK, _BLOCKS = 2**20, 32
 #: Arguments of the engine that older journals know nothing of, and the value that does what was done then.
-LATER: Mapping[str, Any] = {"prefix_bytes": "auto", "continuous": True, "rollout_bytes": "auto"}
+LATER: Mapping[str, Any] = {
+    "prefix_bytes": "auto",
+    "continuous": True,
+    "rollout_bytes": "auto",
+    "keep_graph": False,
+}
 #: Their arithmetic decides the last bits.
 _PACKAGES = ("torch", "transformers")
 
