@@ -157,10 +157,7 @@ class Session:
         self,
         texts: Sequence[Int[Tensor, " length"]],
         sampling: Sampling,
-        *,
-        committed: int = 0,
-        phase: str = "gradient",
-        keep_graph: bool = False,
+        *, committed: int = 0, phase: str = "gradient", keep_graph: bool = False,
     ) -> list[Trajectory]:
         """Trajectories of given responses to the problem, by one forward pass of the language model each.
 
@@ -183,12 +180,8 @@ class Session:
         return self._encoded[prompt]
 
     async def fork(
-        self,
-        trajectory: Trajectory,
-        edits: Sequence[tuple[int, int]],
-        *,
-        until: Boundary | None = None,
-        phase: str = "rollout",
+        self, trajectory: Trajectory, edits: Sequence[tuple[int, int]], *,
+        until: Boundary | None = None, phase: str = "rollout",
     ) -> list[Trajectory]:
         """For each (position, token): ``y_<position``, the token, and a fresh continuation; all in one batch.
 
@@ -212,9 +205,7 @@ class Session:
 
     # -- the reward model judges -----------------------------------------------------------------
 
-    async def score(
-        self, trajectories: Sequence[Trajectory], *, keep_graph: bool = False
-    ) -> list[Trajectory]:
+    async def score(self, trajectories: Sequence[Trajectory], *, keep_graph: bool = False) -> list[Trajectory]:
         """The trajectories with their scores; one that has a score is never scored again.
 
         A text has one score per problem, the first: sums run in another order in another batch, and in half

@@ -7,8 +7,6 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
-
 from nabla.core.budget import Budget
 from nabla.core.costs import Usage
 from nabla.core.errors import NumericalError

@@ -287,4 +287,5 @@ def _solve(bench: Stand, prompts: list[Prompt], live: int) -> Solves:
         if isinstance(outcome, NablaError):
             raise outcome
         found[prompt.id] = outcome
-    return Solves(tuple(found[prompt.id] for prompt in prompts), now() - begin)
+    solutions = tuple(found[prompt.id] for prompt in prompts)
+    return Solves(solutions, now() - begin, engine.workspace.runner.occupancy)
