@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from nabla.core.errors import ConfigError, NablaError
+from nabla.core.locks import Lock
 from nabla.core.quiet import quiet
 from nabla.launch.launcher import make_fabric
 from nabla.study.ablation.config import AblationConfig, Point
@@ -28,7 +29,6 @@ from nabla.study.ablation.search import Search, Storage
 from nabla.study.evaluation.claim import claim, write_whole
 from nabla.study.evaluation.config import EvaluationConfig
 from nabla.study.evaluation.fingerprint import fingerprint
-from nabla.study.evaluation.journal import Lock
 from nabla.study.evaluation.results import Results
 from nabla.study.evaluation.runner import Evaluation
 
