@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from nabla.core.errors import ConfigError, located, require_positive
-from nabla.core.extras import require_extra
+from nabla.launch.config.loggers import make_logger
 from nabla.launch.config.reader import conform, join, make, settle
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class RunConfig:
         place: move the models to Fabric's device; false leaves them where loading put them.
         engine: arguments of nabla.engine.engine.Engine (rollout, batch_size, live, reuse_prefixes, ...).
         callbacks: names or dicts; null chooses a display that suits the command.
-        loggers: Fabric loggers that write to the run's folder.
+        loggers: csv, tensorboard, wandb: Fabric loggers that write to the run's folder.
     """
 
     lm: str | None = None
@@ -62,7 +62,7 @@ class RunConfig:
     place: bool = True
     engine: dict[str, Any] = field(default_factory=dict)
     callbacks: list[str | dict[str, Any]] | None = None
-    loggers: list[Literal["csv", "tensorboard"]] = field(default_factory=list)
+    loggers: list[Literal["csv", "tensorboard", "wandb"]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         settle(self)
@@ -158,7 +158,7 @@ class RunConfig:
             num_nodes=self.num_nodes,
             precision=self.precision,
             place=self.place,
-            loggers=[_logger(name, folder) for name in self.loggers],
+            loggers=[make_logger(name, folder) for name in self.loggers],
             callbacks=callbacks,
             **self.engine,
         )
@@ -200,14 +200,3 @@ def _resolved(slot: str, spec: Any, path: str, changes: Any = None) -> dict[str,
     from nabla.launch.config.slots import slots
 
     return resolve(slots()[slot], spec, changes, path)
-
-
-def _logger(name: str, folder: Path | None) -> Any:
-    if folder is None:
-        raise ConfigError("Loggers need a folder to write to", got=name, fix="Pass --output DIR.")
-    from lightning.fabric.loggers import CSVLogger, TensorBoardLogger
-
-    if name == "csv":
-        return CSVLogger(root_dir=folder, name="", version="", flush_logs_every_n_steps=1)
-    require_extra("loggers", purpose="The logger tensorboard")
-    return TensorBoardLogger(root_dir=folder, name="", version="tensorboard")
