@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from jsonargparse import ArgumentParser
 
 from nabla.cli.parsing import Call
+from nabla.core.display import Display
 from nabla.core.errors import ConfigError
 from nabla.core.extras import require_extra
 
@@ -54,7 +55,9 @@ def run(call: Call) -> int:
         config = replace(config, base=replace(config.base, problems=options.problems))
     suffix = "-quick" if options.quick else ""
     folder = Path(options.output or Path("runs") / f"{Path(options.config).stem}-ablation{suffix}")
-    Ablation(config, folder, workers=options.workers, progress=_tell).run()
+    ablation = Ablation(config, folder, workers=options.workers, progress=_tell)
+    with Display(ablation.monitor().lines):
+        ablation.run()
     return _report(folder)
 
 

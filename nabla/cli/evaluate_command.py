@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import ArgumentParser
 
 from nabla.cli.parsing import Call, numbers
+from nabla.core.display import Display, rate
 from nabla.core.errors import ConfigError
 from nabla.core.extras import require_extra
 from nabla.core.quiet import main_process
@@ -81,7 +82,8 @@ def run(call: Call) -> int:
     suffix = "-quick" if options.quick else ""
     folder = Path(options.output or Path("runs") / f"{Path(file).stem}-evaluation{suffix}")
     evaluation = Evaluation(config, folder, workers=options.workers, progress=_tell)
-    evaluation.run()
+    with Display(evaluation.monitor().lines, on=main_process()):
+        evaluation.run()
     return _report(folder, options.reference) if main_process() else 0
 
 
@@ -116,10 +118,10 @@ def parse_budgets(texts: Sequence[str]) -> dict[str, list[float]]:
 
 def _tell(finished: int, units: int, unit: Unit, seconds: float) -> None:
     if main_process():
-        rate = len(unit.problems) / seconds
+        pace = f", {rate(len(unit.problems), seconds)}" if unit.problems else ""
         print(
             f"{finished}/{units} {unit.task} {unit.method} seed {unit.seed} shard {unit.shard}: "
-            f"{seconds:.1f} s, {rate:.1f} problems/s",
+            f"{seconds:.1f} s{pace}",
             file=sys.stderr,
         )
 

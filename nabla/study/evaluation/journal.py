@@ -66,11 +66,12 @@ def journals(folder: Path) -> list[Path]:
     return sorted(folder.glob("journal-*.jsonl"))
 
 
-def units(path: Path) -> Iterator[tuple[tuple[Any, ...], bytes, int]]:
-    """(key, its lines, offset behind its end mark) of each whole unit of a journal."""
+def units(path: Path, start: int = 0) -> Iterator[tuple[tuple[Any, ...], bytes, int]]:
+    """(key, its lines, offset behind its end mark) of each whole unit of a journal from an offset on."""
     lines: list[bytes] = []
-    offset = 0
+    offset = start
     with path.open("rb") as file:
+        file.seek(start)
         for text in file:
             offset += len(text)
             lines.append(text)

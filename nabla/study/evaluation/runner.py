@@ -6,7 +6,9 @@ import atexit
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from nabla.core.locks import Lock
 from nabla.core.prompt import Prompt
 from nabla.core.quiet import main_process
 from nabla.core.solution import Solution
+from nabla.engine.events import Events
 from nabla.launch.folder import git_commit, versions
 from nabla.launch.launcher import leave_group, make_fabric
 from nabla.problems.tasks.base import Problem, Task, tasks
@@ -25,7 +28,9 @@ from nabla.study.evaluation.config import EvaluationConfig
 from nabla.study.evaluation.fingerprint import fingerprint
 from nabla.study.evaluation.journal import RECORDS, Journal, discard, merge, recover
 from nabla.study.evaluation.lines import responses, rows
+from nabla.study.evaluation.monitor import Monitor
 from nabla.study.evaluation.plan import Unit, plan
+from nabla.study.evaluation.pulse import Pulse
 from nabla.study.evaluation.unfinished import Unfinished, forget, sweep
 from nabla.study.evaluation.workshop import Workshop
 
@@ -44,7 +49,8 @@ class Evaluation:
             the problems that were not finished and ends with the same records, but for timings and the last
             bits of rewards.
         workers: processes; the results do not depend on how many.
-        progress: hears of (finished units, all units, the unit, its seconds).
+        progress: hears of (finished units, all units, the unit with the problems that were solved now, their
+            seconds).
 
     Raises ConfigError or ModelError for whatever could not run, and for a folder that holds something
     else, before anything is loaded or written.
@@ -68,6 +74,7 @@ class Evaluation:
         self.plan = plan(config, self.problems)
         self._places = {unit.key: index for index, unit in enumerate(self.plan)}
         self._parent: int | None = None
+        self._missing_of: tuple[Problem, ...] = ()
 
     def run(self) -> None:
         """Solves what is missing. Raises ConfigError and ModelError."""
@@ -84,6 +91,13 @@ class Evaluation:
         finally:
             if lock is not None:
                 lock.close()
+
+    def monitor(self) -> Monitor:
+        """How far it is, while it runs, in whatever process."""
+        problems: Counter[tuple[str, str]] = Counter()
+        for unit in self.plan:
+            problems[unit.task, unit.method] += len(unit.problems)
+        return Monitor(self.folder, problems, len(self.plan))
 
     # -- the folder ----------------------------------------------------------------------------------
 
@@ -139,13 +153,14 @@ class Evaluation:
                 self._require_parent()
                 begin = time.perf_counter()
                 unit = self.plan[index]
+                self._missing_of = unit.problems
                 journal.append(unit.key, self._solve(unit, workshop))
                 forget(self.folder, index)
                 finished += fabric.world_size  # the others keep pace, more or less
                 if self.progress is not None:
-                    self.progress(
-                        min(finished, len(self.plan)), len(self.plan), unit, time.perf_counter() - begin
-                    )
+                    now = replace(unit, problems=self._missing_of)
+                    spent = time.perf_counter() - begin
+                    self.progress(min(finished, len(self.plan)), len(self.plan), now, spent)
         finally:
             journal.close()
             torch.set_num_threads(threads)
@@ -163,10 +178,12 @@ class Evaluation:
         system = self.config.tasks[unit.task].system
         problems = {p.id: p for p in unit.problems}
         with Unfinished(self.folder, self._places[unit.key], unit.key) as kept:
-            missing = [p for p in unit.problems if p.id not in kept.rows]
+            missing = tuple(p for p in unit.problems if p.id not in kept.rows)
+            self._missing_of = missing
             prompts = [Prompt.of(p.prompt, id=p.id, system=system) for p in missing]
-            engine = workshop.engine(unit.task, unit.method, seed=unit.seed)
-            for prompt, outcome in engine.run(method.solve, prompts):
+            pulse = Pulse(kept.pulse, unit, len(kept.rows))
+            engine = workshop.engine(unit.task, unit.method, seed=unit.seed, events=Events([pulse]))
+            for prompt, outcome in engine.run(pulse.watched(method.solve), prompts):
                 kept.add(prompt.id, self._records(unit, problems[prompt.id], outcome))
                 self._require_parent()
             return [row for p in unit.problems for row in kept.rows[p.id]]

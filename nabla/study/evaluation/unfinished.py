@@ -44,6 +44,8 @@ class Unfinished:
         self.rows: dict[str, Rows] = {}
         inside = folder / FOLDER
         inside.mkdir(exist_ok=True)
+        #: Where a sign of life of the unit goes.
+        self.pulse = pulse_path(inside, index)
         path = _path(inside, index)
         if path.exists():
             with Lock(path):
@@ -74,7 +76,9 @@ class Unfinished:
 
 def forget(folder: Path, index: int) -> None:
     """Removes what is kept of a unit that the process's journal holds as a whole."""
-    _path(folder / FOLDER, index).unlink(missing_ok=True)
+    inside = folder / FOLDER
+    for path in (_path(inside, index), pulse_path(inside, index)):
+        path.unlink(missing_ok=True)
 
 
 def sweep(folder: Path, missing: Collection[int]) -> None:
@@ -87,6 +91,13 @@ def sweep(folder: Path, missing: Collection[int]) -> None:
     for path in journals(inside):
         if path not in kept:
             path.unlink()
+    for path in inside.glob("*.live"):
+        path.unlink()
+
+
+def pulse_path(inside: Path, index: int) -> Path:
+    """Where the process that solves a unit says how far it is."""
+    return inside / f"{index}.live"
 
 
 def _path(inside: Path, index: int) -> Path:
