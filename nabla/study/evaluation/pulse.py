@@ -71,12 +71,12 @@ class Pulse(Callback):
     def _ended(self, problem: str) -> None:
         self._live.pop(problem, None)
         self._done += 1
-        self.beat()
+        self.beat(at_once=True)
 
-    def beat(self) -> None:
+    def beat(self, *, at_once: bool = False) -> None:
         """A sign, unless the last one was just now. A disk that takes none stops nothing."""
         now = time.monotonic()
-        if now - self._last < EVERY:
+        if now - self._last < EVERY and not at_once:
             return
         self._last = now
         partial = self.path.with_suffix(".partial")
