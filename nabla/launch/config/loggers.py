@@ -27,12 +27,13 @@ def make_logger(name: str, folder: Path | None) -> Any:
 
         version = _free(folder, "metrics") if (folder / "metrics.csv").exists() else ""
         return CSVLogger(root_dir=folder, name="", version=version, flush_logs_every_n_steps=1)
-    require_extra("loggers", name, purpose=f"The logger {name}")
     if name == "tensorboard":
+        require_extra("loggers", "tensorboard", purpose="The logger tensorboard")
         from lightning.fabric.loggers import TensorBoardLogger
 
         version = _free(folder, name) if (folder / name).exists() else name
         return TensorBoardLogger(root_dir=folder, name="", version=version)
+    require_extra("loggers", "wandb", purpose="The logger wandb")
     from lightning.pytorch.loggers import WandbLogger
 
     folder.mkdir(parents=True, exist_ok=True)  # wandb would write somewhere else
