@@ -13,6 +13,7 @@ from nabla.study.evaluation.results import Cell, Results, Runs
 from nabla.study.evaluation.statistics import (
     Array,
     Proportion,
+    bootstrap_difference,
     bootstrap_share,
     compare,
     holm,
@@ -89,6 +90,7 @@ def _row(cell: Cell, problems: int) -> dict[str, Any]:
         "exhausted": float(cell.exhausted.mean()),
         "failed": int(cell.failed.sum()),
         "pass_at_k": _pass(cell.correct),
+        **_reward(cell.reward),
         **{unit: _mean(cell.cost[unit]) for unit in UNITS},
     }
 
@@ -145,6 +147,16 @@ def _comparisons(
         {**labels, "reference": reference, "method": method, **asdict(c), "p_holm": p}
         for (method, c), p in zip(found.items(), adjusted, strict=True)
     ]
+
+
+def _reward(found: Array) -> dict[str, float | None]:
+    """Mean over problems with a scored answer, seeds averaged within each, and its bootstrap interval."""
+    scored = ~np.isnan(found).all(0)
+    if not scored.any():
+        return dict.fromkeys(("reward", "reward_low", "reward_high"))
+    means = np.nanmean(found[:, scored], axis=0)
+    low, high = bootstrap_difference(means, np.zeros_like(means), level=LEVEL)
+    return {"reward": float(means.mean()), "reward_low": low, "reward_high": high}
 
 
 def _pass(correct: Array) -> dict[str, float]:
