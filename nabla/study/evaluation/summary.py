@@ -13,6 +13,7 @@ from nabla.study.evaluation.results import Cell, Results, Runs
 from nabla.study.evaluation.statistics import (
     Array,
     Proportion,
+    best_of_k,
     bootstrap_difference,
     bootstrap_share,
     compare,
@@ -90,6 +91,7 @@ def _row(cell: Cell, problems: int) -> dict[str, Any]:
         "exhausted": float(cell.exhausted.mean()),
         "failed": int(cell.failed.sum()),
         "pass_at_k": _pass(cell.correct),
+        "best_of_k": _best(cell.reward, cell.correct),
         **_reward(cell.reward),
         **{unit: _mean(cell.cost[unit]) for unit in UNITS},
     }
@@ -164,6 +166,18 @@ def _pass(correct: Array) -> dict[str, float]:
     right = correct.sum(0)
     return {
         str(k): sum(pass_at_k(seeds, int(c), k) for c in right) / problems for k in range(1, seeds + 1)
+    }
+
+
+def _best(reward: Array, correct: Array) -> dict[str, float] | None:
+    """Accuracy of the best of k runs by their reward; None where nothing was scored."""
+    if np.isnan(reward).all():
+        return None
+    seeds, problems = correct.shape
+    right = correct.astype(float)
+    return {
+        str(k): sum(best_of_k(reward[:, p], right[:, p], k) for p in range(problems)) / problems
+        for k in range(1, seeds + 1)
     }
 
 

@@ -90,6 +90,7 @@ def test_accuracies_costs_and_marks(summary):
     assert strong["low"] < 35 / 40 < strong["high"]
     assert strong["calls"] == 10
     assert strong["pass_at_k"] == {"1": 35 / 40, "2": 35 / 40}
+    assert strong["best_of_k"] == pytest.approx({"1": 35 / 40, "2": 35 / 40})
     assert strong["best"]
     assert [key[0] for key, row in found.items() if row["best"]] == ["∇ strong"] * 2
     assert strong["exhausted"] == 0.0
@@ -110,6 +111,7 @@ def test_rewards_are_means_over_problems_with_intervals():
     assert 2.0 <= row["reward_low"] < row["reward"] < row["reward_high"] <= 7.0
     row = _row(Cell(nothing, nothing, nothing, nothing, cost, np.full((2, 5), np.nan)), 5)
     assert (row["reward"], row["reward_low"], row["reward_high"]) == (None, None, None)
+    assert row["best_of_k"] is None
 
 
 def test_comparisons_are_with_the_reference(summary):
