@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from nabla.engine.events import Callback
     from nabla.launch.folder import RunFolder
     from nabla.launch.resume import Earlier, Share
+    from nabla.models.prefixes import PrefixStore
     from nabla.problems.checker import Checker
 
 #: Of a run's options, those that this command takes.
@@ -208,7 +209,7 @@ def _run(
         if not quiet:
             _show(console, end.solutions, lm.tokenizer, recorder.task, streamed)
             if config.callbacks is None:
-                _show_cost(console, end)
+                _show_cost(console, end, loop.engine.workspace.store)
         if folder is not None:
             if end.gathered:
                 gather(folder.path)
@@ -255,13 +256,18 @@ class _End:
             _show_failures(error)
 
 
-def _show_cost(console: Any, end: _End) -> None:
+def _show_cost(console: Any, end: _End, store: PrefixStore) -> None:
+    from rich.text import Text
+
     from nabla.core.costs import Cost
-    from nabla.launch.callbacks.cost import cost_table
+    from nabla.launch.callbacks.cost import cost_table, kept_line
 
     failed = Cost.sum(error.cost for error in end.failures.values() if error.cost is not None)
     if end.solutions or failed.phases:
-        console.print(cost_table(Cost.sum(s.cost for s in end.solutions) + failed))
+        total = Cost.sum(s.cost for s in end.solutions) + failed
+        console.print(cost_table(total))
+        if kept := kept_line(store, total):
+            console.print(Text(kept))
 
 
 def _say_finished(call: Call, resolved: dict[str, Any], earlier: Earlier) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from nabla.core.errors import ConfigError
 from nabla.core.quiet import main_process
 from nabla.launch.folder import RunFolder, default_folder
 
@@ -17,6 +18,16 @@ def output_path(option: str | None, name: str) -> Path | None:
     if option == "none" or not main_process():
         return None
     return default_folder(name) if option is None else Path(option)
+
+
+def make_folder(path: Path) -> None:
+    """The folder, made if it does not exist. Raises ConfigError."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"The folder cannot be made: {error}", got=str(path), fix="Pass another --output."
+        ) from error
 
 
 def open_folder(

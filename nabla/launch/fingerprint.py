@@ -29,6 +29,8 @@ _SETTINGS = (".json", ".jinja", ".model", ".txt", ".py", ".tiktoken")
 #: What training leaves beside them, and no loading reads.
 _NOTES = ("readme", "license", "notice", "requirements", "trainer_state", "all_results", "train_results",
           "eval_results")  # fmt: skip
+#: Arguments of the engine that older journals know nothing of, and the value that does what was done then.
+LATER: Mapping[str, Any] = {"prefix_bytes": "auto"}
 #: Their arithmetic decides the last bits.
 _PACKAGES = ("torch", "transformers")
 
@@ -87,11 +89,14 @@ def digest(value: Any) -> str:
 def difference(old: Any, new: Any, prefix: str = "") -> str | None:
     """Dotted name and values of the first place where two fingerprints differ; None if they are equal.
 
-    A commit that was not known at one of the two times is not compared.
+    A commit that was not known at one of the two times is not compared, and what is in :data:`LATER` may be
+    missing in one of them.
     """
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for key in [*old, *(k for k in new if k not in old)]:
             if key not in old or key not in new:
+                if prefix.endswith("engine.") and LATER.get(key, ...) == {**old, **new}[key]:
+                    continue
                 return f"{prefix}{key} is in one of them alone"
             if key == "revision" and None in (old[key], new[key]):
                 continue

@@ -8,7 +8,7 @@ import pytest
 
 from nabla.core import errors
 from nabla.core.costs import Cost
-from nabla.core.errors import ConfigError, NablaError, NumericalError, PromptError
+from nabla.core.errors import ConfigError, NablaError, NumericalError, PromptError, nearest, require_one_of
 from nabla.core.prompt import Prompt
 from nabla.core.solution import Interrupted, RunError, Solution
 
@@ -75,3 +75,15 @@ def test_errors_of_a_run_survive_pickling():
     assert list(copy.failures) == ["a"]
     stop = pickle.loads(pickle.dumps(Interrupted([], 3)))
     assert (stop.solutions, stop.total) == ([], 3)
+
+
+def test_a_misspelt_name_is_answered_with_the_nearest_and_with_all():
+    require_one_of("cost", ("cost", "stream"), "Unknown callback")
+    with pytest.raises(ConfigError) as caught:
+        require_one_of("strem", (name for name in ("cost", "stream")), "Unknown callback", "Callbacks")
+    said = "Unknown callback (got 'strem'). Did you mean 'stream'? Callbacks: cost, stream."
+    assert str(caught.value) == said
+    with pytest.raises(ConfigError, match=r"^Unknown callback \(got 3\)\. Known: none\.$"):
+        require_one_of(3, (), "Unknown callback")
+    assert nearest("xyz", ["cost"]) == ""
+    assert nearest("metod", ["method"], ".dto") == "Did you mean 'method.dto'? "
