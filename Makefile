@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test families lint wheel clean
+.PHONY: help install demo test families kill lint wheel clean
 .DEFAULT_GOAL := help
 
 help:
@@ -12,6 +12,7 @@ help:
 	@echo "make demo     solve held-out problems with the embedded models"
 	@echo "make test     run the test suite"
 	@echo "make families run the sweep over model families in full and write its table into docs/models.md"
+	@echo "make kill     kill runs fifty times over 200 problems, and compare with unbroken ones"
 	@echo "make lint     ruff, mypy and the layering of the rooms"
 	@echo "make wheel    build dist/*.whl"
 	@echo "make clean    remove caches, builds and the stamp (not $(VENV), not runs/)"
@@ -33,6 +34,9 @@ test: $(STAMP)
 
 families: $(STAMP)
 	$(BIN)/python -m tests.families
+
+kill: $(STAMP)
+	$(BIN)/python -m tests.kills --kills 50 --problems 200
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

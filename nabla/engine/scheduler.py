@@ -106,6 +106,7 @@ class Live:
                 self.result = replace(self.result, cost=self.session.cost)
             elif isinstance(self.result, NablaError):
                 self.result.cost = self.session.cost
+                self.result.checkpoints = tuple(self.session.checkpoints)
 
 
 class Policy(ABC):

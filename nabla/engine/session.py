@@ -205,7 +205,9 @@ class Session:
 
     # -- the reward model judges -----------------------------------------------------------------
 
-    async def score(self, trajectories: Sequence[Trajectory], *, keep_graph: bool = False) -> list[Trajectory]:
+    async def score(
+        self, trajectories: Sequence[Trajectory], *, keep_graph: bool = False
+    ) -> list[Trajectory]:
         """The trajectories with their scores; one that has a score is never scored again.
 
         A text has one score per problem, the first: sums run in another order in another batch, and in half
