@@ -197,7 +197,6 @@ class Session:
         self, trajectories: Sequence[Trajectory], *, phase: str = "selection", keep_graph: bool = False
     ) -> list[Trajectory]:
         """The trajectories with the language model's states; one that has them stays as it is.
-
         A response that a server wrote is read by the local language model, one forward pass each
         (``keep_graph`` as of :meth:`score`). Raises ConfigError where there is none.
         """
