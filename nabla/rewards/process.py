@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
@@ -349,10 +350,21 @@ class ProcessReward(TransformerReward):
             steps = torch.tensor([-1])
         first = len(hidden) - len(layout.after) - len(layout.answer)
         index = steps + first
-        scores = self._read(hidden[index.to(hidden.device)])
+        return self.token_rewards(hidden[index.to(hidden.device)])
+
+    def token_places(self, layout: Layout) -> list[tuple[int, int]]:
+        return list(zip(self._rows(layout), self.steps(layout).tolist(), strict=True))
+
+    def token_rewards(self, hidden: Float[Tensor, "n hidden"]) -> Float[Tensor, " n"]:
+        scores = self._read(hidden)
         if self.label is None and scores.shape[-1] == 2:
             return scores[:, 1] - scores[:, 0]
         return scores[:, self.label or 0]
+
+    def together(self, values: Sequence[float]) -> float | None:
+        steps = [value for value in values if not math.isnan(value)]
+        exact = torch.tensor(steps, dtype=torch.float64)
+        return float(AGGREGATIONS[self.aggregation](exact)) if steps else None
 
 
 def two_layer_classifier() -> Any:

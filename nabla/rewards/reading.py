@@ -60,6 +60,39 @@ def regular(before: Tensor, own: Tensor, after: Tensor) -> Layout:
     return Layout(before, own, after, len(own), own, torch.arange(len(own)))
 
 
+@dataclass(frozen=True, eq=False)
+class FreeTokens:
+    """What is free of a response.
+
+    Args:
+        tokens: that are read.
+        pairs: free response tokens that are read, and where.
+        first: of ``tokens`` that is run behind a prefix.
+    """
+
+    tokens: Int[Tensor, " n"]
+    pairs: list[tuple[int, int]]
+    first: int
+
+
+def free_tokens(layout: Layout, tokens: Int[Tensor, " n"], start: int, whole: bool) -> FreeTokens:
+    """The free tokens of a response from position ``start`` on.
+
+    Args:
+        layout: of the response.
+        tokens: of the layout that are read.
+        start: first free position.
+        whole: every step is read: the frozen part of the answer is run again with the rest.
+    """
+    pairs = [
+        (i, len(layout.before) + place)
+        for i, place in enumerate(layout.places.tolist())
+        if i >= start and place >= 0 and len(layout.before) + place < len(tokens)
+    ]
+    first = layout.first_read if whole else min([at for _, at in pairs] + [len(tokens) - 1])
+    return FreeTokens(tokens, pairs, first)
+
+
 class _Draft:
     """The ids of an answer as they are put together, from its own and from those of the rendering.
 
