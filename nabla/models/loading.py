@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from nabla.core.errors import ConfigError, ModelError
-from nabla.core.extras import require_extra
+from nabla.models.gguf import locate_gguf
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +108,7 @@ def load(
 
     Raises ModelError with the reason if anything is missing or broken.
     """
-    folder, arguments = _gguf(Path(path).expanduser(), arguments, role)
+    folder, arguments = locate_gguf(Path(path).expanduser(), arguments, role)
     if (folder.is_absolute() or path.startswith((".", "~"))) and not folder.is_dir():
         raise ModelError(
             f"The {role} cannot be loaded: there is no such folder",
@@ -163,34 +163,6 @@ def load(
     if device_map is None and device is not None:
         move(model, torch.device(device), role=role)
     return model, tokens
-
-
-def _gguf(folder: Path, arguments: dict[str, Any], role: str) -> tuple[Path, dict[str, Any]]:
-    """The folder of a ``.gguf`` file, and its name among the arguments, with what makes of it a model like
-    any other: blocks that a kernel multiplies have no gradient, so all weights are unpacked.
-
-    Raises ConfigError without the package that reads such files, ModelError if another file would be read.
-    """
-    if folder.suffix == ".gguf" and folder.is_file() and "gguf_file" not in arguments:
-        arguments, folder = {**arguments, "gguf_file": folder.name}, folder.parent
-    if arguments.get("gguf_file") is None:
-        return folder, arguments
-    require_extra("gguf", purpose=f"A GGUF file as {role}")
-    import transformers
-
-    name = Path(arguments["gguf_file"])
-    inside = folder / arguments.get("subfolder", "") / name
-    if inside.is_file():  # by its bare name one in the working directory would come first
-        arguments = {**arguments, "gguf_file": str(inside.resolve())}
-    elif name.is_file() and not name.is_absolute():
-        raise ModelError(
-            f"The {role}'s GGUF file is not where it was named, but one is in the working directory",
-            got=f"{name} of {folder}",
-            fix="Pass the path of the file itself, or go to another directory.",
-        )
-    if hasattr(transformers, "GgufConfig"):
-        arguments.setdefault("quantization_config", transformers.GgufConfig(dequantize=True))
-    return folder, arguments
 
 
 def _load_tokenizer(path: str, tokenizer: Any, where: dict[str, Any]) -> Any:

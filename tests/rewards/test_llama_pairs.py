@@ -28,6 +28,25 @@ TEMPLATE = (
     "{{ bos_token + '[INST] ' + m['content'].strip() + ' [/INST]' }}"
     "{% else %}{{ ' ' + m['content'].strip() + ' ' + eos_token }}{% endif %}{% endfor %}"
 )
+#: Of other families, in Llama-2's tokens: blanks, trimming, thoughts that are stripped, an end that ends.
+OTHERS = {
+    "vicuna": "{% for m in messages %}"
+    "{{ ('USER: ' if m['role'] == 'user' else ' ASSISTANT: ') + m['content'] }}"
+    "{% if m['role'] != 'user' %}{{ eos_token }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ ' ASSISTANT:' }}{% endif %}",
+    "gemma": "{{ bos_token }}{% for m in messages %}{{ '<start_of_turn>' + m['role'] + '\n' }}"
+    "{{ m['content'] | trim + '<end_of_turn>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<start_of_turn>assistant\n' }}{% endif %}",
+    "llama-3": "{% for m in messages %}"
+    "{{ '<|start|>' + m['role'] + '\n\n' + m['content'] | trim + '<|eot|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|start|>assistant\n\n' }}{% endif %}",
+    "exaone": "{% for m in messages %}{{ '[|' + m['role'] + '|]' }}{% if '</thought>' in m['content'] %}"
+    "{{ m['content'].split('</thought>')[-1].lstrip('\n') }}{% else %}{{ m['content'] }}{% endif %}"
+    "{{ '[|endofturn|]\n' }}{% endfor %}{% if add_generation_prompt %}{{ '[|assistant|]' }}{% endif %}",
+    "deepseek-v3": "{{ bos_token }}{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] }}"
+    "{% if m['role'] != 'user' %}{{ eos_token }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}",
+}
 KINDS = ("published", "legacy", "first")
 TEXTS = ("The answer is 84.", " The  answer", "42", "\n\nx = 1\n", "Yes, 日本語 é.\n\n  Two")
 
@@ -130,3 +149,31 @@ def test_a_candidate_in_the_first_place_stands_for_what_the_whole_rendering_give
             checked += 1
             torch.testing.assert_close(got[token], weights[other[place]] @ at, atol=1e-12, rtol=1e-9)
     assert checked > 10
+
+
+@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("kind", ["published", "first"])
+def test_templates_of_other_families(kind: str, name: str) -> None:
+    """Padded with the token that ends a sequence: what is read is the last token that is none."""
+    tok, template = llama(kind), OTHERS[name]
+    classifier = model(tok, pad_token_id=tok.eos_token_id)
+    reward = OutcomeReward(classifier, tok, chat_template=template)
+    reward = reward.bind(Vocabulary(tok, chat_template=template))
+    weights = reward.model.get_input_embeddings().weight
+    thought = "<thought>a b</thought>\n\nThe answer is 84."
+    for text in ("The answer is 84.", "  The  answer\n", thought, "日本"):
+        for answer in (tokens(tok, text), tokens(tok, "0\n" + text)[len(tokens(tok, "0\n")) :]):
+            ids = whole(tok, tok.decode(answer, clean_up_tokenization_spaces=False), template)
+            layout = reward.layout(response(answer))
+            assert layout.tokens.equal(ids), text
+            (score,) = reward.score([response(answer)], Runner())
+            assert score.value == pytest.approx(float(forward(reward, ids)[0]), abs=1e-12)
+            read = int((ids != tok.eos_token_id).nonzero()[-1])
+            at = dense(reward, ids, read) @ weights.mT
+            got = slopes(reward, response(answer))
+            for i, place in enumerate(layout.places.tolist()):
+                if place < 0:
+                    assert float(got[i].abs().max()) == 0
+                elif not (layout.seam and i == 0):
+                    expected = at[len(layout.before) + place]
+                    torch.testing.assert_close(got[i], expected, atol=1e-12, rtol=1e-9)
