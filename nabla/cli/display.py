@@ -43,7 +43,7 @@ def show_solution(
 def marked_response(solution: Solution, words: Vocabulary) -> Text:
     """The response, revised tokens marked."""
     text = Text()
-    for position, piece in enumerate(pieces(words.tokenizer, solution.tokens, words.lead)):
+    for position, piece in enumerate(pieces(words.tokenizer, solution.tokens, words.lead, words.eos_ids)):
         text.append_text(marked(piece, position in solution.revised_positions))
     return text
 

@@ -5,6 +5,35 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+#: Control tokens of models whose answers have parts, thoughts and what is said, with a header each (gpt-oss).
+CHANNELS = ("<|channel|>", "<|message|>")
+
+
+class Decoder:
+    """Ids → their text, all as it was written but for control tokens, which are left out. Where the tokenizer
+    has control tokens for channels, these tell thoughts from what is said: then only those are left out that
+    begin or end a text.
+
+    Args:
+        tokenizer: of the model.
+        ends: end-of-sequence tokens besides the tokenizer's own.
+    """
+
+    def __init__(self, tokenizer: Any, ends: Sequence[int] = ()) -> None:
+        self.tokenizer = tokenizer
+        added = getattr(tokenizer, "added_tokens_decoder", {})
+        control = {str(token.content) for token in added.values() if token.special}
+        own = (getattr(tokenizer, f"{name}_token_id", None) for name in ("eos", "bos", "pad"))
+        #: Control tokens that are left out; None: all.
+        self.hidden = {*ends, *own} if control.issuperset(CHANNELS) else None
+
+    def __call__(self, ids: Sequence[int]) -> str:
+        shown = list(ids) if self.hidden is None else [i for i in ids if i not in self.hidden]
+        text: str = self.tokenizer.decode(
+            shown, skip_special_tokens=self.hidden is None, clean_up_tokenization_spaces=False
+        )
+        return text
+
 
 class Pieces:
     """Decodes one token at a time; the pieces joined are the decoded text.
@@ -16,15 +45,18 @@ class Pieces:
         tokenizer: of the model.
         window: tokens decoded together with the new one, so that spaces between words come out right.
         lead: tokens that stand before the first one, and are not shown.
+        ends: see :class:`Decoder`.
     """
 
-    def __init__(self, tokenizer: Any, window: int = 8, lead: Sequence[int] = ()) -> None:
-        self._tokenizer, self._window = tokenizer, window
+    def __init__(
+        self, tokenizer: Any, window: int = 8, lead: Sequence[int] = (), ends: Sequence[int] = ()
+    ) -> None:
+        self._decode, self._window = Decoder(tokenizer, ends), window
         self._tokens = list(lead)
         self._start, self._shown = 0, len(lead)
 
     def add(self, token: int) -> str:
-        """The text that ``token`` adds; special tokens add nothing."""
+        """The text that ``token`` adds; tokens that :class:`Decoder` leaves out add nothing."""
         self._tokens.append(token)
         before = self._decode(self._tokens[self._start : self._shown])
         text = self._decode(self._tokens[self._start :])
@@ -40,16 +72,12 @@ class Pieces:
         before = self._decode(self._tokens[self._start : self._shown])
         return self._decode(self._tokens[self._start :])[len(before) :]
 
-    def _decode(self, tokens: Sequence[int]) -> str:
-        text: str = self._tokenizer.decode(
-            list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
-        return text
 
-
-def pieces(tokenizer: Any, tokens: Sequence[int], lead: Sequence[int] = ()) -> list[str]:
+def pieces(
+    tokenizer: Any, tokens: Sequence[int], lead: Sequence[int] = (), ends: Sequence[int] = ()
+) -> list[str]:
     """One piece of text per token; joined they are the decoded text, behind that of ``lead``."""
-    decoder = Pieces(tokenizer, lead=lead)
+    decoder = Pieces(tokenizer, lead=lead, ends=ends)
     found = [decoder.add(token) for token in tokens]
     if found:
         found[-1] += decoder.rest()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -81,11 +81,11 @@ class TablePull(Pull):
         return self.table.flops(rows, width)
 
     def scaled(self, weight: float) -> TablePull:
-        return TablePull(weight * self.vectors, self.table)
+        return replace(self, vectors=weight * self.vectors)
 
     def plus(self, other: Pull) -> Pull:
         if isinstance(other, TablePull) and other.table is self.table:
-            return TablePull(self.vectors + other.vectors, self.table)
+            return replace(self, vectors=self.vectors + other.vectors)
         return SumPull((self, other))
 
     @property

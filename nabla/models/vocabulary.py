@@ -14,6 +14,7 @@ from torch import Tensor
 
 from nabla.core.errors import ModelError, PromptError, VocabularyError
 from nabla.core.prompt import Prompt
+from nabla.core.text import Decoder
 from nabla.models.chat import ChatFormat
 from nabla.models.templates import PLAIN, RAW
 
@@ -75,6 +76,7 @@ class Vocabulary:
                 "The language model has no end-of-sequence token",
                 fix="Set eos_token_id in its generation config or tokenizer.",
             )
+        self._decoder = Decoder(tokenizer, self.eos_ids)
         self.usable = usable_ids(tokenizer) if usable is None else usable
         self.context_length = context_length
         end = self.chat.end_of_turn()
@@ -104,10 +106,9 @@ class Vocabulary:
         return max_new_tokens if limit is None else min(max_new_tokens, limit - prompt_length)
 
     def decode(self, tokens: Int[Tensor, " n"] | list[int]) -> str:
-        """Text of ids as a text of its own, special tokens removed, all else as it was written."""
-        ids = tokens.tolist() if isinstance(tokens, Tensor) else tokens
-        text: str = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return text
+        """Text of ids as a text of its own, all as it was written but for control tokens: see
+        :class:`nabla.core.text.Decoder`."""
+        return self._decoder(tokens.tolist() if isinstance(tokens, Tensor) else tokens)
 
     def response(self, tokens: Int[Tensor, " n"] | list[int]) -> str:
         """Text of response ids as they continue the prompt: a base model's first blank is kept, which a

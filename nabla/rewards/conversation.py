@@ -246,9 +246,10 @@ class ConversationReward(Reward):
             read = int(layout.answer[places[0]])
             # At the template's seam a token stands for the id that it makes there, or for none.
             apart = getattr(self.marks, "parts", False)  # steps encoded by themselves have no seam
-            if self.seam is not None and not apart and int(self.seam.ids[tokens[0]]) == read:
-                family = int(self.seam.family[tokens[0]])
-            if family < 0 and (self.seam is not None or read != own[0]):
+            seam = None if apart and self.seam is not None and not self.seam.usual else self.seam
+            if seam is not None and not apart and int(seam.ids[tokens[0]]) == read:
+                family = int(seam.family[tokens[0]])
+            if family < 0 and (seam is not None or read != own[0]):
                 places[0] = -1
         if self.answer == "template" and own and render(text) != front + text + back:
             rows = [i for i in range(len(own)) if int(places[i]) >= 0]

@@ -29,6 +29,7 @@ from nabla.rewards.base import Judged, Reading, RelaxedResponse, RelaxedReward, 
 from nabla.rewards.conversation import ConversationReward
 from nabla.rewards.probe import ANSWER, QUESTION, beyond_windows, compare_renderings
 from nabla.rewards.reading import FreeTokens, Layout, free_tokens
+from nabla.rewards.seam import SeamChannel, SeamTable
 
 #: Said once.
 _SEAM = (
@@ -88,7 +89,7 @@ class TransformerReward(ConversationReward):
         self.body = Body(self.model.base_model, self.model.config, reuse_prefix=reuse_prefix)
         self.head: Any = self._head()
         self.table: EmbeddingTable | None = None
-        self.seam_tables: tuple[EmbeddingTable, ...] = ()
+        self.seam_tables: tuple[SeamTable, ...] = ()
         try:
             self._verify()
         except NablaError:
@@ -300,7 +301,8 @@ class TransformerReward(ConversationReward):
         return (self.body,)
 
     def channels(self) -> tuple[Channel, ...]:
-        return tuple(TableChannel(table) for table in self._tables())
+        own = TableChannel(self._bound_table())
+        return (own, *(SeamChannel(table) for table in self.seam_tables))
 
     def _tables(self) -> tuple[EmbeddingTable, ...]:
         """Of all tokens but an answer's first one, and of that one by its family at the template's seam."""

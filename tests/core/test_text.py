@@ -5,7 +5,7 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
-from nabla.core.text import pieces, token_text
+from nabla.core.text import Decoder, pieces, token_text
 from nabla.problems.sandbox import build_tokenizer
 
 
@@ -39,3 +39,26 @@ def test_special_tokens_add_nothing_but_have_a_name():
     assert token_text(tokenizer, end) == tokenizer.eos_token
     newline = tokenizer("\n", add_special_tokens=False)["input_ids"][0]
     assert token_text(tokenizer, newline) == "\\n"
+
+
+def test_channels_are_kept_as_they_are_written():
+    """All control tokens but the end's, in the whole text and token by token."""
+    tokenizer = byte_tokenizer()
+    names = ["<|start|>", "<|end|>", "<|channel|>", "<|message|>", "<|return|>", "<|call|>"]
+    tokenizer.add_special_tokens({"additional_special_tokens": names, "eos_token": "<|return|>"})
+    text = "<|channel|>analysis<|message|>6*7 é🙂<|end|><|start|>assistant<|channel|>final<|message|>42"
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    call = tokenizer.convert_tokens_to_ids("<|call|>")
+    for end in ([], [tokenizer.eos_token_id], [call]):
+        assert Decoder(tokenizer, [call])([*ids, *end]) == text
+        assert "".join(pieces(tokenizer, [*ids, *end], ends=[call])) == text
+    assert pieces(tokenizer, [*ids, tokenizer.eos_token_id])[-1] == ""
+    assert Decoder(tokenizer)([*ids, call]) == text + "<|call|>"
+
+
+def test_control_tokens_without_channels_are_left_out():
+    tokenizer = byte_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|start|>", "<|end|>", "<|message|>"]})
+    ids = tokenizer("<|start|>a<|message|>42<|end|>", add_special_tokens=False)["input_ids"]
+    assert Decoder(tokenizer)(ids) == "a42"
+    assert "".join(pieces(tokenizer, ids)) == "a42"

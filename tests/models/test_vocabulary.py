@@ -7,9 +7,19 @@ from typing import Any
 import pytest
 import torch
 
+from nabla.cli.display import marked_response
+from nabla.core.costs import Account, Cost, CostMeter
 from nabla.core.errors import VocabularyError
+from nabla.core.prompt import Prompt
+from nabla.core.solution import Solution
 from nabla.engine.engine import Engine
-from nabla.models.vocabulary import align, usable_ids
+from nabla.engine.events import Run
+from nabla.launch.callbacks.stream import Stream
+from nabla.models.runner import Runner
+from nabla.models.vocabulary import Vocabulary, align, usable_ids
+from nabla.problems.answers.extraction import final_answer
+from nabla.rewards.base import Response
+from nabla.rewards.function import FunctionReward
 from tests import tiny
 from tests.tiny import TOKENS, tokenizer
 
@@ -137,3 +147,48 @@ def test_below_the_threshold_binding_fails() -> None:
     with pytest.raises(VocabularyError, match="at least 90"):
         reward = reward.bind(tiny.causal_lm("qwen2").vocabulary)
     assert torch.is_tensor(tiny.causal_lm("qwen2").candidates)
+
+
+# -- channels -----------------------------------------------------------------------------------------
+
+
+HARMONY = ("<|start|>", "<|end|>", "<|channel|>", "<|message|>", "<|return|>")
+
+
+def harmony() -> Vocabulary:
+    """Of a model that writes gpt-oss's channels."""
+    tok = tokenizer((*TOKENS, *sorted(set("analysisfinalt") - set(TOKENS))))
+    tok.add_special_tokens({"additional_special_tokens": list(HARMONY), "eos_token": "<|return|>"})
+    return Vocabulary(tok, chat_template="raw")
+
+
+def test_a_response_in_channels_is_the_same_text_to_all(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A function reward, the grader, what is printed and what is streamed."""
+    vocabulary = harmony()
+    tok = vocabulary.tokenizer
+    text = (
+        "<|channel|>analysis<|message|>1+2=3<|end|><|start|>assistant<|channel|>final<|message|>42<|return|>"
+    )
+    ids = tok(text, add_special_tokens=False)["input_ids"]
+    assert tok.unk_token_id not in ids
+    shown = text.removesuffix("<|return|>")
+    assert vocabulary.response(ids) == vocabulary.decode(torch.tensor(ids)) == shown
+    seen: list[str] = []
+
+    def keeps(prompt: Any, answer: str) -> float:
+        seen.append(answer)
+        return 1.0
+
+    item = Response(Prompt.of("1+2="), torch.tensor(ids), Account("p", CostMeter(), "reward"))
+    FunctionReward(keeps).bind(vocabulary).score([item], Runner())
+    assert seen == [shown]
+    assert final_answer(seen[0]) == "42"
+    solution = Solution(item.prompt, shown, tuple(ids), None, True, "greedy", Cost())
+    assert marked_response(solution, vocabulary).plain == shown
+    # And token by token.
+    stream = Stream()
+    stream.on_run_start(Run(vocabulary), [item.prompt])
+    stream.on_solution(solution)
+    assert capsys.readouterr().out.replace("\n", "") == shown

@@ -263,6 +263,100 @@ def test_a_candidate_that_makes_another_number_of_ids_is_none(
     assert value([0.5, 0.2, 0.3]) != pytest.approx(value([0.5, 0.0, 0.5]), abs=1e-9)
 
 
+@pytest.mark.parametrize("name", ["qwen2.5", "qwen3", "phonelm"])
+def test_a_few_candidates_that_merge_with_the_template_are_none(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """ChatML: a line break makes one id with the template's own. All others stand for themselves."""
+    reward = bound(name)
+    tok = reward.tokenizer
+    answer = tokens(tok, "The answer is 84.")
+    item = response(answer)
+    layout = reward.layout(item)
+    ids = layout.tokens
+    assert torch.equal(ids, whole(tok, "The answer is 84."))
+    place = len(layout.before) + int(layout.places[0])
+    at = dense(reward, ids, reward._stop(ids) - 1)[place]
+    table = reward.model.get_input_embeddings().weight
+    with caplog.at_level(logging.WARNING):
+        got = slopes(reward, item)[0]
+        slopes(reward, item)
+    assert caplog.text.count("another number of ids") == 1
+    stays = got[int(answer[0])]
+    torch.testing.assert_close(stays, at @ table[answer[0]], atol=1e-12, rtol=1e-9)
+    merging = [int(tokens(tok, text)[0]) for text in ("\n", "\n\n", "\n\n\n", "\n    ")]
+    ends = [tok.eos_token_id, tok.convert_tokens_to_ids("<|im_end|>")]
+    parts = tokens(tok, "🙂").tolist()[:1]
+    normal = [*range(0, min(len(got), 120000), 61), *ends, *parts]
+    seen = {"same": 0, "others": 0}
+    for token in (*normal, *merging):
+        text = tok.decode(torch.cat([torch.tensor([token]), answer[1:]]), clean_up_tokenization_spaces=False)
+        other = whole(tok, text)
+        if len(other) != len(ids) and token not in parts:
+            if token in merging:
+                seen["others"] += 1
+                torch.testing.assert_close(got[token], stays, atol=1e-12, rtol=1e-12)
+                assert (at @ table[token] - stays).abs() > 1e-9
+        elif token in parts or (
+            "\ufffd" not in text and (other != ids).nonzero()[:, 0].tolist() in ([place], [])
+        ):
+            seen["same"] += 1
+            expected = token if token in parts else int(other[place])
+            torch.testing.assert_close(got[token], at @ table[expected], atol=1e-12, rtol=1e-9)
+    assert seen["others"] >= 2
+    assert seen["same"] > 300
+    torch.testing.assert_close(got[ends], table[ends] @ at, atol=1e-12, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("name", "template"),
+    [("qwen2.5", None), ("qwen2.5", TRIM), ("mistral-v0.2", None), ("phi2", BLANK)],
+    ids=str,
+)
+def test_a_seam_is_found_from_the_tokens_that_can_merge(name: str, template: str | None) -> None:
+    """The same as by reading every text behind the template's, of all tokens that have a text."""
+    reward = bound(name, template)
+    tok, seam = reward.tokenizer, reward.seam
+    front = "seam\n" if template != BLANK and name != "mistral-v0.2" else "[/INST] "
+    front = "x [/INST]" if name == "mistral-v0.2" else front
+    texts = {i: tok.decode([i], clean_up_tokenization_spaces=False) for i in range(0, len(tok), 7)}
+    if template == TRIM:
+        texts = {i: text.lstrip() for i, text in texts.items()}
+    else:
+        assert seam.usual == (template is not None or name == "mistral-v0.2")
+    texts = {i: text for i, text in texts.items() if text and "\ufffd" not in text}
+    whole_ids = tok([front + text for text in texts.values()], add_special_tokens=False)["input_ids"]
+    base = tok(front, add_special_tokens=False)["input_ids"]
+    known = {tuple(row[:-1]) for i, row in zip(texts, whole_ids, strict=True) if int(seam.family[i]) >= 0}
+    # Tokens that their own text would not make keep their ids, in families that begin as the template ends.
+    odd = 0
+    for i, row in zip(texts, whole_ids, strict=True):
+        if int(seam.family[i]) < 0:
+            assert tuple(row[:-1]) not in known or row[-1] >= reward.rows
+        elif int(seam.ids[i]) != row[-1]:
+            odd += 1
+            assert int(seam.ids[i]) == i
+            assert row[: len(base)] == base
+            assert "".join(tok.convert_ids_to_tokens(row[len(base) :])) == tok.convert_ids_to_tokens(i)
+    assert odd < len(texts) // 20
+
+
+def test_rows_behind_the_first_token_cost_nothing_at_a_seam() -> None:
+    reward = bound("qwen2.5")
+    _, channel = reward.channels()
+    width = channel.table.hidden_size
+    slope = torch.zeros(5, width, dtype=torch.float64)
+    slope[0] = 1.0
+    pull = channel.pull(slope)
+    assert pull.scaled(2.0).flops(5, 10) == channel.table.flops(1, 10)
+    assert pull.plus(pull).flops(5, 10) == channel.table.flops(1, 10)
+    rows = pull.rows(torch.arange(5), torch.tensor([[7, 8, 9]]).expand(5, -1))
+    assert rows.shape == (5, 3)
+    assert float(rows[1:].abs().max()) == 0
+    torch.testing.assert_close(rows[:1], pull.rows(torch.arange(1), torch.tensor([[7, 8, 9]])))
+    torch.testing.assert_close(rows[0], pull.rows(torch.arange(5), None)[0, 7:10])
+
+
 def test_a_first_token_that_no_other_could_replace_is_not_refined(caplog: pytest.LogCaptureFixture) -> None:
     """Any word in its place would merge with the template's blank: another number of ids."""
     reward = bound("mistral-v0.3")

@@ -29,7 +29,8 @@ class Stream(Callback):
 
     def on_run_start(self, run: Run, prompts: Sequence[Prompt]) -> None:
         words = run.vocabulary
-        self._pieces = Pieces(words.tokenizer, lead=words.lead) if len(prompts) == 1 else None
+        shown = Pieces(words.tokenizer, lead=words.lead, ends=words.eos_ids)
+        self._pieces = shown if len(prompts) == 1 else None
         self._console = make_console()
         self._shown, self._revised = 0, set()
 

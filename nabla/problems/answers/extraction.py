@@ -23,14 +23,18 @@ _JOINT = re.compile(
 _JOINING = re.compile(r"[,;&]|\b(?:and|or)\b")
 #: Thoughts of reasoning models, as their templates mark their beginning and end.
 _NAMED = "(?:think|thinking|thoughts?|reason|reasoning|analysis|reflection|scratchpad|seed:think)"
+#: What may stand between a channel's name and its text: who it is for, and in which format.
+_HEADER = r"(?:[^<\n]|<\|constrain\|>)*<\|message\|>"
 _THINKING = (
     (f"<{_NAMED}>", f"</{_NAMED}>"),
     ("◁think▷", "◁/think▷"),
     (r"\[THINK\]", r"\[/THINK\]"),
     (r"<\|begin_of_thought\|>", r"<\|end_of_thought\|>"),
-    (r"<\|channel\|>(?:analysis|commentary)<\|message\|>", r"<\|channel\|>final<\|message\|>"),
+    (rf"<\|channel\|>(?:analysis|commentary){_HEADER}", rf"<\|channel\|>final{_HEADER}"),
     ("(?!)", "assistantfinal"),  # the same, its special tokens left out
 )
+#: Where the text of a channel ends; up to the next one's there is nothing but its header.
+_OVER = re.compile(r"<\|(?:end|return|call|start)\|>")
 _THOUGHTS = re.compile(
     "|".join(f"(?P<open{k}>{start})|(?P<close{k}>{end})" for k, (start, end) in enumerate(_THINKING)),
     re.IGNORECASE,
@@ -101,7 +105,11 @@ def outside_thoughts(response: str) -> str:
             if not inside:
                 said.clear()
             inside, start = False, tag.end()
-    return "".join(said) if inside else "".join(said) + response[start:]
+    if not inside:
+        said.append(response[start:])
+    if "<|channel|>" in response:
+        said = [_OVER.split(text, maxsplit=1)[0] for text in said]
+    return "".join(said)
 
 
 def stripped(answer: str) -> str:
