@@ -209,7 +209,8 @@ def _merged(reader: _Reader, texts: dict[int, str], own: list[int]) -> dict[int,
     alike: dict[str, list[int]] = {}
     for i, text in texts.items():
         alike.setdefault(_look(text), []).append(i)
-    tried = {key: group[:: max(1, len(group) // _TRIED)] for key, group in alike.items()}
+    few = _TRIED if reader.local else len(texts)
+    tried = {key: group[:: max(1, len(group) // few)] for key, group in alike.items()}
     first = [i for group in tried.values() for i in group]
     seen = dict(zip(first, reader.rows([texts[i] for i in first]), strict=True))
     reader.shorten({texts[group[0]]: seen[group[0]] for group in tried.values()})
@@ -231,8 +232,8 @@ def _look(text: str) -> str:
         return "Lu" if text[0] < "a" else "Ll"
     rest = text.lstrip()
     kinds = [c if c.isascii() and not c.isalnum() else unicodedata.category(c) for c in rest[:2]]
-    normal = text.isascii() or all(unicodedata.is_normalized(form, text) for form in ("NFC", "NFKC"))
-    return text[: len(text) - len(rest)] + "".join(kinds) + ("" if normal else "~")
+    forms = () if text.isascii() else (f for f in ("NFC", "NFKC") if not unicodedata.is_normalized(f, text))
+    return "".join((text[: len(text) - len(rest)], *kinds, *forms))
 
 
 class _Reader:
@@ -246,6 +247,9 @@ class _Reader:
     def __init__(self, tokenizer: Any, tail: str) -> None:
         self._tokenizer, self._tail = tokenizer, tail
         self._head: tuple[int, ...] = ()
+        core = getattr(tokenizer, "backend_tokenizer", None)
+        #: Texts are split into words, from their characters, before anything merges.
+        self.local = core is not None and "ByteLevel" in str(core.pre_tokenizer)
         self._cut = 0
         self.base = next(self._encoded([tail]))
 

@@ -327,10 +327,11 @@ def test_a_seam_is_found_from_the_tokens_that_can_merge(name: str, template: str
     texts = {i: text for i, text in texts.items() if text and "\ufffd" not in text}
     whole_ids = tok([front + text for text in texts.values()], add_special_tokens=False)["input_ids"]
     base = tok(front, add_special_tokens=False)["input_ids"]
-    known = {tuple(row[:-1]) for i, row in zip(texts, whole_ids, strict=True) if int(seam.family[i]) >= 0}
+    pairs = list(zip(texts, whole_ids, strict=True))
+    known = {tuple(row[:-1]) for i, row in pairs if int(seam.family[i]) >= 0 and int(seam.ids[i]) == row[-1]}
     # Tokens that their own text would not make keep their ids, in families that begin as the template ends.
     odd = 0
-    for i, row in zip(texts, whole_ids, strict=True):
+    for i, row in pairs:
         if int(seam.family[i]) < 0:
             assert tuple(row[:-1]) not in known or row[-1] >= reward.rows
         elif int(seam.ids[i]) != row[-1]:
@@ -338,6 +339,7 @@ def test_a_seam_is_found_from_the_tokens_that_can_merge(name: str, template: str
             assert int(seam.ids[i]) == i
             assert row[: len(base)] == base
             assert "".join(tok.convert_ids_to_tokens(row[len(base) :])) == tok.convert_ids_to_tokens(i)
+    assert len(known) == seam.families
     assert odd < len(texts) // 20
 
 
