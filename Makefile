@@ -4,13 +4,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test kill lint wheel clean
+.PHONY: help install demo test families kill lint wheel clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make install  set up $(VENV) (PYTHON=$(PYTHON))"
 	@echo "make demo     solve held-out problems with the embedded models"
 	@echo "make test     run the test suite"
+	@echo "make families run the sweep over model families in full and write its table into docs/models.md"
 	@echo "make kill     kill runs fifty times over 200 problems, and compare with unbroken ones"
 	@echo "make lint     ruff, mypy and the layering of the rooms"
 	@echo "make wheel    build dist/*.whl"
@@ -30,6 +31,9 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
+
+families: $(STAMP)
+	$(BIN)/python -m tests.families
 
 kill: $(STAMP)
 	$(BIN)/python -m tests.kills --kills 50 --problems 200

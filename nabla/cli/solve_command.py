@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from nabla.launch.folder import RunFolder
     from nabla.launch.resume import Earlier, Share
     from nabla.models.prefixes import PrefixStore
+    from nabla.models.vocabulary import Vocabulary
     from nabla.problems.checker import Checker
 
 #: Of a run's options, those that this command takes.
@@ -207,7 +208,7 @@ def _run(
     finally:
         recorder.complete(end.solutions, end.failures)
         if not quiet:
-            _show(console, end.solutions, lm.tokenizer, recorder.task, streamed)
+            _show(console, end.solutions, lm.vocabulary, recorder.task, streamed)
             if config.callbacks is None:
                 _show_cost(console, end, loop.engine.workspace.store)
         if folder is not None:
@@ -282,7 +283,7 @@ def _say_finished(call: Call, resolved: dict[str, Any], earlier: Earlier) -> Non
 
 
 def _show(
-    console: Any, solutions: Sequence[Solution], tokenizer: Any, task: Checker | None, streamed: bool
+    console: Any, solutions: Sequence[Solution], words: Vocabulary, task: Checker | None, streamed: bool
 ) -> None:
     from nabla.cli.display import show_solution
     from nabla.launch.records import correct
@@ -290,7 +291,7 @@ def _show(
     for number, solution in enumerate(solutions):
         if number:
             console.print()
-        show_solution(console, solution, tokenizer, task, streamed=streamed)
+        show_solution(console, solution, words, task, streamed=streamed)
     if task is not None and len(solutions) > 1:
         right = sum(correct(solution, task) for solution in solutions)
         console.print(f"\n{right} of {len(solutions)} right")

@@ -3,13 +3,13 @@
 A model call is one sequential decoding step or one parallel pass, counted for the problem that asked
 for it as if it had run alone; forward and backward are apart. Phase "method" is the arithmetic between
 the requests (optimiser steps, proposals): seconds without model calls. A pass is counted before it runs,
-so that a failing one is counted too.
+so that a failing one is counted too; one that is run again after a fault is counted once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from nabla.core.errors import ConfigError
@@ -110,6 +110,14 @@ class CostMeter:
     def snapshot(self) -> Cost:
         """The cost so far."""
         return Cost(dict(self._phases), dict(self._counts))
+
+    def roll_back(self, cost: Cost) -> None:
+        """Takes back what was added since a snapshot, for work that has failed and is done again; seconds
+        and bytes were spent and stay."""
+        for phase, usage in self._phases.items():
+            before = cost.phases.get(phase, Usage())
+            self._phases[phase] = replace(before, seconds=usage.seconds, peak_bytes=usage.peak_bytes)
+        self._counts = dict(cost.counts)
 
 
 @dataclass(frozen=True, eq=False)

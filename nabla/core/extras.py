@@ -17,6 +17,7 @@ EXTRAS = {
     "eval": ("scipy", "statsmodels", "optuna", "matplotlib", "datasets", "math_verify"),
     "theory": ("scipy", "ot", "matplotlib"),
     "loggers": ("tensorboard", "wandb"),
+    "gguf": ("gguf",),
     "testing": ("hypothesis",),
 }
 

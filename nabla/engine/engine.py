@@ -1,10 +1,11 @@
 """The engine: the one place that touches models, counts cost, keeps caches and seeds requests.
 
 A method is sequential code for one problem that awaits a :class:`Session`. The engine advances all live
-problems until each is done or waits, then runs what most of them wait for in padded batches (rollouts last),
-in the order of the problems. The same requests always meet in the same batches, and a row's randomness
-depends on (run seed, problem, request number) alone. Rollouts that are written elsewhere (by a server) are
-awaited on an event loop in a thread of its own, while this one goes on; there is no other thread.
+problems until each is done or waits, then runs what most of them wait for in padded batches (rollouts last,
+where rows join when others end), in the order of the problems. The same requests always meet in the same
+batches, and a row's randomness depends on (run seed, problem, request number) alone.
+Rollouts that are written elsewhere (by a server) are awaited on an event loop in a thread of its own, while
+this one goes on; there is no other thread.
 """
 
 from __future__ import annotations
@@ -56,6 +57,14 @@ class Engine:
         rows_ahead: rows of logits and gradient formed at once for positions that come next (1: none).
         fullest_first: serve the kind of request that most problems wait for, rollouts when there is nothing
             else, so that problems that are out of step meet again; otherwise all that wait, kind by kind.
+        continuous: a rollout joins those that are being written when another one has ended; False writes each
+            batch to its end (the same results).
+        rollout_bytes: of keys and values of the rollouts that are written together, at the most; "auto": a
+            quarter of what is free on the device. Rows beyond it wait.
+        keep_graph: the pass that scores a text (or reads one that a server wrote) keeps its graph where a
+            method says that the text's gradient may be asked for, as long as there is room: that gradient is
+            a backward pass then, for 1 to 1.5 MB per token and 100M weights in float32 (of prefix_bytes).
+            Worth it for models whose passes take long; small ones gain more from large batches.
         events: callbacks that hear of everything.
     """
 
@@ -78,12 +87,22 @@ class Engine:
         compile_layers: bool = False,
         rows_ahead: int = 12,
         fullest_first: bool = True,
+        continuous: bool = True,
+        rollout_bytes: int | Literal["auto"] = "auto",
+        keep_graph: bool = False,
         events: Events | None = None,
     ) -> None:
         counts = {"batch_size": batch_size, "live": live, "kept_prefixes": kept_prefixes}
         for name, value in {**counts, "rows_ahead": rows_ahead}.items():
             if value < 1:
                 raise ConfigError(f"{name} must be at least 1", got=value)
+        whole = isinstance(rollout_bytes, int) and not isinstance(rollout_bytes, bool)
+        if rollout_bytes != "auto" and not (whole and rollout_bytes > 0):
+            raise ConfigError(
+                'rollout_bytes must be a whole number of bytes above 0, or "auto"',
+                got=rollout_bytes,
+                fix="2000000000 lets rollouts wait beyond two gigabytes of keys and values.",
+            )
         # Views of the engine's own: the mask of tokens, the reward's binding, checkpointing and compiling are
         # this engine's settings, and the models may serve another one at the same time.
         self.lm = None if isinstance(lm, Vocabulary) else lm.view()
@@ -112,10 +131,12 @@ class Engine:
             budgets=budgets,
             kept_gradients=kept_gradients,
             rows_ahead=rows_ahead,
+            rollout_bytes=None if rollout_bytes == "auto" else rollout_bytes,
+            keep_graph=keep_graph,
             events=events,
         )
         policy = FullestFirst() if fullest_first else AllKinds()
-        self.scheduler = Scheduler(self.workspace, policy, live)
+        self.scheduler = Scheduler(self.workspace, policy, live, continuous)
 
     def run(
         self,

@@ -118,6 +118,19 @@ class RowCache:
     block: Block | None = None
     table: Table | None = None
 
+    def checkpoint(self) -> Callable[[], None]:
+        """Takes note of what is remembered; the function that is returned forgets all that came later."""
+        block, table = self.block, self.table
+        feedback = None if block is None else dict(block.feedback)
+
+        def restore() -> None:
+            self.block, self.table = block, table
+            if block is not None and feedback is not None:
+                block.feedback.clear()
+                block.feedback.update(feedback)
+
+        return restore
+
     def block_of(self, trajectory: Trajectory, position: int) -> Block | None:
         """The block, if it has this row."""
         block = self.block
@@ -182,30 +195,12 @@ def references(head: Head, wanted: Sequence[RowsWanted], rows_ahead: int = 1) ->
 
 def _from_blocks(head: Head, wanted: Sequence[RowsWanted], rows_ahead: int) -> list[InitialRows]:
     new = [w for w in wanted if w.cache.block_of(w.trajectory, w.positions.start) is None]
-    if new:
-        # One row costs nearly as much as many, the matrix has to be read: as many as a chunk of logits
-        # holds. Not at the first row of a text, whose proposal may be accepted and end the text's use.
-        size = max(1, min(rows_ahead, heads.CHUNK_ELEMENTS // (head.usable * len(new))))
-        places = []
-        for request in new:
-            here, block = request.positions.start, request.cache.block
-            later = sorted({p for p in request.ahead if here < p < len(request.trajectory)})
-            again = block is not None and block.text.of(request.trajectory)
-            places.append([here, *(later[: size - 1] if again else ())])
-        hidden = torch.cat([w.trajectory.hidden[p] for w, p in zip(new, places, strict=True)])
-        logits = head.logits(hidden)
-        normalisers = logits.logsumexp(-1)
-        first = 0
-        for request, rows in zip(new, places, strict=True):
-            part = slice(first, first + len(rows))
-            request.account.meter.add(request.account.phase, Usage(flops=head.flops(len(rows))))
-            request.cache.block = Block(
-                Text(request.trajectory.prompt, request.trajectory.tokens),
-                {position: row for row, position in enumerate(rows)},
-                logits[part],
-                normalisers[part],
-            )
-            first = part.stop
+    # One row costs nearly as much as many, the matrix has to be read: as many as a chunk of logits holds,
+    # whoever else asks. Not at the first row of a text: its proposal may be accepted and end the text's use.
+    size = max(1, min(rows_ahead, heads.CHUNK_ELEMENTS // head.usable))
+    together = max(1, heads.CHUNK_ELEMENTS // (head.usable * size))
+    for i in range(0, len(new), together):
+        _form_blocks(head, new[i : i + together], size)
     found = []
     for request in wanted:
         block = request.cache.block
@@ -213,6 +208,30 @@ def _from_blocks(head: Head, wanted: Sequence[RowsWanted], rows_ahead: int) -> l
         row = block.places[request.positions.start]
         found.append(_whole(head, request, block.logits[row : row + 1], block.normalisers[row : row + 1]))
     return found
+
+
+def _form_blocks(head: Head, wanted: Sequence[RowsWanted], size: int) -> None:
+    """A block of up to ``size`` rows for each problem, by one product."""
+    places = []
+    for request in wanted:
+        here, block = request.positions.start, request.cache.block
+        later = sorted({p for p in request.ahead if here < p < len(request.trajectory)})
+        again = block is not None and block.text.of(request.trajectory)
+        places.append([here, *(later[: size - 1] if again else ())])
+    hidden = torch.cat([w.trajectory.hidden[p] for w, p in zip(wanted, places, strict=True)])
+    logits = head.logits(hidden)
+    normalisers = logits.logsumexp(-1)
+    first = 0
+    for request, rows in zip(wanted, places, strict=True):
+        part = slice(first, first + len(rows))
+        request.account.meter.add(request.account.phase, Usage(flops=head.flops(len(rows))))
+        request.cache.block = Block(
+            Text(request.trajectory.prompt, request.trajectory.tokens),
+            {position: row for row, position in enumerate(rows)},
+            logits[part],
+            normalisers[part],
+        )
+        first = part.stop
 
 
 def _whole(head: Head, request: RowsWanted, logits: Tensor, normalisers: Tensor) -> InitialRows:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from jaxtyping import Int
@@ -36,6 +36,8 @@ class Memory:
         self.prompt_ids, self.meter, self.kept = prompt_ids, meter, kept
         self._gradients: OrderedDict[Any, TrajectoryGradient] = OrderedDict()
         self._values: OrderedDict[Any, dict[str, float]] = OrderedDict()
+        #: Values dropped since the last checkpoint.
+        self._dropped: list[tuple[Any, dict[str, float]]] = []
 
     def plan_gradient(
         self,
@@ -70,6 +72,23 @@ class Memory:
                 self._gradients.popitem(last=False)
         return gradient
 
+    def checkpoint(self) -> Callable[[], None]:
+        """Takes note of what is kept; the function that is returned forgets all that came later."""
+        gradients, count = self._gradients.copy(), len(self._values)
+        dropped: list[tuple[Any, dict[str, float]]] = []
+        self._dropped = dropped
+
+        def restore() -> None:
+            self._gradients = gradients.copy()
+            while len(self._values) > count - len(dropped):
+                self._values.popitem()
+            while dropped:
+                key, value = dropped.pop()
+                self._values[key] = value
+                self._values.move_to_end(key, last=False)
+
+        return restore
+
     def plan_values(
         self,
         trajectory: Trajectory,
@@ -94,7 +113,7 @@ class Memory:
         if self.kept:
             self._values.update(found)
             while len(self._values) > KEPT_VALUES:
-                self._values.popitem(last=False)
+                self._dropped.append(self._values.popitem(last=False))
         return {term.name: [row[term.name] for row in rows] for term in plan.terms}
 
 

@@ -11,9 +11,10 @@ from jaxtyping import Int
 from torch import Tensor
 
 from nabla.core.costs import Account
+from nabla.core.prompt import Prompt
 from nabla.engine.gradient.values import GradientTask
 from nabla.objectives.base import Objective, Term
-from nabla.rewards.base import Response
+from nabla.rewards.base import Reading, Response
 from nabla.rollouts.base import Opening
 
 
@@ -29,6 +30,11 @@ class Request(ABC):
         """Requests run in one batch only with those of an equal group."""
         return None
 
+    def checkpoint(self) -> Callable[[], None]:
+        """Takes note of what answering may change beside accounts and prefixes; the function that is returned
+        takes the changes back, before a failed request is answered again."""
+        return _nothing
+
 
 @dataclass(frozen=True, eq=False)
 class RolloutRequest(Request):
@@ -40,19 +46,35 @@ class RolloutRequest(Request):
 
 @dataclass(frozen=True, eq=False)
 class ReadRequest(Request):
-    """Run the language model over a given response."""
+    """Run the language model over a given response.
+
+    ``text`` is what it answers, and ``free`` the first position that its gradient may be asked from: the pass
+    may keep its graph for that.
+    """
 
     kind = "read"
     prompt: Int[Tensor, " prompt"]
     tokens: Int[Tensor, " length"]
+    text: Prompt
+    free: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class ScoreRequest(Request):
-    """Score a response."""
+    """Score a response. ``free`` is the first position that its gradient may be asked from: the pass may keep
+    its graph for that."""
 
     kind = "score"
     response: Response
+    free: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class JudgeRequest(Request):
+    """Say what the reward says at each token of a response, finished or not."""
+
+    kind = "judge"
+    reading: Reading
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,15 +99,31 @@ class ValueRequest(GradientRequest):
 
 @dataclass(frozen=True, eq=False)
 class JointRequest(Request):
-    """Arithmetic of a component that runs once for all problems that wait for it."""
+    """Arithmetic of a component that runs once for all problems that wait for it.
+
+    Args:
+        function: of the tasks; it may be called again with the same ones if a batch fails.
+        task: what the problem hands in; never changed.
+        remembered: checkpoints of what the problem remembers, which the function adds to.
+    """
 
     kind = "joint"
     function: Callable[[Sequence[Any]], Sequence[Any]]
     task: Any
+    remembered: Sequence[Callable[[], Callable[[], None]]]
 
     @property
     def group(self) -> Any:
         return self.function
+
+    def checkpoint(self) -> Callable[[], None]:
+        restores = [checkpoint() for checkpoint in self.remembered]
+
+        def restore() -> None:
+            for each in restores:
+                each()
+
+        return restore
 
 
 class Wait(Awaitable[list[Any]]):
@@ -113,6 +151,10 @@ class ValuePlan:
     keys: list[Any]
     new: list[Any]
     requests: list[ValueRequest]
+
+
+def _nothing() -> None:
+    pass
 
 
 def identity(terms: Sequence[Term]) -> tuple[tuple[str, Objective], ...]:

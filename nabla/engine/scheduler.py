@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import nullcontext
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 from nabla.core.costs import Usage
@@ -18,7 +20,10 @@ from nabla.engine.remote import RemoteRollouts
 from nabla.engine.requests import Request, RolloutRequest
 from nabla.engine.session import Session
 from nabla.engine.workspace import Workspace
+from nabla.rollouts.base import Writer
 
+#: Steps of decoding at the most before others are looked at again.
+STEPS = 64
 #: A method as the engine takes it: sequential code for one problem.
 Solve = Callable[[Session], Coroutine[Any, Any, Solution]]
 
@@ -29,6 +34,8 @@ class Live:
     Its requests are answered in parts where they are of several kinds; it advances when all answers are in.
     """
 
+    written: Mapping[int, int] = MappingProxyType({})
+
     def __init__(self, session: Session, coroutine: Coroutine[Any, Any, Solution]) -> None:
         self.session, self.prompt, self.coroutine = session, session.prompt, coroutine
         self.requests: list[Request] | None = None
@@ -36,19 +43,27 @@ class Live:
         self.answers: dict[int, Any] = {}
         #: Answers to its rollout requests while they are written elsewhere.
         self.away: Future[list[Any]] | None = None
+        #: Of its rollout requests that are being written here: the writer's number → index.
+        self.written: Mapping[int, int] = {}
         self.result: Solution | NablaError | None = None
         #: Flushes of others that it has waited through.
         self.passed_over = 0
 
     @property
     def kinds(self) -> frozenset[str]:
-        """Of the requests that it waits for."""
-        return frozenset(request.kind for _, request in self.open)
+        """Of the requests that it waits for, rollouts apart that are being written."""
+        return frozenset(request.kind for _, request in self.waiting)
 
     @property
     def open(self) -> list[tuple[int, Request]]:
         """Requests without an answer, with their index."""
         return [(i, request) for i, request in enumerate(self.requests or ()) if i not in self.answers]
+
+    @property
+    def waiting(self) -> list[tuple[int, Request]]:
+        """Requests without an answer that nobody works on."""
+        written = self.written.values()
+        return [(i, request) for i, request in self.open if i not in written]
 
     @property
     def here(self) -> bool:
@@ -104,6 +119,19 @@ class Policy(ABC):
         Nobody may wait for ever: there is a bound on how often a problem is passed over.
         """
 
+    def lacking(
+        self, waiting: Sequence[Live], writing: Sequence[Live], decoding: bool  # noqa: ARG002 - for policies
+    ) -> int:
+        """How many of those whose rollouts are being written here must be answered before others are served;
+        0: serve now.
+
+        Args:
+            waiting: problems that wait for something else, or for both.
+            writing: problems with rollouts on their way.
+            decoding: whether steps were taken last, rather than others served.
+        """
+        return 0 if waiting or not writing else 1
+
 
 class AllKinds(Policy):
     """Everybody who waits."""
@@ -123,12 +151,31 @@ class FullestFirst(Policy):
     in one batch with them. If all were served at once, problems that started at different times would stay
     out of step, in batches of a few rows.
 
+    Where rows of rollouts join while others are written, decoding goes on until a share of all problems waits
+    for something else; these are served until all of them wait for rollouts again, and join. Batches of
+    either kind are then neither small nor late.
+
     Args:
         patience: flushes that a problem is passed over at most; then its kinds come first.
+        share: of the problems, that wait for other things before decoding stops for them. 1 waits for all
+            rollouts of those that are written for; less is for models whose step costs as much for few rows
+            as for many.
     """
 
-    def __init__(self, patience: int = 64) -> None:
-        self.patience = patience
+    def __init__(self, patience: int = 64, share: float = 1.0) -> None:
+        self.patience, self.share = patience, share
+
+    def lacking(self, waiting: Sequence[Live], writing: Sequence[Live], decoding: bool) -> int:
+        if not waiting or not writing:
+            everybody = len(waiting) + len(writing)
+            return max(math.ceil(self.share * everybody), 1) if writing else 0
+        longest = [max(problem.passed_over for problem in group) for group in (waiting, writing)]
+        if max(longest) >= self.patience:
+            return 0 if longest[0] >= longest[1] else 1
+        if not decoding:  # all others first: they may ask for rollouts next
+            return 0
+        everybody = len({id(problem) for problem in (*waiting, *writing)})
+        return max(math.ceil(self.share * everybody) - len(waiting), 0)
 
     def choose(self, waiting: Sequence[Live]) -> Sequence[Live]:
         # A problem may wait for several kinds at once: groups are of equal sets of kinds.
@@ -154,10 +201,12 @@ class Scheduler:
         workspace: answers requests.
         policy: whom to serve next.
         live: problems in flight at a time.
+        continuous: rows of rollouts join while others are written, if the rollout can do that.
     """
 
-    def __init__(self, workspace: Workspace, policy: Policy, live: int) -> None:
-        self.workspace, self.policy, self.live = workspace, policy, live
+    def __init__(self, workspace: Workspace, policy: Policy, live: int, continuous: bool = True) -> None:
+        self.workspace, self.policy, self.live, self.continuous = workspace, policy, live, continuous
+        self._decoding = False
 
     def run(self, method: Solve, prompts: Iterable[Prompt]) -> Iterator[tuple[Prompt, Solution | NablaError]]:
         """(prompt, solution or its error), as problems finish. Closing the iterator stops the run and cancels
@@ -170,7 +219,8 @@ class Scheduler:
     def _run(
         self, method: Solve, prompts: Iterable[Prompt], remote: RemoteRollouts | None
     ) -> Iterator[tuple[Prompt, Solution | NablaError]]:
-        events, store = self.workspace.events, self.workspace.store
+        events, store = self.workspace.events, self.workspace
+        writer = self.workspace.writer() if self.continuous and remote is None else None
         waiting = iter(prompts)
         active: list[Live] = []
         try:
@@ -189,7 +239,10 @@ class Scheduler:
                     return
                 if remote is not None:
                     self._send(remote, active)
-                self._flush([p for p in active if p.here])
+                if writer is None:
+                    self._flush([p for p in active if p.here])
+                else:
+                    self._write_or_flush(writer, active)
                 self._collect(active)
                 for problem in active:
                     if problem.result is not None:
@@ -224,6 +277,34 @@ class Scheduler:
             if problem.here and requests:
                 problem.away = remote.submit(requests)
 
+    def _write_or_flush(self, writer: Writer, active: Sequence[Live]) -> None:
+        """Hands over new rollout requests; then some steps of all that are being written, or requests of
+        other kinds."""
+        for problem in active:
+            if not problem.written:
+                rows = [(i, r) for i, r in problem.waiting if isinstance(r, RolloutRequest)]
+                numbers = writer.submit([r.opening for _, r in rows]) if rows else []
+                problem.written = {number: i for number, (i, _) in zip(numbers, rows, strict=True)}
+        waiting = [p for p in active if p.waiting]
+        writing = [p for p in active if p.written]
+        enough = self.policy.lacking(waiting, writing, self._decoding)
+        self._decoding = enough > 0
+        if not enough:
+            for problem in writing:
+                problem.passed_over += problem not in waiting
+            self._flush(waiting)
+            return
+        found = writer.advance(STEPS, enough)
+        for problem in waiting:
+            problem.passed_over += problem not in writing
+        for problem in writing:
+            if not problem.waiting:
+                problem.passed_over = 0
+            answers = {i: found[number] for number, i in problem.written.items() if number in found}
+            if answers:
+                problem.written = {n: i for n, i in problem.written.items() if i not in answers}
+                problem.resume(answers)
+
     @staticmethod
     def _collect(active: Sequence[Live]) -> None:
         """Advances the problems whose rollouts have come back; waits for one if nothing else is to do."""
@@ -245,7 +326,7 @@ class Scheduler:
             problem.passed_over += 1
         batches: dict[tuple[str, Any], list[tuple[int, int, Request]]] = {}
         for number, problem in enumerate(chosen):
-            for index, request in problem.open:
+            for index, request in problem.waiting:
                 batches.setdefault((request.kind, request.group), []).append((number, index, request))
         results: list[dict[int, Any]] = [{} for _ in chosen]
         for rows in batches.values():

@@ -7,31 +7,33 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
-
 from nabla.core.budget import Budget
 from nabla.core.costs import Usage
-from nabla.core.errors import ComponentError, NablaError, NumericalError
-from nabla.core.trajectory import Score, States
+from nabla.core.errors import NumericalError
+from nabla.core.trajectory import Score
 from nabla.engine.events import Events
 from nabla.engine.gradient.computer import GradientComputer
+from nabla.engine.gradient.graphs import Graphs
 from nabla.engine.initial_rows import InitialRows, RowsWanted, references
+from nabla.engine.judging import read, score
 from nabla.engine.remote import at_once
 from nabla.engine.requests import (
     GradientRequest,
     JointRequest,
+    JudgeRequest,
     ReadRequest,
     Request,
     RolloutRequest,
     ScoreRequest,
     ValueRequest,
 )
-from nabla.models.body import Chunk
+from nabla.engine.retries import answered
 from nabla.models.causal_lm import CausalLM, require_lm
+from nabla.models.prefixes import PrefixStore
 from nabla.models.runner import Runner
 from nabla.models.vocabulary import Vocabulary
 from nabla.rewards.base import Reward, require_reward
-from nabla.rollouts.base import Continuation, Resources, Rollout
+from nabla.rollouts.base import Resources, Rollout, Writer
 
 
 class Workspace:
@@ -43,7 +45,8 @@ class Workspace:
         reward: bound to the vocabulary; None for likelihood-only runs.
         rollout: how the language model is decoded.
         runner: batches and counts passes; holds the prefixes.
-        seed, budgets, kept_gradients, rows_ahead, events: see :class:`~nabla.engine.engine.Engine`.
+        seed, budgets, kept_gradients, rows_ahead, rollout_bytes, keep_graph, events: see
+            :class:`~nabla.engine.engine.Engine`.
     """
 
     def __init__(
@@ -58,24 +61,32 @@ class Workspace:
         budgets: Sequence[Budget] = (),
         kept_gradients: int = 4,
         rows_ahead: int = 12,
+        rollout_bytes: float | None = None,
+        keep_graph: bool = False,
         events: Events | None = None,
     ) -> None:
         self.vocabulary, self.lm, self.reward = vocabulary, lm, reward
         self.rollout, self.runner = rollout, runner
-        self.resources = Resources(vocabulary, runner, lm)
-        self.store = runner.store
+        self.resources = Resources(vocabulary, runner, lm, rollout_bytes=rollout_bytes)
         self.seed, self.kept_gradients, self.rows_ahead = seed, kept_gradients, rows_ahead
         self.budgets = tuple(budgets)
         self.events = events or Events()
-        self._gradients = None if lm is None else GradientComputer(lm, reward, runner)
+        self.graphs = Graphs(runner.store.budget, on=keep_graph)
+        self._gradients = None if lm is None else GradientComputer(lm, reward, runner, self.graphs)
         self.handlers: dict[str, Callable[[Sequence[Any]], list[Any]]] = {
             "rollout": self._run_rollouts,
             "read": self._run_reads,
             "score": self._run_scores,
+            "judge": self._run_judgements,
             "gradient": self._run_gradients,
             "value": self._run_values,
             "joint": self._run_joint,
         }
+
+    @property
+    def store(self) -> PrefixStore:
+        """Prefixes of the live problems."""
+        return self.runner.store
 
     @property
     def weights(self) -> CausalLM:
@@ -93,29 +104,36 @@ class Workspace:
     def answer(self, requests: Sequence[Request]) -> list[Any]:
         """Runs requests of one kind and group now; a result or NablaError for each.
 
-        If the batch fails, each request runs alone, so that one does not sink all.
+        If the batch fails, it runs again in halves, so that one does not sink all.
         """
         if not requests:
             return []
-        try:
-            return self.handlers[requests[0].kind](requests)
-        except torch.OutOfMemoryError as error:
-            failure: NablaError = NablaError(
-                "The device is out of memory",
-                got=str(error).splitlines()[0],
-                fix="Lower batch_size or live, shorten max_new_tokens, or use a smaller dtype.",
-            )
-        except NablaError as error:
-            failure = error
-        except Exception as error:
-            failure = ComponentError.of(error, f"A {requests[0].kind} request")
-        if len(requests) == 1:
-            return [failure]
-        return [self.answer([request])[0] for request in requests]
+        handler = self.handlers[requests[0].kind]
+        if isinstance(requests[0], JointRequest):  # its own requests are answered one after another
+            return answered(handler, requests, self.runner)
+        # Gradients and values run so many at a time, and find what the batch before them has stored.
+        differentiated = isinstance(requests[0], GradientRequest)
+        size = self.runner.batch_size if differentiated else len(requests)
+        found: list[Any] = []
+        for i in range(0, len(requests), size):
+            with self.runner.frozen():
+                found += answered(handler, requests[i : i + size], self.runner)
+        return found
+
+    def writer(self) -> Writer | None:
+        """Of rollouts whose rows join while others are written; None where each batch runs to its end."""
+        if self.rollout.remote:
+            return None
+        return self.rollout.writer(self.resources)
 
     def references(self, wanted: Sequence[RowsWanted]) -> list[InitialRows]:
         """Initial logits of rows of several problems, all of the same support."""
         return references(self.weights.head, wanted, self.rows_ahead)
+
+    def release(self, problem: str) -> None:
+        """Forgets a problem."""
+        self.store.release(problem)
+        self.graphs.drop(problem)
 
     # -- one handler a kind ------------------------------------------------------------------------
 
@@ -123,41 +141,22 @@ class Workspace:
         openings = [request.opening for request in requests]
         return list(at_once(self.rollout.generate(openings, self.resources), self.rollout))
 
-    @torch.no_grad()
     def _run_reads(self, requests: Sequence[ReadRequest]) -> list[Any]:
-        body, head = self.weights.body, self.weights.head
-        chunks = []
-        for request in requests:
-            sequence = torch.cat([request.prompt, request.tokens])
-            known = self.runner.known(body, request.prompt[:-1], request.account)
-            chunks.append(Chunk(known, body.embed(sequence[len(known) :])))
-        outputs = self.runner.forward(body, chunks, [r.account for r in requests], keep=True)
-        found = []
-        for request, output in zip(requests, outputs, strict=True):
-            account, length = request.account, len(request.tokens)
-            self.store.put(account.problem, body, torch.cat([request.prompt, request.tokens]), output.keys)
-            hidden = output.hidden[-length - 1 : -1].clone()  # a view would keep the whole batch's alive
-            account.meter.add(account.phase, Usage(flops=head.flops(length)))
-            rows = head.partition(hidden, moments=True)
-            own = head.logits(hidden, request.tokens.unsqueeze(-1))[:, 0]
-            log_probs = (own - rows.log_z).cpu()
-            entropy = (rows.log_z - rows.mean).clamp_min(0).cpu()
-            top1 = (rows.top - rows.log_z).exp().cpu()
-            finished = int(request.tokens[-1]) in self.vocabulary.eos_ids
-            states = States(hidden, entropy, top1)
-            found.append(Continuation(request.tokens, finished, log_probs, states))
-        return found
+        return read(self.weights, self.vocabulary, self.runner, self.graphs, requests)
 
     def _run_scores(self, requests: Sequence[ScoreRequest]) -> list[Any]:
         reward = require_reward(self.reward, "A response is to be scored here")
-        scores = reward.score([request.response for request in requests], self.runner)
-        return [_finite(score) for score in scores]
+        return [_finite(found) for found in score(reward, self.runner, self.graphs, requests)]
+
+    def _run_judgements(self, requests: Sequence[JudgeRequest]) -> list[Any]:
+        reward = require_reward(self.reward, "A response is to be judged here")
+        return list(reward.values([request.reading for request in requests], self.runner))
 
     def _run_gradients(self, requests: Sequence[GradientRequest]) -> list[Any]:
-        return self._in_batches(self.gradients.compute, requests)
+        return list(self.gradients.compute(requests[0].terms, [request.task for request in requests]))
 
     def _run_values(self, requests: Sequence[ValueRequest]) -> list[Any]:
-        return self._in_batches(self.gradients.values, requests)
+        return list(self.gradients.values(requests[0].terms, [request.task for request in requests]))
 
     def _run_joint(self, requests: Sequence[JointRequest]) -> list[Any]:
         """The function's own time goes to its problems in equal shares; its model runs are timed apart."""
@@ -168,17 +167,6 @@ class Workspace:
             own = time.perf_counter() - begin - (self.runner.busy - busy)
             for request in requests:
                 request.account.meter.add("method", Usage(seconds=max(own, 0.0) / len(requests)))
-
-    def _in_batches(
-        self, compute: Callable[..., Sequence[Any]], requests: Sequence[GradientRequest]
-    ) -> list[Any]:
-        """``compute`` of requests with the same terms, ``batch_size`` tasks at a time."""
-        found: list[Any] = []
-        size = self.runner.batch_size
-        for i in range(0, len(requests), size):
-            part = requests[i : i + size]
-            found += compute(part[0].terms, [request.task for request in part])
-        return found
 
 
 def _finite(score: Score) -> Score | NumericalError:

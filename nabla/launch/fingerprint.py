@@ -30,7 +30,12 @@ _SETTINGS = (".json", ".jinja", ".model", ".txt", ".py", ".tiktoken")
 _NOTES = ("readme", "license", "notice", "requirements", "trainer_state", "all_results", "train_results",
           "eval_results")  # fmt: skip
 #: Arguments of the engine that older journals know nothing of, and the value that does what was done then.
-LATER: Mapping[str, Any] = {"prefix_bytes": "auto"}
+LATER: Mapping[str, Any] = {
+    "prefix_bytes": "auto",
+    "continuous": True,
+    "rollout_bytes": "auto",
+    "keep_graph": False,
+}
 #: Their arithmetic decides the last bits.
 _PACKAGES = ("torch", "transformers")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 from jaxtyping import Int
 from torch import Tensor
@@ -74,6 +75,10 @@ class _Text:
         return nodes, min(size, length)
 
 
+#: What was kept for a problem: its texts and their blocks, by model.
+Snapshot = dict[Body, tuple[_Tree, list[tuple[_Text, list[Block | None]]]]]
+
+
 class PrefixStore:
     """Keys and values of the last token sequences of each problem, per model.
 
@@ -138,6 +143,40 @@ class PrefixStore:
             return EMPTY
         self._touch(nodes)
         return Prefix(tokens[:length], _rows(nodes, length) if nodes else None, known - length)
+
+    def snapshot(self, problem: str) -> Snapshot:
+        """What is kept for a problem, for :meth:`restore`; it holds the blocks, so let go of it soon."""
+        return {
+            body: (self._trees[body], [(text, [node.block for node in text.nodes]) for text in texts])
+            for body, texts in self._texts.get(problem, {}).items()
+        }
+
+    def restore(self, problem: str, snapshot: Any) -> None:
+        """Keeps for a problem what was kept at a snapshot, no more and no less; of what has been forgotten
+        since, as much as there is room for."""
+        known = {id(text) for _, entries in snapshot.values() for text, _ in entries}
+        here: set[int] = set()
+        for body, texts in self._texts.pop(problem, {}).items():
+            here |= {id(text) for text in texts}
+            for text in texts:
+                if id(text) not in known:
+                    self._forget(body, text)
+        for body, (tree, entries) in snapshot.items():
+            for text, blocks in entries:
+                if id(text) not in here:
+                    self._remember(self._trees.setdefault(body, tree), text, blocks)
+            self._texts.setdefault(problem, {})[body] = deque(text for text, _ in entries)
+
+    def _remember(self, tree: _Tree, text: _Text, blocks: Sequence[Block | None]) -> None:
+        """Puts a text back that has been forgotten."""
+        text.nodes = tree.path(text.tokens.tolist())
+        for node, block in zip(text.nodes, blocks, strict=True):
+            node.holders += 1
+            size = tree.bytes_per_token * len(node.tokens)
+            missing = node.block is None and block is not None
+            if missing and self.budget.charge(node, size, partial(self._empty, node, size)):
+                node.block = block
+                self.used += size
 
     def release(self, problem: str) -> None:
         """Forgets a problem."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Int
@@ -16,7 +17,27 @@ from torch import Tensor
 
 from nabla.core.costs import Account, Usage
 from nabla.models.body import EMPTY, Body, BodyOutput, Chunk, Prefix
+from nabla.models.deferred import DeferredStore
 from nabla.models.prefixes import PrefixStore
+
+
+@dataclass
+class Occupancy:
+    """How full the batches of decoding were.
+
+    Args:
+        steps: decoding steps.
+        rows: of all steps, those that waited to be dropped or replaced included.
+        idle: of these, the ones that waited.
+    """
+
+    steps: int = 0
+    rows: int = 0
+    idle: int = 0
+
+    def __str__(self) -> str:
+        rows, idle = self.rows / max(self.steps, 1), self.idle / max(self.rows, 1)
+        return f"{rows:.1f} rows a decoding step, {100 * idle:.1f} % of them idle"
 
 
 class Runner:
@@ -35,6 +56,19 @@ class Runner:
         self.store = PrefixStore() if store is None else store
         #: Seconds spent in timed blocks so far.
         self.busy = 0.0
+        self.occupancy = Occupancy()
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Lookups find what is stored now; what is put meanwhile is stored at the end, or never if the block
+        fails."""
+        inner, aside = self.store, DeferredStore(self.store)
+        self.store = aside
+        try:
+            yield
+        finally:
+            self.store = inner
+        aside.commit()
 
     @contextmanager
     def timed(self, accounts: Sequence[Account], shares: Sequence[float]) -> Iterator[None]:

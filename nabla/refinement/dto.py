@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from nabla.core.errors import ConfigError, NablaError
 from nabla.core.trajectory import Trajectory
 from nabla.engine.reports import Refinement
 from nabla.engine.session import Session
+from nabla.estimators.anchors.argmax import ArgmaxAnchor
 from nabla.estimators.anchors.base import Anchor, anchors
 from nabla.estimators.base import Estimator, estimators
 from nabla.objectives.base import Objective, objectives
@@ -78,6 +80,12 @@ class DTO:
         return differentiated and any(t.objective.needs_reward for t in self.terms if t.active)
 
     @property
+    def at_text(self) -> bool:
+        """Whether the first gradient that it asks for is the one at the response itself."""
+        stands = self.estimator.hard and self.estimator.feedback == "gradient"
+        return stands and not isinstance(self.anchor, ArgmaxAnchor)
+
+    @property
     def parts(self) -> Parts:
         """The settings as one value."""
         return Parts(
@@ -119,7 +127,9 @@ class DTO:
         return found
 
     def refine_together(self, tasks: Sequence[RefineTask]) -> list[Refinement | NablaError]:
-        """Refines rows of several problems in step; each comes out as it would alone."""
+        """Refines rows of several problems in step; each comes out as it would alone, also when it is called
+        again with the same tasks."""
+        tasks = [replace(task, noise=task.noise.clone_state()) for task in tasks]
         usable = tasks[0].session.workspace.weights.head.usable
         width = usable if self.rows.support is None else min(self.rows.support, usable)
         groups: list[list[RefineTask]] = []

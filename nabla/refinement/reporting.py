@@ -34,6 +34,8 @@ class Reporting:
         self.parts, self.group, self.heard, self.slopes = parts, group, heard, slopes
         self.tell = any(t.session.events.hears("on_refine_step") for t in group.tasks)
         self.first: list[StepReport] = []
+        #: What each problem's listeners are told at the end: a descent that fails may be run again.
+        self.steps: list[list[StepReport]] = [[] for _ in group.tasks]
 
     def step(
         self,
@@ -60,7 +62,7 @@ class Reporting:
             total += weighted
             norms[term.name] = self._norms(weighted)
         whole = self._norms(total)
-        for i, task in enumerate(self.group.tasks):
+        for i in range(len(self.group.tasks)):
             scale = sum(norms[t.name][i] for t in terms) or 1.0
             found = {
                 t.name: TermReport(
@@ -72,8 +74,7 @@ class Reporting:
             if step.index == 0:
                 self.first.append(report)
             if self.tell and i not in self.heard.errors:
-                position = self.group.references[i].positions.start
-                task.session.events.on_refine_step(task.session.prompt, position, report)
+                self.steps[i].append(report)
 
     def _value(
         self, term: Term, logits: Tensor, relaxed: Tensor | None, step: Step
@@ -96,7 +97,8 @@ class Reporting:
         return [float(squared[span].sum().sqrt()) for span in spans]
 
     def finish(self, parameter: Tensor) -> list[Refinement | NablaError]:
-        """The refined rows of each problem, or its error; NumericalError where they are not finite."""
+        """The refined rows of each problem, or its error; NumericalError where they are not finite. Listeners
+        hear of all steps now."""
         group = self.group
         with torch.no_grad():
             refined = self.parts.parameterization.logits(parameter, group.joint).detach()
@@ -105,7 +107,7 @@ class Reporting:
         largest = divergence.tolist()
         dropped = group.joint.dropped_mass.tolist()
         results: list[Refinement | NablaError] = []
-        for i, (task, span) in enumerate(zip(group.tasks, group.spans, strict=True)):
+        for i, span in enumerate(group.spans):
             position = group.references[i].positions.start
             if i in self.heard.errors:
                 results.append(self.heard.errors[i])
@@ -127,12 +129,17 @@ class Reporting:
                 self.heard.recomputed[i],
                 max(dropped[span]),
             )
-            self._announce(task, position, result, max(largest[span]))
             results.append(result)
+        for i, (task, found) in enumerate(zip(group.tasks, results, strict=True)):
+            self._announce(task, i, found, max(largest[group.spans[i]]))
         return results
 
-    def _announce(self, task: RefineTask, position: int, result: Refinement, largest: float) -> None:
-        session = task.session
+    def _announce(self, task: RefineTask, i: int, result: Refinement | NablaError, largest: float) -> None:
+        session, position = task.session, self.group.references[i].positions.start
+        for report in self.steps[i]:
+            session.events.on_refine_step(session.prompt, position, report)
+        if isinstance(result, NablaError):
+            return
         session.meter.count("refined_positions")
         session.meter.count("refine_steps", self.parts.steps)
         if largest > COLLAPSE:

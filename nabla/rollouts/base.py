@@ -72,12 +72,36 @@ class Resources:
         runner: batches and counts passes; holds the prefixes. Not for remote rollouts: it is used meanwhile.
         lm: the language model; None where there is a vocabulary alone.
         connection: what the rollout's own ``connect`` gave; None for local ones.
+        rollout_bytes: of keys and values of rows that are written together, at the most; None: the rollout's
+            own choice.
     """
 
     vocabulary: Vocabulary
     runner: Runner
     lm: CausalLM | None = None
     connection: Any = None
+    rollout_bytes: float | None = None
+
+
+class Writer(ABC):
+    """Writes continuations of several problems, and takes in new ones while others are on their way.
+
+    What a row writes and costs is what ``Rollout.generate`` writes and counts for it, whenever it came.
+    """
+
+    @abstractmethod
+    def submit(self, openings: Sequence[Opening]) -> list[int]:
+        """Takes in openings, all that a problem asks for in one call; a number for each."""
+
+    @abstractmethod
+    def advance(self, steps: int, enough: int) -> dict[int, Continuation | NablaError]:
+        """Up to so many steps of all rows, or until all that so many problems asked for is written. Number →
+        what was written, or the error of that row alone."""
+
+    @property
+    @abstractmethod
+    def busy(self) -> bool:
+        """Whether anything is on its way."""
 
 
 class Rollout(ABC):
@@ -105,6 +129,11 @@ class Rollout(ABC):
         for each token that was written, and FLOPs if it knows them; the engine adds the seconds, checks what
         came back and cuts it at the end of its step (``until``).
         """
+
+    def writer(self, resources: Resources) -> Writer | None:  # noqa: ARG002 - for those who have one
+        """For local rollouts whose rows may join while others are written; None: ``generate`` is called, and
+        whoever asks meanwhile waits for its end."""
+        return None
 
     def connect(self) -> AbstractAsyncContextManager[Any]:
         """What a remote rollout keeps open while a run lasts, an HTTP client say; it is entered once per run

@@ -47,12 +47,16 @@ def workshop() -> Workshop:
     return Workshop(config(), torch.device("cpu"))
 
 
-def solve(shop: Workshop, family: str, label: str) -> tuple[list[dict[str, Any]], dict[str, int]]:
-    """One method's records, and what ran for them."""
+def solve(
+    shop: Workshop, family: str, label: str, continuous: bool = False
+) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    """One method's records, and what ran for them; rollouts in whole batches, which can be counted, or with
+    rows that join."""
     setup = shop.config
     problems = tasks.build(setup.tasks[family].task).problems(PROBLEMS, offset=setup.offset)
     engine = shop.engine(family, label, seed=0)
     engine.workspace.budgets = ()
+    engine.scheduler.continuous = continuous
     prompts = [Prompt.of(p.prompt, id=p.id) for p in problems]
     with counted() as counts:
         solved = engine.run(shop.method(family, label).solve, prompts)

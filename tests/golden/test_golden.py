@@ -72,3 +72,13 @@ def test_a_method_gives_what_it_gave(shop: record.Workshop, family: str, label: 
         assert counts == PASSES[f"{family}/{label}"]
     else:
         assert len(differing) <= max(1, ELSEWHERE * len(rows))
+
+
+@pytest.mark.parametrize("family", record.FAMILIES)
+@pytest.mark.parametrize("label", ["nabla", "best-of-n", "beam-search", "coordinate-search"])
+def test_rows_that_join_change_nothing(shop: record.Workshop, family: str, label: str) -> None:
+    """Continuous decoding (the default) meets in other batches, and gives and costs the same."""
+    rows, _ = record.solve(shop, family, label, continuous=True)
+    expected = recorded(family)[label]
+    differing = [b for a, b in zip(rows, expected, strict=True) if not close(a, b)]
+    assert len(differing) <= (0 if SAME else max(1, ELSEWHERE * len(rows)))

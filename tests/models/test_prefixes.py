@@ -14,6 +14,7 @@ from torch import Tensor
 from nabla.core.costs import Account, CostMeter
 from nabla.models import prefixes as module
 from nabla.models.body import EMPTY, Body, Chunk, KeyValues
+from nabla.models.deferred import DeferredStore
 from nabla.models.ledger import ByteBudget
 from nabla.models.prefixes import PrefixStore
 from nabla.models.runner import Runner
@@ -262,3 +263,46 @@ def test_states_behind_any_budget_are_the_same(room: int | None) -> None:
         # Both begin with the block that there is room for.
         assert lost == [2 * (9 - SMALL * room), 2 * (7 - SMALL * room)]
         assert tokens == [9 + 9 + lost[0], 7 + 6 + lost[1]]
+
+
+# -- attempts that are taken back ------------------------------------------------------------------------
+
+
+TEXTS = st.lists(st.integers(0, 2), min_size=1, max_size=7)
+
+
+@given(
+    first=st.lists(TEXTS, max_size=3),
+    later=st.lists(TEXTS, max_size=4),
+    probes=st.lists(TEXTS, min_size=1, max_size=3),
+)
+def test_a_snapshot_brings_back_what_was_there(
+    first: list[list[int]], later: list[list[int]], probes: list[list[int]]
+) -> None:
+    """Whatever is put and forgotten meanwhile: the same prefixes are found, and the same bytes are used."""
+    store = PrefixStore(entries=2)
+    for text in first:
+        put(store, "p", *text)
+    put(store, "q", 0, 1)
+    before = [found(store, "p", *probe) for probe in probes], store.used
+    snapshot = store.snapshot("p")
+    for text in later:
+        put(store, "p", *text)
+    store.restore("p", snapshot)
+    assert ([found(store, "p", *probe) for probe in probes], store.used) == before
+    for problem in ("p", "q"):
+        store.release(problem)
+    assert store.used == store.budget.used == 0
+
+
+def test_a_deferred_store_tells_what_was_there_until_it_commits() -> None:
+    store = PrefixStore(entries=2)
+    put(store, "p", 1, 2)
+    deferred = DeferredStore(store)
+    put(deferred, "p", 1, 2, 3)
+    mark = deferred.snapshot("p")
+    put(deferred, "p", 1, 2, 3, 4)
+    deferred.restore("p", mark)
+    assert found(deferred, "p", 1, 2, 3, 4) == found(store, "p", 1, 2, 3, 4) == 2
+    deferred.commit()
+    assert found(store, "p", 1, 2, 3, 4) == 3

@@ -22,9 +22,10 @@ from nabla.models.causal_lm import CausalLM
 from nabla.models.prefixes import PrefixStore
 from nabla.models.runner import Runner
 from nabla.proposals.coupled import noise_of
-from nabla.rollouts import huggingface
+from nabla.rollouts import draws as draws_module
 from nabla.rollouts.base import Continuation, Opening, Resources
-from nabla.rollouts.huggingface import Draws, HuggingFaceRollout
+from nabla.rollouts.draws import Draws
+from nabla.rollouts.huggingface import HuggingFaceRollout
 from tests import tiny
 from tests.cases import close
 from tests.tiny import END, PAD, TOKENS, ids, lm_model, tokenizer
@@ -217,7 +218,7 @@ def test_draw_uses_each_rows_own_settings(monkeypatch: pytest.MonkeyPatch) -> No
     keys, positions = torch.arange(6), torch.tensor([0, 4, 9, 1, 4, 2])
     logits = torch.randn(9, 6, V, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     for ahead in (1, 4 * 6 * V, 1 << 16):
-        monkeypatch.setattr(huggingface, "NOISE_ELEMENTS", ahead)
+        monkeypatch.setattr(draws_module, "NOISE_ELEMENTS", ahead)
         draws, live = Draws(settings, keys, positions, V), list(range(6))
         for step, kept in enumerate([None, None, [5, 1, 2, 0], None, None, None, [1, 2], None, None]):
             if kept is not None:

@@ -18,6 +18,7 @@ from nabla.engine.engine import Engine
 from nabla.engine.gradient.values import GradientTask
 from nabla.launch.config.presets import SANDBOX_RUNS
 from nabla.models.causal_lm import CausalLM
+from nabla.models.runner import Occupancy
 from nabla.objectives.base import Term
 from nabla.problems.sandbox import TASKS
 from nabla.rewards.base import Reward
@@ -29,10 +30,12 @@ FAMILIES = tuple(SANDBOX_RUNS)
 
 @dataclass(frozen=True)
 class Solves:
-    """Solutions of a family's problems, in their order, and the wall-clock they took, seconds."""
+    """Solutions of a family's problems, in their order, the wall-clock they took, seconds, and how full the
+    batches of decoding were."""
 
     solutions: tuple[Solution, ...]
     seconds: float
+    occupancy: Occupancy
 
     @property
     def cost(self) -> Cost:
@@ -204,4 +207,5 @@ class Sandbox:
     def _solve(self, engine: Engine, prompts: Sequence[Prompt], dto: dict[str, Any] | None = None) -> Solves:
         begin = now()
         found = {s.prompt.id: s for s in self.solutions(engine, prompts, dto)}
-        return Solves(tuple(found[p.id] for p in prompts), now() - begin)
+        spent = now() - begin
+        return Solves(tuple(found[p.id] for p in prompts), spent, engine.workspace.runner.occupancy)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from nabla.core.errors import NumericalError
+from nabla.models.runner import Occupancy
 from nabla.study.benchmark.bench import Stand
 from nabla.study.benchmark.measurement import Measurement
 from nabla.study.benchmark.solves import FAMILIES, Sandbox, Spread
@@ -33,6 +34,7 @@ def _measure(bench: Stand, family: str) -> list[Measurement]:
         sandbox.solve(live=count)
     spreads: dict[str, Spread] = {}
     times: dict[str, list[float]] = {}
+    fill: dict[str, Occupancy] = {}
     try:
         if several:
             for name, problems in (("first", count), ("many", REFILLED * count)):
@@ -49,6 +51,7 @@ def _measure(bench: Stand, family: str) -> list[Measurement]:
                 bench.tell(f"{len(sandbox.prompts)} {family} problems, {count} at a time")
                 together = sandbox.solve(live=count)
                 times.setdefault(name, []).append(together.seconds)
+                fill[name] = together.occupancy
                 _require_same(family, together.answers, expected)
                 if name in spreads:
                     bench.tell(f"the same in {bench.threads} processes")
@@ -68,7 +71,8 @@ def _measure(bench: Stand, family: str) -> list[Measurement]:
         apart = times[f"{name} in turn"]
         bench.keep(f"{what}, one after another", apart)
         goal = None if several else GOAL
-        found.append(_row(bench, f"{what}, one process", times[name], apart, goal))
+        label = f"{what}, one process"
+        found.append(_row(bench, label, times[name], apart, goal, f"; {fill[name]}"))
         if several:
             label = f"{what}, {bench.threads} processes of one thread"
             found.append(_row(bench, label, times[f"{name} spread"], apart, GOAL))
@@ -92,7 +96,7 @@ def _bound(bench: Stand, what: str, full: list[float], apart: list[float]) -> Me
 
 
 def _row(
-    bench: Stand, what: str, together: list[float], apart: list[float], goal: float | None
+    bench: Stand, what: str, together: list[float], apart: list[float], goal: float | None, more: str = ""
 ) -> Measurement:
     bench.keep(what, together)
     both = median(together).value, median(apart).value
@@ -103,7 +107,7 @@ def _row(
         "×",
         goal,
         at_most=False,
-        detail=f"{both[0]:.2f} s together, {both[1]:.2f} s one after another; same answers",
+        detail=f"{both[0]:.2f} s together, {both[1]:.2f} s one after another; same answers{more}",
         parts={"together": both[0], "in turn": both[1]},
     )
 

@@ -1,0 +1,291 @@
+"""Faults at every kind of request, at random: the solutions and counts are those of a run without any."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+
+from nabla.core.errors import ComponentError, ConfigError, NablaError
+from nabla.core.prompt import Prompt
+from nabla.core.sampling import Sampling
+from nabla.core.solution import Solution
+from nabla.engine.engine import Engine
+from nabla.engine.session import Session
+from nabla.methods.base import Method, methods
+from nabla.models.body import Body
+from nabla.models.head import Head
+from nabla.objectives.base import objectives
+from nabla.rewards.function import FunctionReward
+from nabla.rollouts.decoder import Decoder
+
+SAMPLING = {"temperature": 0.7, "max_new_tokens": 40}
+OBJECTIVE = {"name": "sum", "weights": {"reward": 1.0, "likelihood": 0.001}}
+#: Calls without a fault behind each, so that a request that has failed alone gets through at its second try.
+REST = 250
+FAULTS = (
+    lambda: torch.OutOfMemoryError("injected"),
+    lambda: RuntimeError("a transient fault"),
+    lambda: OSError("a transient fault"),
+)
+
+
+class Faults:
+    """Raises at random in what the models do, before and after it; counts the kinds of request."""
+
+    def __init__(self, engine: Engine, seed: int, rate: float) -> None:
+        self.draw, self.rate, self.rest = random.Random(seed), rate, 0
+        self.kinds: list[str] = []
+        self.met: Counter[str] = Counter()
+        handlers = engine.workspace.handlers
+        for kind in list(handlers):
+            handlers[kind] = self._within(kind, handlers[kind])
+
+    def _within(self, kind: str, handler: Any) -> Any:
+        def inside(requests: Sequence[Any]) -> Any:
+            self.kinds.append(kind)
+            try:
+                self.maybe()
+                found = handler(requests)
+                self.maybe()
+                return found
+            finally:
+                self.kinds.pop()
+
+        return inside
+
+    def maybe(self) -> None:
+        self.rest -= 1
+        if self.kinds and self.rest <= 0 and self.draw.random() < self.rate:
+            self.rest = REST
+            self.met[self.kinds[-1]] += 1
+            raise self.draw.choice(FAULTS)()
+
+    @contextmanager
+    def in_models(self) -> Iterator[None]:
+        patches = [self._around(owner, name) for owner, name in (
+            (Body, "run"), (Body, "step"), (Head, "logits"), (Head, "partition"),
+        )]
+        patches += [mock.patch.object(Decoder, name, self._writing(name)) for name in ("_admit", "_step")]
+        for patch in patches:
+            patch.start()
+        try:
+            yield
+        finally:
+            for patch in patches:
+                patch.stop()
+
+    def _writing(self, name: str) -> Any:
+        original = getattr(Decoder, name)
+
+        def inside(decoder: Decoder) -> None:
+            self.kinds.append("rollout")
+            try:
+                original(decoder)
+            finally:
+                self.kinds.pop()
+
+        return inside
+
+    def _around(self, owner: Any, name: str) -> Any:
+        original = getattr(owner, name)
+
+        def around(this: Any, *arguments: Any, **named: Any) -> Any:
+            self.maybe()
+            found = original(this, *arguments, **named)
+            self.maybe()
+            return found
+
+        return mock.patch.object(owner, name, around)
+
+
+def plain(value: Any) -> Any:
+    """Nested tuples of all that there is, without seconds and bytes."""
+    if is_dataclass(value):
+        names = [f.name for f in fields(value) if f.name not in ("seconds", "peak_bytes")]
+        return tuple((name, plain(getattr(value, name))) for name in names)
+    if isinstance(value, dict):
+        return tuple((key, plain(value[key])) for key in sorted(value))
+    if isinstance(value, list | tuple):
+        return tuple(plain(entry) for entry in value)
+    return value
+
+
+def require_same(one: Any, other: Any, where: str = "") -> None:
+    """Floats to the rounding of another batch."""
+    if isinstance(one, tuple) and isinstance(other, tuple):
+        assert len(one) == len(other), where
+        for i, (a, b) in enumerate(zip(one, other, strict=True)):
+            require_same(a, b, f"{where}/{a[0] if isinstance(a, tuple) and a else i}")
+    elif isinstance(one, float) and isinstance(other, float):
+        assert one == pytest.approx(other, rel=1e-4, abs=1e-4), where
+    else:
+        assert one == other, where
+
+
+class Conditional(Method):
+    """Reads and differentiates texts, and asks for values of many at once."""
+
+    def __init__(self) -> None:
+        self.reached = objectives.build(OBJECTIVE)
+
+    async def solve(self, session: Session) -> Solution:
+        objective = self.reached
+        sampling = Sampling(**SAMPLING)
+        found = await session.rollout(sampling, 3)
+        texts = await session.read([t.tokens for t in found], sampling)
+        first = await session.score(texts)
+        await session.gradient(first[0], objective)
+        other = [t.tokens.flip(0) for t in texts]
+        await session.values(first[0], objective, other)
+        (again,) = await session.score(await session.extend([first[1].commit(1)], sampling=sampling))
+        return self.solution(session, again)
+
+
+def gumbel() -> Method:
+    dto = {"estimator": "gumbel-straight-through", "objective": OBJECTIVE, "steps": 4,
+           "langevin": 0.1}
+    return methods.build("nabla-reasoner", dto=dto, sampling=SAMPLING, max_rollouts=3)
+
+
+METHODS = {
+    "best-of-n": lambda: methods.build("best-of-n", n=5, sampling=SAMPLING),
+    "nabla-reasoner": lambda: methods.build("nabla-reasoner", sampling=SAMPLING, max_rollouts=3),
+    "gumbel": gumbel,
+    "coordinate-search": lambda: methods.build("coordinate-search", steps=2, sampling=SAMPLING),
+    "conditional": Conditional,
+}
+
+
+def solved(engine: Engine, method: Method, prompts: Sequence[Prompt]) -> dict[str, Any]:
+    found = {prompt.id: outcome for prompt, outcome in engine.run(method.solve, prompts)}
+    for outcome in found.values():
+        assert isinstance(outcome, Solution), outcome
+    return {name: plain(solution) for name, solution in found.items()}
+
+
+@pytest.mark.parametrize(("name", "rate"), [
+    ("best-of-n", 0.3), ("nabla-reasoner", 0.05), ("gumbel", 0.05), ("coordinate-search", 0.2),
+    ("conditional", 0.3),
+])
+def test_faults_at_random_change_nothing(latin_lm, latin_rm, latin_prompts, name, rate):
+    prompts = latin_prompts[:3]
+    expected = solved(Engine(latin_lm, latin_rm), METHODS[name](), prompts)
+    met: Counter[str] = Counter()
+    for seed in range(2):
+        engine = Engine(latin_lm, latin_rm)
+        faults = Faults(engine, seed, rate)
+        with faults.in_models():
+            found = solved(engine, METHODS[name](), prompts)
+        assert sum(faults.met.values()) > 1
+        met += faults.met
+        for prompt in prompts:
+            require_same(expected[prompt.id], found[prompt.id], f"{name}/{prompt.id}")
+    print(met)
+
+
+@pytest.mark.parametrize("kind", ["rollout", "read", "score", "gradient", "value", "joint"])
+@pytest.mark.parametrize("after", [False, True])
+def test_a_fault_at_each_kind_of_request_changes_nothing(latin_lm, latin_rm, latin_prompts, kind, after):
+    """The first two batches of the kind are out of memory, before or after their work is done."""
+    prompts = latin_prompts[:3]
+    name = "gumbel" if kind == "joint" else "conditional"
+    expected = solved(Engine(latin_lm, latin_rm), METHODS[name](), prompts)
+    engine, sizes = Engine(latin_lm, latin_rm, continuous=False), []
+    handler = engine.workspace.handlers[kind]
+
+    def failing(requests):
+        sizes.append(len(requests))
+        found = handler(requests) if after or len(sizes) > 2 else None
+        if len(sizes) <= 2:
+            raise torch.OutOfMemoryError("injected")
+        return found
+
+    engine.workspace.handlers[kind] = failing
+    found = solved(engine, METHODS[name](), prompts)
+    assert sizes[0] > sizes[1] > 0  # halved
+    for prompt in prompts:
+        require_same(expected[prompt.id], found[prompt.id], f"{kind}/{prompt.id}")
+
+
+@pytest.mark.parametrize("continuous", [False, True])
+def test_a_step_that_fails_again_and_again_ends_one_row(latin_lm, latin_rm, latin_prompts, continuous):
+    """One problem's rows cannot be decoded: it fails, the others write what they would have written."""
+    prompts = latin_prompts[:3]
+    expected = solved(Engine(latin_lm, latin_rm), METHODS["best-of-n"](), prompts)
+    step = Decoder._step
+
+    def failing(decoder: Decoder) -> None:
+        rows = [row for row in decoder.rows if row is not None]
+        if any(row.opening.account.problem == prompts[1].id and len(row.tokens) == 7 for row in rows):
+            raise torch.OutOfMemoryError("injected")
+        step(decoder)
+
+    engine = Engine(latin_lm, latin_rm, continuous=continuous)
+    with mock.patch.object(Decoder, "_step", failing):
+        found = {prompt.id: outcome for prompt, outcome in engine.run(METHODS["best-of-n"]().solve, prompts)}
+    assert isinstance(found[prompts[1].id], NablaError)
+    for prompt in (prompts[0], prompts[2]):
+        require_same(expected[prompt.id], plain(found[prompt.id]), prompt.id)
+
+
+def test_flops_do_not_depend_on_neighbours(latin_lm, latin_rm, latin_prompts, monkeypatch):
+    """Rows ahead are as many alone as in company, also where a chunk of logits holds a few only."""
+    from nabla.models import head
+
+    monkeypatch.setattr(head, "CHUNK_ELEMENTS", 5 * latin_lm.head.usable)
+    alone = solved(Engine(latin_lm, latin_rm, live=1), METHODS["nabla-reasoner"](), latin_prompts)
+    together = solved(Engine(latin_lm, latin_rm), METHODS["nabla-reasoner"](), latin_prompts)
+    for prompt in latin_prompts:
+        require_same(alone[prompt.id], together[prompt.id], prompt.id)
+
+
+def test_rows_that_share_a_prompt_cost_the_same_in_parts(latin_lm, latin_rm, latin_prompts):
+    """The rows of a problem meet the same prefixes however few are decoded together."""
+    expected = solved(Engine(latin_lm, latin_rm), METHODS["best-of-n"](), latin_prompts)
+    small = Engine(latin_lm, latin_rm, rollout={"name": "huggingface", "batch_size": 3}, batch_size=2)
+    found = solved(small, METHODS["best-of-n"](), latin_prompts)
+    for prompt in latin_prompts:
+        require_same(expected[prompt.id], found[prompt.id], prompt.id)
+
+
+def test_what_fails_for_good_fails_alone_and_is_counted_once(latin_lm, latin_prompts):
+    calls: list[str] = []
+
+    def judge(prompt: str, response: str) -> float:
+        calls.append(prompt)
+        if prompt == latin_prompts[1].text:
+            raise ValueError("no")
+        return 1.0
+
+    engine = Engine(latin_lm, FunctionReward(judge))
+    found = {p.id: s for p, s in engine.run(METHODS["best-of-n"]().solve, latin_prompts[:4])}
+    failures = {name: outcome for name, outcome in found.items() if isinstance(outcome, NablaError)}
+    assert set(failures) == {latin_prompts[1].id}
+
+
+@pytest.mark.parametrize(("error", "tries"), [
+    (torch.OutOfMemoryError("no"), 2), (RuntimeError("no"), 2), (OSError("no"), 2),
+    (ValueError("no"), 1), (ConfigError("no"), 1),
+])
+def test_a_lone_request_has_a_second_try_where_the_fault_may_pass(latin_lm, latin_prompts, error, tries):
+    engine, calls = Engine(latin_lm, FunctionReward(lambda prompt, response: 0.0)), []
+
+    def failing(requests):
+        calls.append(requests)
+        raise error
+
+    engine.workspace.handlers["score"] = failing
+    ((_, outcome),) = engine.run(METHODS["best-of-n"]().solve, latin_prompts[:1])
+    assert isinstance(outcome, NablaError)
+    lone = Counter(id(requests[0]) for requests in calls if len(requests) == 1)
+    assert set(lone.values()) == {tries}
+    expected = {ConfigError: ConfigError, torch.OutOfMemoryError: NablaError}
+    assert type(outcome) is expected.get(type(error), ComponentError)

@@ -1,0 +1,169 @@
+"""Rows that join, end, wait for room and begin again: each writes, and costs, what it does alone."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+
+from nabla.core.errors import NablaError, NumericalError
+from nabla.core.sampling import Sampling
+from nabla.models.causal_lm import CausalLM
+from nabla.models.runner import Runner
+from nabla.rollouts.base import Continuation, Opening
+from nabla.rollouts.decoder import Decoder
+from tests import tiny
+from tests.rollouts.test_huggingface import PROMPTS, opening, run, same
+from tests.tiny import TOKENS, lm_model, tokenizer
+
+
+def many(lm: CausalLM, count: int, seed: int = 0, longest: int = 30) -> list[Opening]:
+    draw = random.Random(seed)
+    return [
+        opening(
+            lm,
+            draw.choice(PROMPTS),
+            Sampling(temperature=draw.choice([0.0, 0.7, 1.5]), max_new_tokens=draw.randint(2, longest)),
+            key=seed * 1000 + i,
+            given_=draw.choice(["", "3"]),
+            problem=f"{seed}-{i}",
+        )
+        for i in range(count)
+    ]
+
+
+def alone(lm: CausalLM, openings: list[Opening]) -> list[tuple[Continuation, Any]]:
+    """What each writes by itself, and what it costs."""
+    found = []
+    for item in openings:
+        copy = opening(lm, "0", item.sampling)
+        account = copy.account
+        own = Opening(item.prompt, item.response, item.sampling, item.key, account, item.until)
+        (row,) = run(lm, [own])
+        found.append((row, spent(own)))
+    return found
+
+
+def spent(item: Opening) -> tuple[Any, ...]:
+    usage = item.account.meter.snapshot().total
+    return usage.decode_steps, usage.forward_passes, usage.tokens, round(usage.flops)
+
+
+def written(
+    decoder: Decoder, openings: list[Opening], seed: int
+) -> tuple[list[Continuation | NablaError], int]:
+    """Hands openings in at random moments; what was written, and the most rows at a time."""
+    draw, left, numbers = random.Random(seed), list(openings), list[int]()
+    found: dict[int, Continuation | NablaError] = {}
+    most = 0
+    while left or decoder.busy:
+        if left and (not decoder.busy or draw.random() < 0.3):
+            numbers += decoder.submit([left.pop(0) for _ in range(min(draw.randint(1, 3), len(left)))])
+        found |= decoder.advance(draw.randint(1, 5), 1)
+        most = max(most, decoder.live)
+    return [found[number] for number in numbers], most
+
+
+@pytest.mark.parametrize("arch", ["llama", "gpt2", "gemma3", "mistral"])
+@pytest.mark.parametrize("places", [1, 3, 64])
+def test_rows_that_join_write_what_they_write_alone(arch: str, places: int) -> None:
+    lm = tiny.causal_lm(arch)
+    openings = many(lm, 9, seed=places)
+    expected = alone(lm, openings)
+    rows, most = written(Decoder(lm, Runner(), places), openings, places)
+    assert most <= places
+    for item, row, (one, cost) in zip(openings, rows, expected, strict=True):
+        assert isinstance(row, Continuation)
+        same(row, one)
+        assert spent(item) == cost
+
+
+def test_rows_wait_where_bytes_are_few() -> None:
+    """Two rows of the longest text fit, and one that is longer than all bytes is written alone."""
+    lm = tiny.causal_lm("llama")
+    openings = many(lm, 8, longest=20)
+    expected = alone(lm, openings)
+    rooms = [lm.vocabulary.room(len(item.prompt), item.sampling.max_new_tokens) for item in openings]
+    longest = max(len(item.prompt) + room for item, room in zip(openings, rooms, strict=True))
+    for tokens, most_rows in ((2 * longest, 3), (1, 1)):
+        for item in openings:
+            item.account.meter.roll_back(type(item.account.meter)().snapshot())
+        decoder = Decoder(lm, Runner(), 64, lm.body.cache_bytes(tokens))
+        rows, most = written(decoder, openings, 0)
+        assert 1 <= most <= most_rows if tokens == 1 else most > 1
+        for row, (one, _) in zip(rows, expected, strict=True):
+            assert isinstance(row, Continuation)
+            same(row, one)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_steps_that_fail_at_random_change_nothing(seed: int) -> None:
+    """Neither the texts nor the counts, whenever it happens and whoever is on the way."""
+    lm = tiny.causal_lm("llama")
+    openings = many(lm, 9, seed=50 + seed)
+    expected = alone(lm, openings)
+    draw, step, admit = random.Random(seed), Decoder._step, Decoder._admit
+    faults = [torch.OutOfMemoryError("injected"), RuntimeError("injected"), OSError("injected")]
+    left = [0]
+
+    def failing(original: Any) -> Any:
+        def call(decoder: Decoder) -> None:
+            left[0] -= 1
+            early = draw.random() < 0.5
+            if not early:
+                original(decoder)
+            if left[0] <= 0 and draw.random() < 0.1:
+                left[0] = 80  # a row that is alone gets through at its second try
+                raise draw.choice(faults)
+            if early:
+                original(decoder)
+
+        return call
+
+    with (
+        mock.patch.object(Decoder, "_step", failing(step)),
+        mock.patch.object(Decoder, "_admit", failing(admit)),
+    ):
+        rows, _ = written(Decoder(lm, Runner(), 4), openings, seed)
+    assert left[0] > -500  # there was a fault
+    for item, row, (one, cost) in zip(openings, rows, expected, strict=True):
+        assert isinstance(row, Continuation), row
+        same(row, one)
+        assert spent(item) == cost
+
+
+def test_who_comes_after_nan_is_not_nan() -> None:
+    """A place is wiped before another row takes it: NaN times a weight of 0 is NaN."""
+    tok = tokenizer()
+    lm = CausalLM(lm_model("llama", tok), tok)
+    sampling = Sampling(temperature=0, max_new_tokens=6)
+    sound = [opening(lm, "1+2=", sampling, key=i, problem=f"s{i}") for i in range(3)]
+    (expected, *_) = run(lm, sound)
+    assert TOKENS.index("5") not in expected.tokens.tolist()
+    with torch.no_grad():
+        lm.model.get_input_embeddings().weight[TOKENS.index("5")] = float("nan")
+    short = Sampling(temperature=0, max_new_tokens=2)
+    broken = [opening(lm, "1+5=5;5;5", short, key=i, problem=f"b{i}") for i in range(2)]
+    decoder = Decoder(lm, Runner(), 3)
+    numbers = decoder.submit([broken[0], sound[0], broken[1], sound[1], sound[2]])
+    found: dict[int, Any] = {}
+    while decoder.busy:
+        found |= decoder.advance(64, 5)
+    rows = [found[number] for number in numbers]
+    assert [isinstance(row, NumericalError) for row in rows] == [True, False, True, False, False]
+    for row in rows:
+        if isinstance(row, Continuation):
+            assert row.tokens.tolist() == expected.tokens.tolist()
+
+
+def test_idle_rows_are_counted() -> None:
+    lm = tiny.causal_lm("llama")
+    openings = many(lm, 6, seed=3)
+    runner = Runner()
+    rows, _ = written(Decoder(lm, runner, 3), openings, 0)
+    steps = sum(item.account.meter.snapshot().total.decode_steps for item in openings)
+    assert runner.occupancy.rows - runner.occupancy.idle == steps
+    assert len(rows) == 6
