@@ -96,13 +96,6 @@ class Engine:
         for name, value in {**counts, "rows_ahead": rows_ahead}.items():
             if value < 1:
                 raise ConfigError(f"{name} must be at least 1", got=value)
-        whole = isinstance(rollout_bytes, int) and not isinstance(rollout_bytes, bool)
-        if rollout_bytes != "auto" and not (whole and rollout_bytes > 0):
-            raise ConfigError(
-                'rollout_bytes must be a whole number of bytes above 0, or "auto"',
-                got=rollout_bytes,
-                fix="2000000000 lets rollouts wait beyond two gigabytes of keys and values.",
-            )
         # Views of the engine's own: the mask of tokens, the reward's binding, checkpointing and compiling are
         # this engine's settings, and the models may serve another one at the same time.
         self.lm = None if isinstance(lm, Vocabulary) else lm.view()
@@ -131,7 +124,7 @@ class Engine:
             budgets=budgets,
             kept_gradients=kept_gradients,
             rows_ahead=rows_ahead,
-            rollout_bytes=None if rollout_bytes == "auto" else rollout_bytes,
+            rollout_bytes=_rollout_bytes(rollout_bytes),
             keep_graph=keep_graph,
             events=events,
         )
@@ -148,6 +141,19 @@ class Engine:
         A failing problem does not touch the others. Closing the iterator stops the run.
         """
         return self.scheduler.run(method, prompts)
+
+
+def _rollout_bytes(limit: int | Literal["auto"]) -> int | None:
+    """None for "auto". Raises ConfigError for anything but a number of bytes and "auto"."""
+    if limit == "auto":
+        return None
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+        raise ConfigError(
+            'rollout_bytes must be a whole number of bytes above 0, or "auto"',
+            got=limit,
+            fix="2000000000 lets rollouts wait beyond two gigabytes of keys and values.",
+        )
+    return limit
 
 
 def _budget(limit: int | Literal["auto"], bodies: Sequence[Body]) -> ByteBudget:
