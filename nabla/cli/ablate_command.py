@@ -44,6 +44,7 @@ def run(call: Call) -> int:
         raise ConfigError("There is nothing to ablate", fix="Pass a CONFIG, or --report FOLDER.")
     # Now, and not after hours of work, when the report needs them.
     require_extra("eval", "scipy", "statsmodels", "matplotlib", "optuna", purpose="nabla ablate")
+    from nabla.cli.storage import results_folder
     from nabla.study.ablation.config import AblationConfig
     from nabla.study.ablation.runner import Ablation
 
@@ -53,7 +54,7 @@ def run(call: Call) -> int:
     if options.problems is not None:
         config = replace(config, base=replace(config.base, problems=options.problems))
     suffix = "-quick" if options.quick else ""
-    folder = Path(options.output or Path("runs") / f"{Path(options.config).stem}-ablation{suffix}")
+    folder = results_folder(options.output, f"{Path(options.config).stem}-ablation{suffix}", "ablate")
     Ablation(config, folder, workers=options.workers, progress=_tell).run()
     return _report(folder)
 

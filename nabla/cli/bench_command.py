@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from jsonargparse import ArgumentParser
@@ -54,7 +53,7 @@ def run(call: Call) -> int:
     """Measures, prints and stores. Raises ConfigError."""
     import torch
 
-    from nabla.cli.storage import output_path
+    from nabla.cli.storage import make_folder, output_path
     from nabla.core.console import make_console
     from nabla.study.benchmark.bench import Stand
     from nabla.study.benchmark.report import measurement_table, show_machine, write_results
@@ -70,7 +69,7 @@ def run(call: Call) -> int:
     folder = output_path(options.output, "bench")
     if folder is not None:
         require_extra("eval", "matplotlib", purpose="The figures of nabla bench (none with --output none)")
-        _make(folder)
+        make_folder(folder)
     before = torch.get_num_threads()
     torch.set_num_threads(options.threads)
     try:
@@ -140,15 +139,6 @@ def _numbers(given: str | int | None, otherwise: bool) -> list[int]:
     for number in chosen:
         target(number)
     return chosen
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"The folder cannot be made: {error}", got=str(folder), fix="Pass another --output."
-        ) from error
 
 
 def _teller() -> Callable[[str], None]:

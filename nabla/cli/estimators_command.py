@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
@@ -30,7 +29,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(call: Call) -> int:
     """Prints the tables and writes CSV and PNG. Raises ConfigError for an unknown estimator."""
-    from nabla.cli.storage import output_path
+    from nabla.cli.storage import make_folder, output_path
     from nabla.core.console import make_console
     from nabla.study.laboratory.plots import write_plots
     from nabla.study.laboratory.report import (
@@ -45,6 +44,7 @@ def run(call: Call) -> int:
     from nabla.study.laboratory.truths import verdicts
 
     options = call.options
+    folder = output_path(options.output, "estimators")
     names = None
     if options.estimators is not None:
         names = [name.strip() for name in options.estimators.split(",") if name.strip()]
@@ -57,26 +57,14 @@ def run(call: Call) -> int:
         console.print(table, soft_wrap=False)
     for name, reason in study.skipped.items():
         console.print(f"not measured: {name} ({reason})", markup=False)
-    folder = output_path(options.output, "estimators")
     if folder is not None:
-        _store(folder)
+        make_folder(folder)
         write_csv(study, folder / "estimators.csv")
         write_truths(truths, folder / "truths.csv")
         write_costs(study, folder / "costs.csv")
         write_plots(study, folder)
         print(f"stored in {folder}", file=sys.stderr)
     return 0
-
-
-def _store(folder: Path) -> None:
-    from nabla.core.errors import ConfigError
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"The folder cannot be made: {error}", got=str(folder), fix="Pass another --output."
-        ) from error
 
 
 def _progress(what: str, done: int, total: int) -> None:

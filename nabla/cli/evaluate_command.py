@@ -62,6 +62,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(call: Call) -> int:
     """Runs, or goes on, and reports. Raises NablaError; finished units are kept."""
+    from nabla.cli.storage import results_folder
     from nabla.study.evaluation.config import EvaluationConfig
     from nabla.study.evaluation.runner import Evaluation
 
@@ -79,7 +80,7 @@ def run(call: Call) -> int:
     if options.reference is not None:
         replace(config, reference=options.reference)  # refuses an unknown one now, not after the run
     suffix = "-quick" if options.quick else ""
-    folder = Path(options.output or Path("runs") / f"{Path(file).stem}-evaluation{suffix}")
+    folder = results_folder(options.output, f"{Path(file).stem}-evaluation{suffix}", "evaluate")
     evaluation = Evaluation(config, folder, workers=options.workers, progress=_tell)
     evaluation.run()
     return _report(folder, options.reference) if main_process() else 0

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 
 from nabla.core.errors import NablaError
+from nabla.core.files import json_line
 from nabla.core.prompt import Prompt
 from nabla.core.solution import Solution
 from nabla.engine.events import Callback
@@ -46,7 +46,7 @@ class Recorder(Callback):
         if self.folder is not None:
             self.folder.append(self.name, row)
         if self.emit is not None:
-            self.emit(json.dumps(row, ensure_ascii=False))
+            self.emit(json_line(row))
 
     def on_exception(self, prompt: Prompt, error: NablaError) -> None:
         if self.folder is not None:

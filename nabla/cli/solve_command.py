@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import ArgumentParser
 
 from nabla.cli.parsing import RUN, Call
+from nabla.cli.terminal import as_data
 from nabla.core.errors import ConfigError, NablaError, PromptError
 from nabla.core.solution import Interrupted, RunError
 from nabla.launch.config.run import SANDBOX, RunConfig
@@ -65,6 +66,7 @@ def run(call: Call) -> int:
     config = config.changed(call.changes)
     if not options.json:
         return _solve(call, config, prompts, task)
+    as_data()
     emit = partial(print, file=sys.stdout, flush=True)
     with redirect_stdout(sys.stderr):  # whatever callbacks print stays out of the JSON
         return _solve(call, config, prompts, task, emit)
@@ -140,12 +142,15 @@ def _solve(
     from nabla.core.console import make_console
     from nabla.core.costs import Cost
     from nabla.launch.callbacks.cost import cost_table
+    from nabla.launch.readiness import require_ready
 
     resolved = config.resolved()
     path = output_path(call.options.output, resolved["method"]["name"])
-    lm, reward = config.load_models()
     recorder = Recorder(None, task, emit)
     callbacks = [recorder, *_callbacks(config, len(prompts), quiet=emit is not None)]
+    config.build_loggers(path)
+    require_ready(config)
+    lm, reward = config.load_models()
     loop = config.loop(lm, reward, callbacks=callbacks, folder=path)
     folder = recorder.folder = open_folder(path, resolved, call.arguments, loop.fabric.device)
     streamed = len(prompts) == 1 and any(_is_stream(callback) for callback in callbacks)

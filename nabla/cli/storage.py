@@ -8,15 +8,41 @@ from typing import Any
 
 import torch
 
+from nabla.core.errors import ConfigError
+from nabla.core.files import require_free, require_writable, unwritable
 from nabla.core.quiet import main_process
 from nabla.launch.folder import RunFolder, default_folder
 
 
 def output_path(option: str | None, name: str) -> Path | None:
-    """The folder that ``--output`` means: None for ``none``, a new one under ``runs/`` if it is not given."""
+    """The folder that ``--output`` means: None for ``none``, a new one under ``runs/`` if it is not given.
+
+    Raises ConfigError for one that is not empty or cannot be written, before anything is computed.
+    """
     if option == "none" or not main_process():
         return None
-    return default_folder(name) if option is None else Path(option)
+    folder = default_folder(name) if option is None else Path(option)
+    require_free(folder)
+    require_writable(folder)
+    return folder
+
+
+def make_folder(folder: Path) -> None:
+    """The folder, made with its parents. Raises ConfigError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        raise unwritable(folder, error) from error
+
+
+def results_folder(option: str | None, default: str, command: str) -> Path:
+    """The folder of a study that goes on where it was stopped. Raises ConfigError for ``none``: the records
+    in it are the study."""
+    if option == "none":
+        raise ConfigError(
+            f"nabla {command} works on the records in its folder", got=option, fix="Pass --output FOLDER."
+        )
+    return Path(option or Path("runs") / default)
 
 
 def open_folder(

@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from typing import Any
 
 from nabla.core.budget import Budget
-from nabla.core.errors import ConfigError, NablaError
+from nabla.core.errors import ConfigError, NablaError, require_count
 from nabla.core.prompt import Prompt
 from nabla.core.solution import Solution
 from nabla.engine.events import Events
@@ -74,10 +74,10 @@ class Engine:
         fullest_first: bool = True,
         events: Events | None = None,
     ) -> None:
-        counts = {"batch_size": batch_size, "live": live, "kept_prefixes": kept_prefixes}
-        for name, value in {**counts, "rows_ahead": rows_ahead}.items():
-            if value < 1:
-                raise ConfigError(f"{name} must be at least 1", got=value)
+        require_settings(
+            batch_size=batch_size, live=live, kept_prefixes=kept_prefixes, rows_ahead=rows_ahead,
+            kept_gradients=kept_gradients, split_padding=split_padding, budgets=budgets,
+        )  # fmt: skip
         # Views of the engine's own: the mask of tokens, the reward's binding, checkpointing and compiling are
         # this engine's settings, and the models may serve another one at the same time.
         self.lm = None if isinstance(lm, Vocabulary) else lm.view()
@@ -120,3 +120,22 @@ class Engine:
         A failing problem does not touch the others. Closing the iterator stops the run.
         """
         return self.scheduler.run(method, prompts)
+
+
+def require_settings(**settings: Any) -> None:
+    """Raises ConfigError for an engine's numbers that cannot be; those not given are not looked at."""
+    for name in ("batch_size", "live", "kept_prefixes", "rows_ahead"):
+        if name in settings:
+            require_count(name, settings[name], minimum=1)
+    if "kept_gradients" in settings:
+        require_count("kept_gradients", settings["kept_gradients"])
+    padding = settings.get("split_padding", 0.0)
+    if not (isinstance(padding, int | float) and padding >= 0):
+        raise ConfigError("split_padding must be a number of tokens, 0 or more", got=padding)
+    for budget in settings.get("budgets", ()):
+        if not isinstance(budget, Budget):
+            raise ConfigError(
+                "budgets are nabla.core.budget.Budget objects",
+                got=budget,
+                fix="In a configuration they belong to an evaluation: nabla evaluate --budget flops=1e9.",
+            )

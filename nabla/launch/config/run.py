@@ -115,6 +115,10 @@ class RunConfig:
 
         return [callbacks.build(spec) for spec in self.callbacks or ()]
 
+    def build_loggers(self, folder: Path | None) -> list[Any]:
+        """The loggers, which write to the folder. Raises ConfigError without one."""
+        return [_logger(name, folder) for name in self.loggers]
+
     def load_models(self) -> tuple[CausalLM, Reward | None]:
         """(language model, reward). Raises ConfigError, ModelError or VocabularyError."""
         return self.load_lm(), self.load_reward()
@@ -158,7 +162,7 @@ class RunConfig:
             num_nodes=self.num_nodes,
             precision=self.precision,
             place=self.place,
-            loggers=[_logger(name, folder) for name in self.loggers],
+            loggers=self.build_loggers(folder),
             callbacks=callbacks,
             **self.engine,
         )
