@@ -78,6 +78,16 @@ class Engine:
             batch_size=batch_size, live=live, kept_prefixes=kept_prefixes, rows_ahead=rows_ahead,
             kept_gradients=kept_gradients, split_padding=split_padding, budgets=budgets,
         )  # fmt: skip
+        if not isinstance(lm, CausalLM | Vocabulary):
+            raise ConfigError(
+                "The language model is a CausalLM, or a Vocabulary where it runs elsewhere",
+                got=lm,
+                fix="Load it: CausalLM.from_pretrained(path).",
+            )
+        if reward is not None and not isinstance(reward, Reward):
+            raise ConfigError(
+                "The reward is a Reward", got=reward, fix="Make one: nabla.rewards.loading.load_reward(...)"
+            )
         # Views of the engine's own: the mask of tokens, the reward's binding, checkpointing and compiling are
         # this engine's settings, and the models may serve another one at the same time.
         self.lm = None if isinstance(lm, Vocabulary) else lm.view()

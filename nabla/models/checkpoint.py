@@ -38,8 +38,14 @@ def require_checkpoint(path: str, arguments: Mapping[str, Any], *, role: str, wr
         config = AutoConfig.from_pretrained(str(folder) if folder.is_dir() else path, **where)
     except Exception as error:  # transformers raises many kinds
         raise not_loaded(error, path, role) from error
+    if writes:
+        require_writer(config, path, role)
+
+
+def require_writer(config: Any, path: str, role: str = "language model") -> None:
+    """Raises ModelError for the configuration of a model that judges texts and writes none."""
     names = [str(name) for name in getattr(config, "architectures", None) or ()]
-    if writes and any(map(_JUDGES.search, names)) and not any(map(_WRITERS.search, names)):
+    if any(map(_JUDGES.search, names)) and not any(map(_WRITERS.search, names)):
         raise ModelError(
             f"The {role} is a reward model or a classifier: it writes no text",
             got=f"{path} ({', '.join(names)})",

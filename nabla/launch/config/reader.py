@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 import yaml
 
 from nabla.core.errors import ConfigError
+from nabla.core.files import read_bytes
 
 T = TypeVar("T")
 
@@ -49,7 +50,7 @@ _MALFORMED = (yaml.YAMLError, ValueError, OverflowError)
 def load(path: str | Path, what: str = "configuration") -> dict[str, Any]:
     """A YAML file that holds one mapping. Raises ConfigError; ``what`` names the file in messages."""
     try:
-        found = parse(_text(Path(path).read_bytes()))
+        found = parse(_text(read_bytes(path)))
     except FileNotFoundError as error:
         raise ConfigError(f"The {what} cannot be read: it does not exist", got=str(path)) from error
     except (OSError, ValueError) as error:

@@ -10,10 +10,12 @@ from typing import Any
 
 from nabla.core.budget import UNITS, Budget
 from nabla.core.errors import ConfigError, ModelError, located, require_finite, require_positive
+from nabla.core.trust import require_trusted
 from nabla.launch.config.reader import conform, load, make, settle
 from nabla.launch.config.resolve import fill, resolve
 from nabla.launch.config.run import locate, model_paths
 from nabla.launch.config.slots import slots
+from nabla.models.checkpoint import require_writer
 from nabla.models.loading import WHERE
 
 #: Label of the method where an evaluation has one alone, as the points of an ablation.
@@ -197,18 +199,26 @@ class EvaluationConfig:
     def resolved(self) -> dict[str, Any]:
         """Plain data with every default written out. Raises ConfigError or ModelError for anything that
         cannot work, as far as that shows without loading a model."""
-        from nabla.engine.engine import Engine
+        from nabla.engine.engine import Engine, require_settings
+        from nabla.launch.launcher import require_precision
+        from nabla.launch.readiness import require_code, require_parts
 
         omit = ("lm", "reward", "seed", "events", "budgets", "live")
         for name in omit:
             if name in self.engine:
                 raise ConfigError("The evaluation itself sets this argument of the engine", got=name)
         engine = fill(Engine, self.engine, label="engine", omit=omit, path="engine")
+        require_precision(self.precision)
+        with located("engine"):
+            require_settings(**{k: v for k, v in engine.items() if k != "rollout"})
         tasks = {}
         for label, setup in self.tasks.items():
             task = resolve(slots()["tasks"], setup.task, path=f"tasks.{label}.task")
-            for path, arguments in setup.paths().values():
-                _require(path, arguments)
+            with located(f"tasks.{label}"):
+                require_code(setup.lm_arguments, setup.rm_arguments)
+                require_trusted(setup.rewards, "rewards")
+            for name, (path, arguments) in setup.paths().items():
+                _require(path, arguments, writes=name == "lm")
             tasks[label] = {**asdict(setup), "task": task}
         methods = {}
         for label in self.methods:
@@ -216,9 +226,12 @@ class EvaluationConfig:
             for task_label in self.tasks:
                 if self.runs(label, task_label):
                     spec = self.method(label, task_label)
+                    rm = self.reward_name(label, task_label)
+                    rewards = self.tasks[task_label].rewards
                     with located(place(label)):
-                        slots()["methods"].build(spec)
-                    per_task[task_label] = {**spec, "rm": self.reward_name(label, task_label)}
+                        method = slots()["methods"].build(spec)
+                        require_parts(method, None if rm is None else rewards[rm])
+                    per_task[task_label] = {**spec, "rm": rm}
             methods[label] = per_task
         rest = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "quick"}
         return {**rest, "tasks": tasks, "methods": methods, "engine": engine}
@@ -233,8 +246,9 @@ def _budgets(ladders: Mapping[str, Sequence[float]]) -> tuple[Budget, ...]:
     return tuple(Budget(unit, tuple(values)) for unit, values in ladders.items())
 
 
-def _require(path: str, arguments: Mapping[str, Any]) -> None:
-    """Raises ModelError for a model that is not there, by its small configuration file alone."""
+def _require(path: str, arguments: Mapping[str, Any], *, writes: bool) -> None:
+    """Raises ModelError for a model that is not there, or writes no text where it is to, by its small
+    configuration file alone."""
     from transformers import AutoConfig
 
     if Path(path).suffix == ".gguf" and Path(path).is_file():
@@ -242,10 +256,12 @@ def _require(path: str, arguments: Mapping[str, Any]) -> None:
     # Without trust_remote_code transformers would ask on the terminal.
     where = {"trust_remote_code": False, **{k: v for k, v in arguments.items() if k in WHERE}}
     try:
-        AutoConfig.from_pretrained(locate(path), **where)
-    except (OSError, ValueError) as error:
+        config = AutoConfig.from_pretrained(locate(path), **where)
+    except (OSError, ValueError, RecursionError, TypeError) as error:
         raise ModelError(
             f"There is no such model: {' '.join(str(error).split())}",
             got=path,
             fix="Check the path or hub id; embedded models are written sandbox:NAME.",
         ) from error
+    if writes:
+        require_writer(config, path)
