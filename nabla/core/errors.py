@@ -100,8 +100,10 @@ def located(path: str) -> Iterator[None]:
 def require_finite(name: str, value: Any, *, minimum: float | None = None) -> float:
     """``value`` as a float; raises ConfigError if it is none, NaN, infinite or under ``minimum``."""
     try:
+        if isinstance(value, bool | str):
+            raise TypeError("no number by itself")
         number = float(value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ConfigError(f"{name} must be a number", got=value) from error
     if not math.isfinite(number):
         raise ConfigError(f"{name} must be finite", got=value)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def require_ready(config: RunConfig) -> None:
     """Raises ConfigError or ModelError for whatever cannot run: settings, devices, models that are not there,
     a method that lacks a reward."""
-    require_code(config.lm_arguments, config.rm_arguments, config.rm)
+    require_trusted(vars(config))
     require_precision(config.precision)
     make_fabric(
         accelerator=config.accelerator,
@@ -35,14 +35,6 @@ def require_ready(config: RunConfig) -> None:
         require_settings(**config.engine)
     require_models(config.lm, config.lm_arguments, config.rm, config.rm_arguments)
     require_parts(config.build_method(), config.rm)
-
-
-def require_code(lm_arguments: Mapping[str, Any], rm_arguments: Mapping[str, Any], *rm: Any) -> None:
-    """Raises ConfigError for settings that run code, where that is not allowed."""
-    require_trusted(lm_arguments, "lm_arguments")
-    require_trusted(rm_arguments, "rm_arguments")
-    for spec in rm:
-        require_trusted(spec, "rm")
 
 
 def require_models(

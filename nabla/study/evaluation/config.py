@@ -201,7 +201,7 @@ class EvaluationConfig:
         cannot work, as far as that shows without loading a model."""
         from nabla.engine.engine import Engine, require_settings
         from nabla.launch.launcher import require_precision
-        from nabla.launch.readiness import require_code, require_parts
+        from nabla.launch.readiness import require_parts
 
         omit = ("lm", "reward", "seed", "events", "budgets", "live")
         for name in omit:
@@ -214,9 +214,7 @@ class EvaluationConfig:
         tasks = {}
         for label, setup in self.tasks.items():
             task = resolve(slots()["tasks"], setup.task, path=f"tasks.{label}.task")
-            with located(f"tasks.{label}"):
-                require_code(setup.lm_arguments, setup.rm_arguments)
-                require_trusted(setup.rewards, "rewards")
+            require_trusted(vars(setup), f"tasks.{label}")
             for name, (path, arguments) in setup.paths().items():
                 _require(path, arguments, writes=name == "lm")
             tasks[label] = {**asdict(setup), "task": task}
