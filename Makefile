@@ -4,13 +4,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test lint wheel clean
+.PHONY: help install demo test fuzz lint wheel clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make install  set up $(VENV) (PYTHON=$(PYTHON))"
 	@echo "make demo     solve held-out problems with the embedded models"
 	@echo "make test     run the test suite"
+	@echo "make fuzz     2,000 random command lines and as many files (TRIES=2000)"
 	@echo "make lint     ruff, mypy and the layering of the rooms"
 	@echo "make wheel    build dist/*.whl"
 	@echo "make clean    remove caches, builds and the stamp (not $(VENV), not runs/)"
@@ -29,6 +30,10 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
+
+TRIES ?= 2000
+fuzz: $(STAMP)
+	NABLA_FUZZ=$(TRIES) $(BIN)/python -m pytest tests/fuzz -q --timeout 3600
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
