@@ -78,16 +78,7 @@ class Engine:
             batch_size=batch_size, live=live, kept_prefixes=kept_prefixes, rows_ahead=rows_ahead,
             kept_gradients=kept_gradients, split_padding=split_padding, budgets=budgets,
         )  # fmt: skip
-        if not isinstance(lm, CausalLM | Vocabulary):
-            raise ConfigError(
-                "The language model is a CausalLM, or a Vocabulary where it runs elsewhere",
-                got=lm,
-                fix="Load it: CausalLM.from_pretrained(path).",
-            )
-        if reward is not None and not isinstance(reward, Reward):
-            raise ConfigError(
-                "The reward is a Reward", got=reward, fix="Make one: nabla.rewards.loading.load_reward(...)"
-            )
+        require_loaded(lm, reward)
         # Views of the engine's own: the mask of tokens, the reward's binding, checkpointing and compiling are
         # this engine's settings, and the models may serve another one at the same time.
         self.lm = None if isinstance(lm, Vocabulary) else lm.view()
@@ -130,6 +121,20 @@ class Engine:
         A failing problem does not touch the others. Closing the iterator stops the run.
         """
         return self.scheduler.run(method, prompts)
+
+
+def require_loaded(lm: Any, reward: Any) -> None:
+    """Raises ConfigError for paths, functions and the like in place of models."""
+    if not isinstance(lm, CausalLM | Vocabulary):
+        raise ConfigError(
+            "The language model is a CausalLM, or a Vocabulary where it runs elsewhere",
+            got=lm,
+            fix="Load it: CausalLM.from_pretrained(path).",
+        )
+    if reward is not None and not isinstance(reward, Reward):
+        raise ConfigError(
+            "The reward is a Reward", got=reward, fix="Make one: nabla.rewards.loading.load_reward(...)."
+        )
 
 
 def require_settings(**settings: Any) -> None:

@@ -206,7 +206,7 @@ def test_output_none_makes_no_folder(capsys, tmp_path, monkeypatch):
     from nabla.theory.suite import Outcome
 
     monkeypatch.setattr(suite, "run_checks", lambda *_, **__: Outcome((), ()))
-    main(["theory", "--quick", "--output", "none"])
+    assert main(["theory", "--quick", "--output", "none"]) == 0
     (tmp_path / "e.yaml").write_text("{}")
     for command in ("evaluate", "ablate"):
         assert main([command, "e.yaml", "--output", "none"]) == 2

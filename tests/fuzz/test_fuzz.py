@@ -82,9 +82,10 @@ OPTIONS = leaves(RESOLVED)
 OWN = [
     "--prompts", "--task", "--problems", "--problem_seed", "--offset", "--json", "--output", "--config",
     "--methods", "--quick", "--budget", "--seeds", "--workers", "--report", "--reference", "--targets",
-    "--repeats", "--setting", "--device", "--threads", "--estimators", "--seed", "--jobs", "--list", "--debug",
-    "--allow-code", "--help", "-h", "--dense-repeats", "--nonsense", "--lm", "--rm.path", "--rm.name",
-    "--lm_arguments.dtype", "--method.name", "--rm.function", "--rm.members", "--callbacks.0", "--rm_arguments",
+    "--repeats", "--setting", "--device", "--threads", "--estimators", "--seed", "--jobs", "--list",
+    "--debug", "--allow-code", "--help", "-h", "--dense-repeats", "--nonsense", "--lm", "--rm.path",
+    "--rm.name", "--lm_arguments.dtype", "--method.name", "--rm.function", "--rm.members", "--callbacks.0",
+    "--rm_arguments",
 ]  # fmt: skip
 FILES = ["p.txt", "p.jsonl", "c.yaml", "e.yaml", "a.yaml", "folder", "missing.yaml", "out"]
 
@@ -353,7 +354,7 @@ def test_readers(cut, name, files, reader, tmp_path) -> None:
 @st.composite
 def journal_lines(draw: Any) -> bytes:
     """Lines of a journal, whole units and torn ones."""
-    row = {"task": "a", "method": "g", "seed": 0, "problem": "0", "kind": "run", "error": None, "correct": True}
+    row = {"task": "a", "method": "g", "seed": 0, "problem": "0", "kind": "run", "error": None}
     found = b""
     for number in range(draw(st.integers(0, 3))):
         found += as_text(draw, mutated(draw, row)) + b"\n"
