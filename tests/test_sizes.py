@@ -12,7 +12,6 @@ MOST_LINES, MOST_OF_A_FUNCTION, MOST_EXCEPTIONS = 400, 60, 5
 EXCEPTIONS = {
     "nabla/testing/estimators.py": "the laws of estimators, read as one list beside SPEC section 3",
     "nabla/models/body.py run": "one pass of a batch: its steps share all of their local values",
-    "nabla/rewards/transformer.py": "its layouts, tables and passes share what it is bound to",
     "nabla/models/loading.py load": "tokenizer, weights, adapter in this order, each with its own error",
 }
 
