@@ -37,8 +37,8 @@ from nabla.study.evaluation.journal import journals, read, recover, units
 from nabla.study.evaluation.results import Results
 
 TRIES = int(os.environ.get("NABLA_FUZZ", "200"))
-#: Seconds that a try may take.
-SECONDS = 20
+#: Seconds that a try may take, on a machine that is busy with something else.
+SECONDS = 60
 SUM = "28*6+68-71+94"
 
 fuzzed = settings(
@@ -87,7 +87,7 @@ OWN = [
     "--rm.name", "--lm_arguments.dtype", "--method.name", "--rm.function", "--rm.members", "--callbacks.0",
     "--rm_arguments",
 ]  # fmt: skip
-FILES = ["p.txt", "p.jsonl", "c.yaml", "e.yaml", "a.yaml", "folder", "missing.yaml", "out"]
+FILES = ["p.txt", "p.jsonl", "c.yaml", "e.yaml", "a.yaml", "pipe.yaml", "pipe.jsonl", "folder", "none", "out"]
 
 # -- files -------------------------------------------------------------------------------------------
 
@@ -216,6 +216,10 @@ def cut() -> Any:
     def reached(*_: Any, **__: Any) -> Any:
         raise Reached
 
+    for line in (*([command, "--help"] for command in COMMANDS), ["list"], ["theory", "--list"]):
+        with contextlib.redirect_stdout(io.StringIO()):  # imports are no part of a try
+            main(line)
+
     few = Family.problems
 
     def at_most_a_few(self: Any, split: Any, n: int, seed: int) -> Any:
@@ -271,6 +275,9 @@ def command_lines(draw: Any) -> list[str]:
         found.append(draw(st.one_of(st.just(SUM), WORDS)))
     if command in ("show", "evaluate", "ablate") and draw(st.integers(0, 3)):
         found.append(draw(st.sampled_from(FILES)))
+    if draw(st.booleans()):
+        option = draw(st.sampled_from(["--config", "--prompts", "--report", "--output"]))
+        found += [option, draw(st.sampled_from(FILES))]
     for _ in range(draw(st.integers(0, 4))):
         option = draw(st.one_of(st.sampled_from(OWN), st.sampled_from(OPTIONS).map("--{}".format), WORDS))
         value = draw(st.one_of(WORDS, st.sampled_from(FILES), PLAIN.map(json.dumps)))
@@ -295,7 +302,8 @@ def test_command_lines(cut, lines, run_file, evaluation_file, ablation_file, pro
         for name, data in mine.items():
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_bytes(data)
-        os.mkfifo(folder / "pipe.yaml")
+        for name in ("pipe.yaml", "pipe.jsonl"):
+            os.mkfifo(folder / name)
         os.chdir(folder)
         try:
             for arguments in lines:
