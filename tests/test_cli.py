@@ -128,6 +128,7 @@ def test_solve_streams_shows_the_grid_and_stores_the_run(capsys, tmp_path):
     assert "valid" in out  # or "not valid": the checker's verdict on the last line of the grid
     assert "reward" in out
     assert "Cost" in out
+    assert "a live problem" in out  # what the caches took
     (folder,) = (tmp_path / "runs").iterdir()
     assert str(folder.relative_to(tmp_path)) in err
     config = yaml.safe_load((folder / "config.yaml").read_text())

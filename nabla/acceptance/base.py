@@ -110,6 +110,23 @@ class Acceptance(ABC):
         return answer
 
 
+class Comparison(Acceptance):
+    """A rule that looks at both rewards and at nothing else."""
+
+    def rule(
+        self,
+        current: Trajectory,
+        proposal: Trajectory,
+        generator: torch.Generator,
+        densities: Densities | None = None,
+    ) -> bool:
+        return self.compare(reward_of(current), reward_of(proposal), generator)
+
+    @abstractmethod
+    def compare(self, old: float, new: float, generator: torch.Generator) -> bool:
+        """Whether a reward ``new`` replaces ``old``, both finite."""
+
+
 acceptances: Registry[Acceptance] = Registry("acceptance", lambda: Acceptance, __package__)
 
 

@@ -4,29 +4,22 @@ from __future__ import annotations
 
 import torch
 
-from nabla.acceptance.base import Acceptance, Densities, acceptances, reward_of
+from nabla.acceptance.base import Comparison, acceptances
 from nabla.core.errors import require_finite
-from nabla.core.trajectory import Trajectory
 
 
 @acceptances.register("strict")
-class Strict(Acceptance):
+class Strict(Comparison):
     """Accept a strictly higher reward (the paper, Algorithm 1)."""
 
     strict = True
 
-    def rule(
-        self,
-        current: Trajectory,
-        proposal: Trajectory,
-        generator: torch.Generator,
-        densities: Densities | None = None,
-    ) -> bool:
-        return reward_of(proposal) > reward_of(current)
+    def compare(self, old: float, new: float, generator: torch.Generator) -> bool:
+        return new > old
 
 
 @acceptances.register("margin")
-class Margin(Acceptance):
+class Margin(Comparison):
     """Accept a reward higher by more than ``margin`` (reward logits): robust to a noisy reward."""
 
     strict = True
@@ -34,11 +27,5 @@ class Margin(Acceptance):
     def __init__(self, margin: float = 0.5) -> None:
         self.margin = require_finite("margin", margin, minimum=0.0)
 
-    def rule(
-        self,
-        current: Trajectory,
-        proposal: Trajectory,
-        generator: torch.Generator,
-        densities: Densities | None = None,
-    ) -> bool:
-        return reward_of(proposal) > reward_of(current) + self.margin
+    def compare(self, old: float, new: float, generator: torch.Generator) -> bool:
+        return new > old + self.margin

@@ -6,13 +6,13 @@ import math
 
 import torch
 
-from nabla.acceptance.base import Acceptance, Densities, acceptances, reward_of
+from nabla.acceptance.base import Acceptance, Comparison, Densities, acceptances, reward_of
 from nabla.core.errors import ConfigError, require_finite
 from nabla.core.trajectory import Trajectory
 
 
 @acceptances.register("metropolis")
-class Metropolis(Acceptance):
+class Metropolis(Comparison):
     """Accept with probability ``min(1, exp((r' - r) / temperature))`` (Metropolis et al., 1953).
 
     For proposals drawn from π itself this leaves ``π e^{r / temperature}`` invariant, the optimum
@@ -35,15 +35,8 @@ class Metropolis(Acceptance):
     def tilt(self) -> float:
         return 1.0 / self.temperature
 
-    def rule(
-        self,
-        current: Trajectory,
-        proposal: Trajectory,
-        generator: torch.Generator,
-        densities: Densities | None = None,
-    ) -> bool:
-        gain = reward_of(proposal) - reward_of(current)
-        return _drawn(gain / self.temperature, generator)
+    def compare(self, old: float, new: float, generator: torch.Generator) -> bool:
+        return _drawn((new - old) / self.temperature, generator)
 
 
 @acceptances.register("metropolis-hastings")

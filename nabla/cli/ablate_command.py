@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from jsonargparse import ArgumentParser
 
 from nabla.cli.parsing import Call
+from nabla.cli.studies import add_study_arguments, results_folder
 from nabla.core.errors import ConfigError
 from nabla.core.extras import require_extra
 
@@ -21,18 +22,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: ArgumentParser) -> None:
     """The command's options."""
     parser.add_argument("config", type=str | None, nargs="?", default=None, help="The ablation (YAML).")
-    parser.add_argument(
-        "--output",
-        type=str | None,
-        default=None,
-        help="Folder of the results (default runs/NAME-ablation); a run that was stopped goes on there.",
-    )
-    parser.add_argument("--quick", action="store_true", help="The small form in the configuration's base.")
-    parser.add_argument("--problems", type=int | None, default=None, help="Problems of each task.")
-    parser.add_argument("--workers", type=int, default=1, help="Processes; the results do not depend on it.")
-    parser.add_argument(
-        "--report", type=str | None, default=None, help="Only tables and plots of this results folder again."
-    )
+    add_study_arguments(parser, "ablation")
 
 
 def run(call: Call) -> int:
@@ -44,7 +34,6 @@ def run(call: Call) -> int:
         raise ConfigError("There is nothing to ablate", fix="Pass a CONFIG, or --report FOLDER.")
     # Now, and not after hours of work, when the report needs them.
     require_extra("eval", "scipy", "statsmodels", "matplotlib", "optuna", purpose="nabla ablate")
-    from nabla.cli.storage import results_folder
     from nabla.study.ablation.config import AblationConfig
     from nabla.study.ablation.runner import Ablation
 
@@ -53,8 +42,7 @@ def run(call: Call) -> int:
         config = config.quickened()
     if options.problems is not None:
         config = replace(config, base=replace(config.base, problems=options.problems))
-    suffix = "-quick" if options.quick else ""
-    folder = results_folder(options.output, f"{Path(options.config).stem}-ablation{suffix}", "ablate")
+    folder = results_folder(options, options.config, "ablation")
     Ablation(config, folder, workers=options.workers, progress=_tell).run()
     return _report(folder)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import ArgumentParser
 
 from nabla.cli.parsing import Call, numbers
+from nabla.cli.studies import add_study_arguments, results_folder
 from nabla.core.errors import ConfigError
 from nabla.core.extras import require_extra
 from nabla.core.quiet import main_process
@@ -24,13 +25,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     """The command's options."""
     parser.add_argument("file", type=str | None, nargs="?", default=None, help="The evaluation (YAML).")
     parser.add_argument("--config", type=str | None, default=None, help="The same, as an option.")
-    parser.add_argument(
-        "--output",
-        type=str | None,
-        default=None,
-        help="Folder of the results (default runs/NAME-evaluation); a run that was stopped goes on there.",
-    )
-    parser.add_argument("--quick", action="store_true", help="The small form in the configuration.")
+    add_study_arguments(parser, "evaluation")
     parser.add_argument(
         "--budget",
         action="append",
@@ -44,13 +39,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         default=None,
         help="Labels of the configuration's methods, or registered names, with commas between them.",
     )
-    parser.add_argument("--problems", type=int | None, default=None, help="Problems of each task.")
     parser.add_argument(
         "--seeds", type=str | int | list[int] | None, default=None, help="Seeds: --seeds 0,1,2."
-    )
-    parser.add_argument("--workers", type=int, default=1, help="Processes; the results do not depend on it.")
-    parser.add_argument(
-        "--report", type=str | None, default=None, help="Only tables and plots of this results folder again."
     )
     parser.add_argument(
         "--reference",
@@ -62,7 +52,6 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(call: Call) -> int:
     """Runs, or goes on, and reports. Raises NablaError; finished units are kept."""
-    from nabla.cli.storage import results_folder
     from nabla.study.evaluation.config import EvaluationConfig
     from nabla.study.evaluation.runner import Evaluation
 
@@ -79,8 +68,7 @@ def run(call: Call) -> int:
     config = changed(EvaluationConfig.load(file), options)
     if options.reference is not None:
         replace(config, reference=options.reference)  # refuses an unknown one now, not after the run
-    suffix = "-quick" if options.quick else ""
-    folder = results_folder(options.output, f"{Path(file).stem}-evaluation{suffix}", "evaluate")
+    folder = results_folder(options, file, "evaluation")
     evaluation = Evaluation(config, folder, workers=options.workers, progress=_tell)
     evaluation.run()
     return _report(folder, options.reference) if main_process() else 0

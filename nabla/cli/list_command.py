@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 
 from jsonargparse import ArgumentParser
 
 from nabla.cli.parsing import Call
-from nabla.core.errors import ConfigError
+from nabla.core.errors import require_one_of
 from nabla.launch.config.slots import SLOTS
 
 
@@ -25,10 +24,8 @@ def run(call: Call) -> int:
     from nabla.core.console import make_console
 
     wanted = call.options.slot
-    if wanted is not None and wanted not in SLOTS:
-        near = difflib.get_close_matches(wanted, SLOTS, n=1)
-        hint = f"Did you mean {near[0]!r}? " if near else ""
-        raise ConfigError("Unknown slot", got=wanted, fix=f"{hint}Slots: {', '.join(SLOTS)}.")
+    if wanted is not None:
+        require_one_of(wanted, SLOTS, "Unknown slot", "Slots")
     console = make_console()
     for slot in SLOTS if wanted is None else [wanted]:
         found = listing(slot) if wanted is None else imported(slot)

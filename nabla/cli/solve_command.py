@@ -141,7 +141,7 @@ def _solve(
     from nabla.cli.storage import open_folder, output_path
     from nabla.core.console import make_console
     from nabla.core.costs import Cost
-    from nabla.launch.callbacks.cost import cost_table
+    from nabla.launch.callbacks.cost import cost_table, kept_line
     from nabla.launch.readiness import require_ready
 
     resolved = config.resolved()
@@ -173,7 +173,10 @@ def _solve(
         if emit is None:
             _show(console, solutions, lm.tokenizer, task, streamed)
             if config.callbacks is None and (solutions or failed.phases):
-                console.print(cost_table(Cost.sum(s.cost for s in solutions) + failed))
+                total = Cost.sum(s.cost for s in solutions) + failed
+                console.print(cost_table(total))
+                if kept := kept_line(loop.engine.workspace.store, total):
+                    console.print(Text(kept))
         if folder is not None:
             folder.finish(status, problems=len(prompts), solved=len(solutions))
             print(f"stored in {folder.path}", file=sys.stderr)

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from nabla.core.errors import ConfigError
 from nabla.core.files import require_free, require_writable, unwritable
 from nabla.core.quiet import main_process
 from nabla.launch.folder import RunFolder, default_folder
@@ -33,16 +32,6 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
         raise unwritable(folder, error) from error
-
-
-def results_folder(option: str | None, default: str, command: str) -> Path:
-    """The folder of a study that goes on where it was stopped. Raises ConfigError for ``none``: the records
-    in it are the study."""
-    if option == "none":
-        raise ConfigError(
-            f"nabla {command} works on the records in its folder", got=option, fix="Pass --output FOLDER."
-        )
-    return Path(option or Path("runs") / default)
 
 
 def open_folder(

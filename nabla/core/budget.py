@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nabla.core.costs import Usage
-from nabla.core.errors import ConfigError
+from nabla.core.errors import ConfigError, require_one_of
 
 #: What a budget may be counted in (SPEC section 13).
 UNITS = ("calls", "tokens", "flops", "seconds")
@@ -31,8 +31,7 @@ class Budget:
     values: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        if self.unit not in UNITS:
-            raise ConfigError("Unknown budget unit", got=self.unit, fix=f"Use {', '.join(UNITS)}.")
+        require_one_of(self.unit, UNITS, "Unknown budget unit", "Units")
         object.__setattr__(self, "values", tuple(float(v) for v in self.values))
         if not self.values or not all(0 < v < float("inf") for v in self.values):
             raise ConfigError("A budget is a positive, finite number", got=self.values)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from numbers import Integral
 from typing import Any
@@ -95,6 +96,27 @@ def located(path: str) -> Iterator[None]:
     except ConfigError as error:
         error.at(path)
         raise
+
+
+def nearest(name: object, known: Iterable[str], rest: str = "") -> str:
+    """``Did you mean ...?`` for a misspelt name, with what follows it; nothing where none is near."""
+    near = difflib.get_close_matches(str(name), list(known), n=1)
+    return f"Did you mean {near[0] + rest!r}? " if near else ""
+
+
+def require_one_of(value: object, known: Iterable[str], what: str, noun: str = "Known") -> None:
+    """Raises ConfigError, with the nearest known name and all of them, if ``value`` is none of these.
+
+    Args:
+        value: a name.
+        known: the names that there are.
+        what: what is wrong otherwise, the beginning of the message.
+        noun: what the known names are, in the plural.
+    """
+    known = list(known)
+    if value not in known:
+        fix = f"{nearest(value, known)}{noun}: {', '.join(known) or 'none'}."
+        raise ConfigError(what, got=value, fix=fix)
 
 
 def require_finite(name: str, value: Any, *, minimum: float | None = None) -> float:

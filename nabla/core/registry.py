@@ -11,7 +11,6 @@ arguments are then the settings that configurations see.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib
 import inspect
@@ -23,7 +22,7 @@ from importlib.metadata import EntryPoint, entry_points
 from numbers import Integral, Real
 from typing import Any, Generic, TypeVar
 
-from nabla.core.errors import ConfigError, NablaError
+from nabla.core.errors import ConfigError, NablaError, require_one_of
 
 T = TypeVar("T")
 C = TypeVar("C", bound=Callable[..., Any])
@@ -157,14 +156,7 @@ class Registry(Mapping[str, Callable[..., T]], Generic[T]):
                 ) from error
             self._add(name, maker)
         if name not in self._classes:
-            known = sorted(self)
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"Did you mean {near[0]!r}? " if near else ""
-            raise ConfigError(
-                f"Unknown component in {self.slot}",
-                got=name,
-                fix=f"{hint}Known: {', '.join(known)}.",
-            )
+            require_one_of(name, self, f"Unknown component in {self.slot}")
         return self._classes[name]
 
     def get(self, key: str, default: Any = None) -> Any:
@@ -203,22 +195,24 @@ class Registry(Mapping[str, Callable[..., T]], Generic[T]):
         """
         if isinstance(spec, self.base):
             return spec
+        name, arguments = self.parts(spec)
+        maker: Callable[..., T] = self[name]
+        return construct(maker, {**defaults, **arguments}, label=f"{self.slot}/{name}")
+
+    def parts(self, spec: Any) -> tuple[str, dict[str, Any]]:
+        """(name, arguments) of a component that is given as data. Raises ConfigError."""
         if isinstance(spec, str):
-            spec = {"name": spec}
+            return spec, {}
         if not (isinstance(spec, Mapping) and isinstance(spec.get("name"), str)):
             raise ConfigError(
                 f"Not a component of {self.slot}",
                 got=spec,
                 fix=f"Pass a {self.base.__name__}, a registered name, or a dict with 'name' and arguments.",
             )
-        arguments = {**defaults, **{key: value for key, value in spec.items() if key != "name"}}
-        maker: Callable[..., T] = self[spec["name"]]
-        return construct(maker, arguments, label=f"{self.slot}/{spec['name']}")
+        return spec["name"], {key: value for key, value in spec.items() if key != "name"}
 
 
-def construct(
-    maker: Callable[..., T], spec: T | Mapping[str, Any] | None = None, *, label: str = ""
-) -> T:
+def construct(maker: Callable[..., T], spec: T | Mapping[str, Any] | None = None, *, label: str = "") -> T:
     """What a class or recipe makes, from an instance (of the class), a mapping of arguments, or None.
 
     Raises ConfigError with the signature for wrong arguments, and for a constructor that fails.

@@ -10,7 +10,7 @@ awaited on an event loop in a thread of its own, while this one goes on; there i
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from nabla.core.budget import Budget
 from nabla.core.errors import ConfigError, NablaError, require_count
@@ -20,7 +20,9 @@ from nabla.engine.events import Events
 from nabla.engine.scheduler import AllKinds, FullestFirst, Scheduler
 from nabla.engine.session import Session
 from nabla.engine.workspace import Workspace
+from nabla.models.body import Body
 from nabla.models.causal_lm import CausalLM, require_lm
+from nabla.models.ledger import ByteBudget, default_limit
 from nabla.models.prefixes import PrefixStore
 from nabla.models.runner import Runner
 from nabla.models.vocabulary import Vocabulary
@@ -42,6 +44,9 @@ class Engine:
         reuse_prefixes: keep keys and values between requests; False recomputes (for measurements).
         kept_gradients: gradients remembered per problem (0 recomputes, values of texts too).
         kept_prefixes: sequences whose keys and values are kept per problem and model.
+        prefix_bytes: that these may take, of all problems together; the least recently used give way and are
+            run again when they are needed. "auto": an eighth of each of the models' GPUs, a quarter of the
+            machine's memory on the CPU, 11 GB a device at most.
         budgets: what a problem may cost; methods run until all are spent.
         split_padding: tokens of padding at which a batch of passes is cut in two (infinity: never).
         checkpoint_activations: in passes with a gradient, keep the layers' inputs only and run them again
@@ -66,6 +71,7 @@ class Engine:
         reuse_prefixes: bool = True,
         kept_gradients: int = 4,
         kept_prefixes: int = 3,
+        prefix_bytes: int | Literal["auto"] = "auto",
         budgets: Sequence[Budget] = (),
         split_padding: float = 128.0,
         checkpoint_activations: bool = False,
@@ -77,6 +83,7 @@ class Engine:
         require_settings(
             batch_size=batch_size, live=live, kept_prefixes=kept_prefixes, rows_ahead=rows_ahead,
             kept_gradients=kept_gradients, split_padding=split_padding, budgets=budgets,
+            prefix_bytes=prefix_bytes,
         )  # fmt: skip
         require_loaded(lm, reward)
         # Views of the engine's own: the mask of tokens, the reward's binding, checkpointing and compiling are
@@ -91,10 +98,11 @@ class Engine:
             if reward.unreadable is not None and self.lm is not None:
                 self.lm.head.block(reward.unreadable)
         own = [] if self.lm is None else [self.lm.body]
-        for body in (*own, *(reward.bodies() if reward is not None else ())):
+        bodies = (*own, *(reward.bodies() if reward is not None else ()))
+        for body in bodies:
             body.checkpoint = checkpoint_activations
             body.compile(compile_layers)
-        store = PrefixStore(entries=kept_prefixes if reuse_prefixes else 0)
+        store = PrefixStore(kept_prefixes if reuse_prefixes else 0, _budget(prefix_bytes, bodies))
         self.reward, self.seed, self.live = reward, seed, live
         self.workspace = Workspace(
             self.vocabulary,
@@ -147,6 +155,7 @@ def require_settings(**settings: Any) -> None:
     padding = settings.get("split_padding", 0.0)
     if not (isinstance(padding, int | float) and padding >= 0):
         raise ConfigError("split_padding must be a number of tokens, 0 or more", got=padding)
+    require_bytes(settings.get("prefix_bytes", "auto"))
     for budget in settings.get("budgets", ()):
         if not isinstance(budget, Budget):
             raise ConfigError(
@@ -154,3 +163,20 @@ def require_settings(**settings: Any) -> None:
                 got=budget,
                 fix="In a configuration they belong to an evaluation: nabla evaluate --budget flops=1e9.",
             )
+
+
+def require_bytes(limit: int | Literal["auto"]) -> None:
+    """Raises ConfigError for anything but a number of bytes and "auto"."""
+    if limit != "auto" and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 0):
+        raise ConfigError(
+            'prefix_bytes must be a whole number of bytes, or "auto"',
+            got=limit,
+            fix="0 keeps nothing and runs every prefix again; 2000000000 keeps two gigabytes.",
+        )
+
+
+def _budget(limit: int | Literal["auto"], bodies: Sequence[Body]) -> ByteBudget:
+    """Of what is kept between requests."""
+    if limit == "auto":
+        return ByteBudget(default_limit({p.device for body in bodies for p in body.module.parameters()}))
+    return ByteBudget(limit)

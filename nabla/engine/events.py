@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nabla.core.errors import ConfigError, NablaError
+from nabla.core.errors import NablaError, require_one_of
 from nabla.core.prompt import Prompt
 from nabla.core.solution import Solution
 from nabla.core.trajectory import Trajectory
@@ -39,14 +38,8 @@ class Callback:
         super().__init_subclass__(**arguments)
         known = [name for name in dir(Callback) if name.startswith("on_")]
         for name in dir(cls):  # mixins too
-            if name.startswith("on_") and name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
-                hint = f"Did you mean {near[0]!r}? " if near else ""
-                raise ConfigError(
-                    f"{cls.__name__} defines a hook that nothing calls",
-                    got=name,
-                    fix=f"{hint}Hooks: {', '.join(known)}.",
-                )
+            if name.startswith("on_"):
+                require_one_of(name, known, f"{cls.__name__} defines a hook that nothing calls", "Hooks")
 
     def on_run_start(self, run: Run, prompts: Sequence[Prompt]) -> None:
         """Before the first problem."""
@@ -85,8 +78,6 @@ class Callback:
         """A problem has failed; the others go on."""
 
 
-
-
 class Events(Callback):
     """Passes every event on to the callbacks that override its hook."""
 
@@ -96,16 +87,14 @@ class Events(Callback):
             heard = [
                 getattr(listener, name)
                 for listener in self.listeners
-                if getattr(type(listener), name) is not getattr(Callback, name)
-                or name in vars(listener)
+                if getattr(type(listener), name) is not getattr(Callback, name) or name in vars(listener)
             ]
             setattr(self, name, _broadcast(heard))
 
     def hears(self, hook: str) -> bool:
         """Whether anybody listens: events that cost something to make are skipped otherwise."""
         return any(
-            getattr(type(listener), hook) is not getattr(Callback, hook)
-            or hook in vars(listener)
+            getattr(type(listener), hook) is not getattr(Callback, hook) or hook in vars(listener)
             for listener in self.listeners
         )
 

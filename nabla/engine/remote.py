@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
 
+from nabla.core import coroutines
 from nabla.core.costs import Usage
 from nabla.core.errors import ComponentError, ConfigError, NablaError, ServerError
 from nabla.core.trajectory import States
@@ -24,22 +25,13 @@ log = logging.getLogger(__name__)
 def at_once(coroutine: Coroutine[Any, Any, list[Any]], rollout: Rollout) -> list[Any]:
     """The result of a local rollout, which awaits nothing. Raises ConfigError if it does."""
     try:
-        coroutine.send(None)
-    except StopIteration as stop:
-        found: list[Any] = stop.value
-        return found
-    except RuntimeError as error:
-        if "no running event loop" not in str(error):
-            raise
-        cause: Exception | None = error
-    else:
-        coroutine.close()
-        cause = None
-    raise ConfigError(
-        "A rollout waits for something and is not declared remote",
-        got=type(rollout).__name__,
-        fix="Set remote = True on its class: it is then awaited beside the local batches.",
-    ) from cause
+        return coroutines.at_once(coroutine)
+    except coroutines.Waiting as error:
+        raise ConfigError(
+            "A rollout waits for something and is not declared remote",
+            got=type(rollout).__name__,
+            fix="Set remote = True on its class: it is then awaited beside the local batches.",
+        ) from error
 
 
 class RemoteRollouts:

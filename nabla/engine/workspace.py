@@ -129,14 +129,14 @@ class Workspace:
         chunks = []
         for request in requests:
             sequence = torch.cat([request.prompt, request.tokens])
-            known = self.store.get(request.account.problem, body, request.prompt[:-1])
+            known = self.runner.known(body, request.prompt[:-1], request.account)
             chunks.append(Chunk(known, body.embed(sequence[len(known) :])))
         outputs = self.runner.forward(body, chunks, [r.account for r in requests], keep=True)
         found = []
         for request, output in zip(requests, outputs, strict=True):
             account, length = request.account, len(request.tokens)
             self.store.put(account.problem, body, torch.cat([request.prompt, request.tokens]), output.keys)
-            hidden = output.hidden[-length - 1 : -1]
+            hidden = output.hidden[-length - 1 : -1].clone()  # a view would keep the whole batch's alive
             account.meter.add(account.phase, Usage(flops=head.flops(length)))
             rows = head.partition(hidden, moments=True)
             own = head.logits(hidden, request.tokens.unsqueeze(-1))[:, 0]

@@ -8,12 +8,12 @@ from dataclasses import replace
 from os import PathLike
 from typing import Any, overload
 
-from nabla.core.errors import ConfigError
+from nabla.core.errors import ConfigError, require_one_of
 from nabla.core.prompt import Message, Prompt
 from nabla.core.sampling import Sampling
 from nabla.core.solution import Solution
 from nabla.engine.engine import Engine
-from nabla.launch.config.reader import conform, hints, nearest
+from nabla.launch.config.reader import conform, hints
 from nabla.launch.launcher import TestTimeLoop
 from nabla.launch.readiness import require_models, require_parts
 from nabla.methods.base import Method, methods
@@ -161,9 +161,7 @@ def _compose(
         known.pop(name, None)
     shares: dict[str, dict[str, Any]] = {"loop": {}, "method": {}, "dto": {}, "sampling": {}}
     for name, value in parts.items():
-        if name not in known:
-            fix = f"{nearest(name, known)}Parts: {', '.join(sorted(known))}."
-            raise ConfigError("Unknown part", got=name, fix=fix)
+        require_one_of(name, sorted(known), "Unknown part", "Parts")
         owner, hint = known[name]
         shares[owner][name] = conform(hint, value, name)
     if isinstance(method, Method):

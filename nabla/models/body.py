@@ -20,30 +20,21 @@ from torch.utils.checkpoint import checkpoint
 
 from nabla.core.errors import ConfigError
 from nabla.models.architecture import attended, attention_windows, context_length, count_parameters
-
-
-@dataclass(frozen=True, eq=False)
-class KeyValues:
-    """Attention keys and values of one row: per layer ``[heads, length, head_dim]`` each."""
-
-    layers: tuple[tuple[Tensor, Tensor], ...]
-
-    @property
-    def length(self) -> int:
-        """Number of cached tokens."""
-        return int(self.layers[0][0].shape[-2])
-
-    def crop(self, length: int) -> KeyValues:
-        """The first ``length`` tokens (views, nothing is copied)."""
-        return KeyValues(tuple((k[:, :length], v[:, :length]) for k, v in self.layers))
+from nabla.models.keys import Keys
+from nabla.models.keys import KeyValues as KeyValues
+from nabla.models.keys import left_padded as left_padded
 
 
 @dataclass(frozen=True, eq=False)
 class Prefix:
-    """Tokens before a chunk, with their keys and values where the model can reuse them."""
+    """Tokens before a chunk, with their keys and values where the model can reuse them.
+
+    ``lost`` counts tokens behind them that were stored once and gave way: they are run again.
+    """
 
     tokens: Int[Tensor, " prefix"]
-    keys: KeyValues | None
+    keys: Keys | None
+    lost: int = 0
 
     def __len__(self) -> int:
         return int(self.tokens.shape[0])
@@ -310,20 +301,3 @@ class Body:
         with self._in_place():
             hidden: Tensor = self.module(**arguments).last_hidden_state[:, -1]
         return hidden.to(self.device)
-
-
-def left_padded(keys: Sequence[KeyValues | None], deepest: int) -> list[tuple[Tensor, Tensor]]:
-    """Keys and values of all rows, layer by layer, aligned at their last token, zeros before."""
-    template = next(k for k in keys if k is not None)
-    layers = []
-    for index in range(len(template.layers)):
-        pair = []
-        for part in (0, 1):
-            sample = template.layers[index][part]
-            stacked = sample.new_zeros((len(keys), sample.shape[0], deepest, sample.shape[-1]))
-            for row, source in enumerate(keys):
-                if source is not None:
-                    stacked[row, :, deepest - source.length :] = source.layers[index][part]
-            pair.append(stacked)
-        layers.append((pair[0], pair[1]))
-    return layers

@@ -1,56 +1,197 @@
-"""Keys and values of each problem's last texts."""
+"""Keys and values of each problem's last texts, in blocks that are stored once."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import deque
+from collections.abc import Sequence
+from functools import partial
 
 from jaxtyping import Int
 from torch import Tensor
 
-from nabla.models.body import EMPTY, Body, KeyValues, Prefix
+from nabla.models.body import EMPTY, Body, Prefix
+from nabla.models.keys import Block, BlockKeys, Group, KeyValues
+from nabla.models.ledger import ByteBudget
+
+#: Tokens per block. A text that departs from another inside a block has that block of its own.
+BLOCK = 32
+
+
+class _Node:
+    """A block's place in the tree of texts, behind those that its path holds. Empty where it was dropped."""
+
+    __slots__ = ("block", "children", "holders", "parent", "tokens")
+
+    def __init__(self, parent: _Node | None, tokens: tuple[int, ...]) -> None:
+        self.parent, self.tokens = parent, tokens
+        self.children: dict[tuple[int, ...], _Node] = {}
+        #: Kept texts that lead through here.
+        self.holders = 0
+        self.block: Block | None = None
+
+
+class _Tree:
+    """The texts of one model."""
+
+    def __init__(self, groups: tuple[Group, ...]) -> None:
+        self.root, self.groups = _Node(None, ()), groups
+        self.bytes_per_token = sum(group.bytes_per_token for group in groups)
+
+    def path(self, tokens: Sequence[int]) -> list[_Node]:
+        """The places of a text's blocks, made where there were none."""
+        nodes, node = [], self.root
+        for start in range(0, len(tokens), BLOCK):
+            part = tuple(tokens[start : start + BLOCK])
+            child = node.children.get(part)
+            if child is None:
+                child = node.children[part] = _Node(node, part)
+            nodes.append(child)
+            node = child
+        return nodes
+
+
+class _Text:
+    """A token sequence that was put, and its blocks."""
+
+    def __init__(self, tokens: Int[Tensor, " n"], nodes: list[_Node]) -> None:
+        self.tokens, self.nodes = tokens, nodes
+
+    def common(self, tokens: Int[Tensor, " n"]) -> int:
+        """Length of the longest common prefix."""
+        size = min(len(self.tokens), len(tokens))
+        differs = (self.tokens[:size] != tokens[:size]).nonzero()
+        return int(differs[0]) if len(differs) else size
+
+    def stored(self, length: int) -> tuple[list[_Node], int]:
+        """Blocks of the first ``length`` tokens up to the first that is not there, and how many of these
+        tokens they hold."""
+        nodes, size = [], 0
+        for node in self.nodes:
+            if size >= length or node.block is None:
+                break
+            nodes.append(node)
+            size += len(node.tokens)
+        return nodes, min(size, length)
 
 
 class PrefixStore:
     """Keys and values of the last token sequences of each problem, per model.
 
-    A lookup returns the longest common prefix with anything stored, as a view: tokens that are
-    committed are never run again.
+    A lookup returns the longest common prefix with anything that this problem has put: tokens that are
+    committed are never run again. What is stored are copies, in blocks of :data:`BLOCK` tokens: no batch
+    is kept alive. A block is stored once, whoever puts it: texts of a problem share their beginnings, and
+    so do problems (a system prompt, examples). A problem finds only what it has put itself, so that what it
+    computes does not depend on who runs beside it.
+
+    Where the budget is spent the blocks used least recently are dropped, the end of a text before its
+    beginning. Their tokens are run again and counted like all others; a lookup tells them as ``lost``. With
+    a budget this small, what a problem computes does depend on its neighbours.
 
     Args:
         entries: sequences kept per problem and model.
+        budget: of bytes, that blocks are charged to; None for no limit.
+
+    Attribute ``used`` is the bytes of all blocks, ``peak`` the most that they were, and ``peak_problems`` how
+    many problems there were at that time.
     """
 
-    def __init__(self, entries: int = 3) -> None:
+    def __init__(self, entries: int = 3, budget: ByteBudget | None = None) -> None:
         self.entries = entries
-        self._store: dict[str, OrderedDict[tuple[Body, int], tuple[Tensor, KeyValues]]] = {}
-        self._counter = 0
+        self.budget = ByteBudget() if budget is None else budget
+        self.used = self.peak = self.peak_problems = 0
+        self._texts: dict[str, dict[Body, deque[_Text]]] = {}
+        self._trees: dict[Body, _Tree] = {}
 
-    def put(self, problem: str, body: Body, tokens: Int[Tensor, " n"], keys: KeyValues | None) -> None:
-        """Keeps keys and values of the first ``keys.length`` of ``tokens``."""
+    def put(
+        self, problem: str, body: Body, tokens: Int[Tensor, " n"], keys: KeyValues | None
+    ) -> BlockKeys | None:
+        """Keeps keys and values of the first ``keys.length`` of ``tokens``: those that are not stored yet are
+        copied, so that views of a batch will do. All of them as stored; None if not all are."""
         if keys is None or keys.length == 0 or self.entries == 0:
-            return
-        kept = self._store.setdefault(problem, OrderedDict())
-        self._counter += 1
-        kept[(body, self._counter)] = (tokens[: keys.length].cpu(), keys)
-        mine = [key for key in kept if key[0] is body]
-        for key in mine[: -self.entries]:
-            del kept[key]
+            return None
+        tree = self._trees.get(body)
+        if tree is None:
+            tree = self._trees[body] = _Tree(keys.groups())
+        ids = tokens[: keys.length].cpu()
+        text = _Text(ids, tree.path(ids.tolist()))
+        for node in text.nodes:
+            node.holders += 1
+        texts = self._texts.setdefault(problem, {}).setdefault(body, deque())
+        texts.append(text)
+        while len(texts) > self.entries:
+            self._forget(body, texts.popleft())
+        self._fill(tree, text, keys)
+        nodes, size = text.stored(keys.length)
+        return _rows(nodes, size) if size == keys.length else None
 
     def get(self, problem: str, body: Body, tokens: Int[Tensor, " n"]) -> Prefix:
         """The longest stored prefix of ``tokens``; empty if none."""
-        best, length = None, 0
-        for (owner, _), (stored, keys) in self._store.get(problem, {}).items():
-            if owner is not body:
-                continue
-            size = min(len(stored), len(tokens))
-            differs = (stored[:size] != tokens[:size]).nonzero()
-            common = int(differs[0]) if len(differs) else size
+        known, nodes, length = 0, list[_Node](), 0
+        for text in self._texts.get(problem, {}).get(body, ()):
+            common = text.common(tokens)
+            known = max(known, common)
             if common > length:
-                best, length = keys, common
-        if best is None:
+                found, size = text.stored(common)
+                if size > length:
+                    nodes, length = found, size
+        if known == 0:
             return EMPTY
-        return Prefix(tokens[:length], best.crop(length))
+        self._touch(nodes)
+        return Prefix(tokens[:length], _rows(nodes, length) if nodes else None, known - length)
 
     def release(self, problem: str) -> None:
         """Forgets a problem."""
-        self._store.pop(problem, None)
+        for body, texts in self._texts.pop(problem, {}).items():
+            for text in texts:
+                self._forget(body, text)
+
+    def _fill(self, tree: _Tree, text: _Text, keys: KeyValues) -> None:
+        """Stores the blocks that are not there, from the beginning on and as far as there is room."""
+        with self.budget.holding():
+            self._touch(text.nodes)
+            start, filled = 0, 0
+            for node in text.nodes:
+                if node.block is None and not self._store(tree, node, keys, start):
+                    break
+                start, filled = start + len(node.tokens), filled + 1
+            self._touch(text.nodes[:filled])
+        if self.used > self.peak:
+            self.peak, self.peak_problems = self.used, len(self._texts)
+
+    def _store(self, tree: _Tree, node: _Node, keys: KeyValues, start: int) -> bool:
+        size = tree.bytes_per_token * len(node.tokens)
+        if not self.budget.charge(node, size, partial(self._empty, node, size)):
+            return False
+        try:
+            node.block = keys.block(tree.groups, start, len(node.tokens))
+        except BaseException:
+            self.budget.release(node)
+            raise
+        self.used += size
+        return True
+
+    def _touch(self, nodes: Sequence[_Node]) -> None:
+        """Beginnings last: what is behind a block is worth nothing without it."""
+        for node in reversed(nodes):
+            self.budget.touch(node)
+
+    def _empty(self, node: _Node, size: int) -> None:
+        node.block = None
+        self.used -= size
+
+    def _forget(self, body: Body, text: _Text) -> None:
+        tree = self._trees[body]
+        for node in reversed(text.nodes):
+            node.holders -= 1
+            if node.holders == 0:
+                if node.block is not None:
+                    self._empty(node, tree.bytes_per_token * len(node.tokens))
+                    self.budget.release(node)
+                assert node.parent is not None
+                del node.parent.children[node.tokens]
+        if not tree.root.children:  # a model may be moved before the next text
+            del self._trees[body]
+
+
+def _rows(nodes: Sequence[_Node], length: int) -> BlockKeys:
+    return BlockKeys(tuple(node.block for node in nodes if node.block is not None), length)

@@ -32,7 +32,7 @@ class Runner:
         self, batch_size: int = 64, store: PrefixStore | None = None, split: float = 128.0
     ) -> None:
         self.batch_size, self.split = batch_size, split
-        self.store = store or PrefixStore()
+        self.store = PrefixStore() if store is None else store
         #: Seconds spent in timed blocks so far.
         self.busy = 0.0
 
@@ -101,6 +101,13 @@ class Runner:
             Usage(backward_passes=1, tokens=tokens, flops=body.backward_flops(tokens, context)),
         )
 
+    def known(self, body: Body, tokens: Int[Tensor, " _"], account: Account) -> Prefix:
+        """What is stored of ``tokens``. What gave way to others is counted as ``prefix_tokens_lost``."""
+        prefix = self.store.get(account.problem, body, tokens)
+        if prefix.lost:
+            account.meter.count("prefix_tokens_lost", prefix.lost)
+        return prefix
+
     @torch.no_grad()
     def prefixes(
         self, body: Body, tokens: Sequence[Int[Tensor, " _"]], accounts: Sequence[Account]
@@ -108,16 +115,14 @@ class Runner:
         """All of ``tokens`` as prefixes: what is stored is reused, the rest is run and stored."""
         if not body.reuse_prefix:
             return [Prefix(row, None) for row in tokens]
-        found = [
-            self.store.get(account.problem, body, row) for row, account in zip(tokens, accounts, strict=True)
-        ]
+        found = [self.known(body, row, account) for row, account in zip(tokens, accounts, strict=True)]
         todo = [i for i, prefix in enumerate(found) if len(prefix) < len(tokens[i])]
         if todo:
             chunks = [Chunk(found[i], body.embed(tokens[i][len(found[i]) :])) for i in todo]
             outputs = self.forward(body, chunks, [accounts[i] for i in todo], keep=True)
             for i, output in zip(todo, outputs, strict=True):
-                self.store.put(accounts[i].problem, body, tokens[i], output.keys)
-                found[i] = Prefix(tokens[i], output.keys)
+                kept = self.store.put(accounts[i].problem, body, tokens[i], output.keys)
+                found[i] = Prefix(tokens[i], output.keys if kept is None else kept)
         return found
 
     def suffixes(
@@ -126,6 +131,6 @@ class Runner:
         """Chunks of all that is not stored of ``tokens``, at least the last token of each."""
         chunks = []
         for row, account in zip(tokens, accounts, strict=True):
-            prefix = self.store.get(account.problem, body, row[:-1]) if body.reuse_prefix else EMPTY
+            prefix = self.known(body, row[:-1], account) if body.reuse_prefix else EMPTY
             chunks.append(Chunk(prefix, body.embed(row[len(prefix) :])))
         return chunks

@@ -262,13 +262,9 @@ class _Batch:
                 hidden = body.step(chosen, mask[:, :length], length - 1 - offset, cache)
 
     def _store(self, row: int, layers: list[Any], at: int, first: int, last: int) -> None:
-        """Hands a finished row's keys and values to the prefix store: proposals start from them.
-
-        Copies, not views: a view would keep the whole batch's buffers alive.
-        """
-        keys = KeyValues(
-            tuple((x.keys[at, :, first:last].clone(), x.values[at, :, first:last].clone()) for x in layers)
-        )
+        """Hands a finished row's keys and values to the prefix store, which copies what it has not got yet:
+        proposals start from them."""
+        keys = KeyValues(tuple((x.keys[at, :, first:last], x.values[at, :, first:last]) for x in layers))
         tokens = torch.cat([self.context[row], torch.tensor(self.tokens[row], dtype=torch.long)])
         self.runner.store.put(self.accounts[row].problem, self.lm.body, tokens, keys)
 

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Iterable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from nabla.core.coroutines import at_once as at_once
 from nabla.core.errors import ConfigError
 from nabla.core.prompt import Prompt
 from nabla.core.random import generator
 from nabla.core.sampling import Sampling
 from nabla.core.trajectory import Score, States, Trajectory
-
-T = TypeVar("T")
 
 INF = float("inf")
 PROMPT = Prompt.of("What is 2 + 2?")
@@ -120,17 +119,6 @@ class SessionStandIn:
         draws = torch.randn(length, generator=generator(self.seed, "score"))
         steps = [float(x) for x in draws]
         return Score(min(steps, default=0.0), tuple(steps), tuple(range(length)))
-
-
-def at_once(coroutine: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine that has nothing to wait for. Raises RuntimeError if it waits."""
-    try:
-        coroutine.send(None)
-    except StopIteration as stop:
-        found: T = stop.value
-        return found
-    coroutine.close()
-    raise RuntimeError("It waits for something that a stand-in cannot give")
 
 
 def seeded(seed: int = 0) -> torch.Generator:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nabla.acceptance.base import acceptances, reward_of
+from nabla.acceptance.base import Comparison, acceptances, reward_of
 from nabla.acceptance.controls import Always, Never
 from nabla.acceptance.improvement import Margin, Strict
 from nabla.acceptance.metropolis import Metropolis
@@ -45,6 +45,17 @@ def test_a_reward_that_is_no_number(rule, bad):
 def test_a_finite_reward_beyond_float32_is_finite():
     assert reward_of(make_trajectory(reward=1e39)) == 1e39
     assert accepts(Strict(), 1e39, 1e40)
+
+
+def test_a_comparison_sees_both_rewards_in_their_order():
+    class Within(Comparison):
+        def compare(self, old, new, generator):
+            return old - 1 <= new < old
+
+    assert accepts(Within(), 3.0, 2.5)
+    assert not accepts(Within(), 2.5, 3.0)
+    with pytest.raises(ConfigError, match="there is none"):
+        accepts(Within(), None, 1.0)
 
 
 @pytest.mark.parametrize("rule", [Always(), Never()], ids=["always", "never"])

@@ -15,8 +15,10 @@ from nabla.core.errors import (
     NablaError,
     NumericalError,
     PromptError,
+    nearest,
     require_count,
     require_finite,
+    require_one_of,
     require_positive,
 )
 from nabla.core.prompt import Prompt
@@ -138,3 +140,15 @@ def test_python_refuses_odd_numbers_too():
     """In a process without the type checker of these tests."""
     done = subprocess.run([sys.executable, "-c", ODD], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_misspelt_name_is_answered_with_the_nearest_and_with_all():
+    require_one_of("cost", ("cost", "stream"), "Unknown callback")
+    with pytest.raises(ConfigError) as caught:
+        require_one_of("strem", (name for name in ("cost", "stream")), "Unknown callback", "Callbacks")
+    said = "Unknown callback (got 'strem'). Did you mean 'stream'? Callbacks: cost, stream."
+    assert str(caught.value) == said
+    with pytest.raises(ConfigError, match=r"^Unknown callback \(got 3\)\. Known: none\.$"):
+        require_one_of(3, (), "Unknown callback")
+    assert nearest("xyz", ["cost"]) == ""
+    assert nearest("metod", ["method"], ".dto") == "Did you mean 'method.dto'? "

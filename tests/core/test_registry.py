@@ -330,6 +330,16 @@ def test_build_from_anything_else(spec):
         schedulers.build(spec)
 
 
+def test_the_parts_of_a_spec_are_its_name_and_arguments(registry):
+    assert registry.parts("x") == ("x", {})
+    spec = {"a": 1, "name": "x"}
+    assert registry.parts(spec) == ("x", {"a": 1})
+    assert spec == {"a": 1, "name": "x"}
+    for wrong in (3, None, {"a": 1}, {"name": None}, ["x"]):
+        with pytest.raises(ConfigError, match="Not a component of"):
+            registry.parts(wrong)
+
+
 def test_a_spec_is_not_changed():
     spec = {"name": "linear", "start": 1.0, "end": 0.0}
     schedulers.build(spec)

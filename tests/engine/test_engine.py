@@ -19,6 +19,8 @@ from nabla.engine.requests import Request
 from nabla.engine.scheduler import FullestFirst, Live
 from nabla.engine.session import Session
 from nabla.methods.base import Method, methods
+from nabla.models.body import EMPTY, Chunk
+from nabla.models.prefixes import BLOCK
 from nabla.objectives.base import objectives
 from nabla.rewards.function import FunctionReward
 from tests import tiny
@@ -80,6 +82,59 @@ def test_prefix_reuse_and_kept_gradients_change_cost_not_results(latin_lm, latin
     assert sum(s.cost.total.backward_passes for s in fast.values()) < sum(
         s.cost.total.backward_passes for s in slow.values()
     )
+
+
+@pytest.mark.parametrize("room", [0, 1])
+def test_a_budget_of_one_block_and_of_none_changes_cost_not_results(latin_lm, latin_rm, latin_prompts, room):
+    """What gave way is run again and counted: more tokens by as many as were lost."""
+    probe = Engine(latin_lm, latin_rm)
+    plenty = run(probe, methods.build("nabla-reasoner"), latin_prompts[:2])
+    assert probe.workspace.store.used == 0  # every problem has been released
+    assert 0 < probe.workspace.store.peak <= probe.workspace.store.budget.limit
+    with torch.no_grad():
+        chunk = Chunk(EMPTY, latin_lm.body.embed(torch.arange(BLOCK)))
+        (output,) = latin_lm.body.run([chunk], keep=True)
+    block = BLOCK * sum(group.bytes_per_token for group in output.keys.groups())
+    tight = Engine(latin_lm, latin_rm, prefix_bytes=room * block)
+    few = run(tight, methods.build("nabla-reasoner"), latin_prompts[:2])
+    assert tight.workspace.store.peak <= room * block
+    for key, solution in plenty.items():
+        assert same(few[key], solution)
+        lost = few[key].cost.counts["prefix_tokens_lost"]
+        assert "prefix_tokens_lost" not in solution.cost.counts
+        assert lost > 0
+        assert few[key].cost.total.flops > solution.cost.total.flops
+        assert few[key].cost.total.tokens == solution.cost.total.tokens + lost
+
+
+def test_problems_share_storage_and_no_cost(latin_lm, latin_prompts):
+    """Two problems of one text keep its keys once; each pays for what it computes as if it were alone."""
+    twins = [replace(latin_prompts[0], id=name) for name in ("a", "b")]
+    peaks, costs = [], []
+    for prompts in (twins[:1], twins):
+        engine = Engine(latin_lm)
+        solved = run(engine, methods.build("greedy"), prompts)
+        peaks.append(engine.workspace.store.peak)
+        costs += [s.cost.total.flops for s in solved.values()]
+    assert peaks[0] == peaks[1] > 0
+    assert len(set(costs)) == 1
+
+
+def test_states_of_texts_that_are_read_keep_no_batch_alive(latin_lm, latin_prompts):
+    texts = [torch.arange(5), torch.arange(40) % 8]
+
+    async def work(session):
+        return await session.read(texts, SAMPLING)
+
+    for trajectory in tiny.drive(Engine(latin_lm), latin_prompts[0], work):
+        assert trajectory.hidden.untyped_storage().nbytes() == trajectory.hidden.numel() * 4
+
+
+@pytest.mark.parametrize("wrong", [-1, True])
+def test_a_budget_of_bytes_is_a_number(latin_lm, wrong):
+    with pytest.raises(ConfigError, match="prefix_bytes must be a whole number of bytes") as caught:
+        Engine(latin_lm, prefix_bytes=wrong)
+    assert "0 keeps nothing" in str(caught.value)
 
 
 def rollout_sizes(engine, monkeypatch):
@@ -317,7 +372,8 @@ def test_seconds_of_all_phases_and_every_hook_are_counted(latin_lm, latin_rm, la
 def test_released_problems_leave_nothing_in_the_prefix_store(latin_lm, latin_rm, latin_prompts):
     engine = Engine(latin_lm, latin_rm)
     run(engine, methods.build("nabla-reasoner"), latin_prompts)
-    assert engine.workspace.store._store == {}
+    assert engine.workspace.store._texts == engine.workspace.store._trees == {}
+    assert engine.workspace.store.used == engine.workspace.store.budget.used == 0
 
 
 def test_an_empty_prompt_and_one_beyond_the_context_fail_alone(latin_lm, latin_prompts):

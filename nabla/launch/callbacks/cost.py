@@ -14,6 +14,7 @@ from nabla.core.prompt import Prompt
 from nabla.core.solution import Solution
 from nabla.engine.events import Callback, Run
 from nabla.launch.callbacks.base import callbacks
+from nabla.models.prefixes import PrefixStore
 
 
 @callbacks.register("cost")
@@ -57,3 +58,23 @@ def _cells(usage: Usage) -> tuple[str, ...]:
     counts = (usage.calls, usage.decode_steps, usage.forward_passes, usage.backward_passes, usage.tokens)
     memory = f"{usage.peak_bytes / 2**20:,.0f}" if usage.peak_bytes else "-"
     return (*(f"{n:,}" for n in counts), f"{usage.flops:.2e}", f"{usage.seconds:.2f}", memory)
+
+
+def kept_line(store: PrefixStore, cost: Cost) -> str | None:
+    """What a store of prefixes took, a live problem's share of it, and what there was no room for; None where
+    nothing was to be kept."""
+    lost = cost.counts.get("prefix_tokens_lost", 0)
+    if not store.peak and not lost:
+        return None
+    limit = "" if store.budget.limit is None else f" of {size(store.budget.limit)}"
+    each = store.peak / max(store.peak_problems, 1)
+    line = f"keys and values kept: {size(store.peak)}{limit}, {size(each)} a live problem"
+    return f"{line}; {lost:,} tokens gave way and were run again (engine.prefix_bytes)" if lost else line
+
+
+def size(count: float) -> str:
+    """Bytes for people: 12.3 MB."""
+    for unit, power in (("GB", 9), ("MB", 6)):
+        if count >= 10**power:
+            return f"{count / 10**power:.1f} {unit}"
+    return f"{count / 1000:.1f} kB"

@@ -9,12 +9,12 @@ What could mean two things (a key given twice, several documents, tags of other 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import inspect
 import math
 import re
 import types
 import typing
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from numbers import Integral, Real
@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from nabla.core.errors import ConfigError
+from nabla.core.errors import ConfigError, nearest
 from nabla.core.files import read_bytes
 
 T = TypeVar("T")
@@ -50,11 +50,7 @@ _MALFORMED = (yaml.YAMLError, ValueError, OverflowError)
 def load(path: str | Path, what: str = "configuration") -> dict[str, Any]:
     """A YAML file that holds one mapping. Raises ConfigError; ``what`` names the file in messages."""
     try:
-        found = parse(_text(read_bytes(path)))
-    except FileNotFoundError as error:
-        raise ConfigError(f"The {what} cannot be read: it does not exist", got=str(path)) from error
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"The {what} cannot be read: {error}", got=str(path)) from error
+        found = parse(_text(Path(path)))
     except ConfigError as error:
         reason = f"The {what} cannot be read: {error.what}"
         raise ConfigError(reason, got=str(path), fix=error.fix, path=error.path) from error
@@ -63,7 +59,13 @@ def load(path: str | Path, what: str = "configuration") -> dict[str, Any]:
     return found
 
 
-def _text(data: bytes) -> str:
+def _text(path: Path) -> str:
+    try:
+        data = read_bytes(path)
+    except FileNotFoundError as error:
+        raise ConfigError("it does not exist") from error
+    except (OSError, ValueError) as error:  # a zero byte in the path is a ValueError
+        raise ConfigError(str(error)) from error
     if len(data) > BYTES:
         raise ConfigError(f"it has more than {BYTES:,} bytes")
     for mark, encoding in _MARKS.items():
@@ -89,15 +91,12 @@ def parse_option(text: str, hint: Any = Any) -> Any:
     start, options = text.lstrip()[:1], members(hint)
     collections = any(typing.get_origin(option) in (list, dict) for option in options)
     try:
-        value = text if not start else parse(text)
-        if isinstance(value, str) and start not in "\"'|>!&":
-            value = text
-        return value if hint is Any else conform(hint, value)
+        value = parse(text) if start else text
+        plain = isinstance(value, str) and start not in "\"'|>!&"
+        return conform(hint, text if plain else value)
     except ConfigError:
         if str in options and not (collections and start in "[{"):
             return text
-        if hint is Any:
-            raise
         return parse(text)  # of another type: said with the option's name when the whole is checked
 
 
@@ -106,6 +105,7 @@ class _Document:
 
     def __init__(self, text: str) -> None:
         self._events = yaml.parse(text, Loader=yaml.SafeLoader)  # type: ignore[no-untyped-call]
+        #: Name → value, and the number of values in it.
         self._anchors: dict[str, tuple[Any, int]] = {}
         self._values = 0
 
@@ -113,94 +113,91 @@ class _Document:
         next(self._events)
         if isinstance(next(self._events), yaml.StreamEndEvent):
             raise ConfigError("it is empty")
-        found = self._value(next(self._events), "", 0)
+        found = self._value(next(self._events), ())
         next(self._events)
         if not isinstance(next(self._events), yaml.StreamEndEvent):
             raise ConfigError("it holds several documents", fix="Remove the lines '---' and what follows.")
         return found
 
-    def _value(self, event: Any, path: str, level: int) -> Any:
+    def _value(self, event: Any, keys: tuple[str, ...]) -> Any:
         if isinstance(event, yaml.AliasEvent):
             if event.anchor not in self._anchors:
-                raise _refused(event, path, f"*{event.anchor} names no complete value above it")
+                raise _refused(event, keys, f"*{event.anchor} names no complete value above it")
             found, size = self._anchors[event.anchor]
-            self._count(event, path, size)
-            return found
-        before = self._values
-        self._count(event, path, 1)
-        if level > LEVELS:
-            raise _refused(event, path, f"nested in more than {LEVELS} levels")
-        self._anchors.pop(event.anchor, None)
-        if isinstance(event, yaml.ScalarEvent):
-            found = _scalar(event, path)
+            self._values += size
         else:
-            mapping = isinstance(event, yaml.MappingStartEvent)
-            if event.tag not in (None, "!", f"{_TAG}{'map' if mapping else 'seq'}"):
-                raise _refused(event, path, f"the tag {event.tag} is not read")
-            found = self._mapping(path, level) if mapping else self._sequence(path, level)
-        if event.anchor is not None:
-            self._anchors[event.anchor] = found, self._values - before
+            before = self._values
+            self._anchors.pop(event.anchor, None)
+            found = self._built(event, keys)
+            self._values += 1
+            if event.anchor is not None:
+                self._anchors[event.anchor] = found, self._values - before
+        if self._values > VALUES:
+            raise _refused(event, keys, f"with its aliases written out, this has more than {VALUES:,} values")
         return found
 
-    def _sequence(self, path: str, level: int) -> list[Any]:
+    def _built(self, event: Any, keys: tuple[str, ...]) -> Any:
+        if len(keys) > LEVELS:
+            raise _refused(event, keys, f"nested in more than {LEVELS} levels")
+        if isinstance(event, yaml.ScalarEvent):
+            return _scalar(event, keys)
+        mapping = isinstance(event, yaml.MappingStartEvent)
+        if event.tag not in (None, "!", f"{_TAG}{'map' if mapping else 'seq'}"):
+            raise _refused(event, keys, f"the tag {event.tag} is not read")
+        if mapping:
+            return self._mapping(keys)
         found: list[Any] = []
         while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
-            found.append(self._value(event, join(path, len(found)), level + 1))
+            found.append(self._value(event, (*keys, str(len(found)))))
         return found
 
-    def _mapping(self, path: str, level: int) -> dict[str, Any]:
+    def _mapping(self, keys: tuple[str, ...]) -> dict[str, Any]:
         found: dict[str, Any] = {}
-        merged: dict[str, Any] = {}
-        seen: set[str] = set()
+        merge = None
         while not isinstance(event := next(self._events), yaml.MappingEndEvent):
             if not isinstance(event, yaml.ScalarEvent):
-                raise _refused(event, path, "a key is text on one line")
-            key, place = event.value, join(path, event.value)
-            if key in seen:
+                raise _refused(event, keys, "a key is text on one line")
+            place = (*keys, event.value)
+            if event.value in found:
                 raise _refused(event, place, "this key is given twice")
-            seen.add(key)
-            self._value(event, place, level + 1)
-            value = self._value(next(self._events), place, level + 1)
-            if key != "<<" or event.style:
-                found[key] = value
-                continue
-            for source in value if isinstance(value, list) else [value]:
-                if not isinstance(source, dict):
-                    raise _refused(event, place, "what is merged is a mapping, or a list of them")
-                merged = {**source, **merged}
-        return {**merged, **found}
-
-    def _count(self, event: Any, path: str, size: int) -> None:
-        self._values += size
-        if self._values > VALUES:
-            raise _refused(event, path, f"with its aliases written out, this has more than {VALUES:,} values")
+            self._value(event, place)
+            found[event.value] = self._value(next(self._events), place)
+            if event.value == "<<" and not event.style:
+                merge = event
+        if merge is None:
+            return found
+        sources = found.pop("<<")
+        sources = sources if isinstance(sources, list) else [sources]
+        if not all(isinstance(source, dict) for source in sources):
+            raise _refused(merge, (*keys, "<<"), "what is merged is a mapping, or a list of them")
+        return {**ChainMap(*sources), **found}
 
 
-def _scalar(event: Any, path: str) -> Any:
+def _scalar(event: Any, keys: tuple[str, ...]) -> Any:
     """A scalar's value by its tag, or by the core schema where it is plain."""
     text = event.value
-    if event.tag == "!" or event.tag == f"{_TAG}str" or (event.tag is None and event.style):
+    if event.tag in ("!", f"{_TAG}str") or (event.tag is None and event.style):
         try:  # "\\ud83d\\ude00", as JSON writes what is beyond 16 bits, is one character
-            return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16")
+            return text.encode("utf-16", "surrogatepass").decode("utf-16")
         except UnicodeDecodeError as error:
-            raise _refused(event, path, "half of a pair of surrogates is no character") from error
+            raise _refused(event, keys, "half of a pair of surrogates is no character") from error
     for tag, pattern, convert in _CORE:
         if event.tag in (None, f"{_TAG}{tag}") and re.fullmatch(pattern, text):
             try:
                 value = convert(text)
             except ValueError as error:  # Python reads no whole numbers of thousands of digits
-                raise _refused(event, path, f"a number of {len(text)} digits is not read") from error
+                raise _refused(event, keys, f"a number of {len(text)} digits is not read") from error
             if isinstance(value, float) and math.isinf(value) and "i" not in text.lower():
-                raise _refused(event, path, f"{text} is beyond the largest number")
+                raise _refused(event, keys, f"{text} is beyond the largest number")
             return value
     if event.tag is not None:
-        raise _refused(event, path, f"the tag {event.tag} is not read, or not with {text[:40]!r}")
+        raise _refused(event, keys, f"the tag {event.tag} is not read, or not with {text[:40]!r}")
     return text
 
 
-def _refused(event: Any, path: str, what: str) -> ConfigError:
-    place = path if len(path) <= 80 else f"{path[:79]}…"
-    said = f"{place}: {what}" if path else what
+def _refused(event: Any, keys: tuple[str, ...], what: str) -> ConfigError:
+    path = ".".join(keys)
+    said = f"{path if len(path) <= 80 else f'{path[:79]}…'}: {what}" if path else what
     return ConfigError(f"{said} (line {event.start_mark.line + 1})", path=path)
 
 
@@ -209,13 +206,12 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _quoted(dumper: yaml.SafeDumper, text: str) -> Any:
-    escaped = not {"\x85", "\u2028", "\u2029"}.isdisjoint(text)  # PyYAML folds these line breaks away
-    return dumper.represent_scalar(f"{_TAG}str", text, style='"' if escaped else None)
+    # Numbers do not begin with a letter; for words (null, yes) the dumper looks itself.
+    plain = text[:1].isalpha() and text.isprintable()
+    return dumper.represent_scalar(f"{_TAG}str", text, style=None if plain else '"')
 
 
 _Dumper.add_representer(str, _quoted)
-for _tag, _pattern, _ in _CORE:
-    _Dumper.add_implicit_resolver(f"{_TAG}{_tag}", re.compile(f"^(?:{_pattern})$"), None)
 
 
 def dump(values: Any) -> str:
@@ -249,12 +245,6 @@ def merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
         both = isinstance(found.get(key), Mapping) and isinstance(value, Mapping)
         found[key] = merged(found[key], value) if both else value
     return found
-
-
-def nearest(name: object, known: Iterable[str], rest: str = "") -> str:
-    """``Did you mean ...?`` for a misspelt name, with what follows it; nothing where none is near."""
-    near = difflib.get_close_matches(str(name), list(known), n=1)
-    return f"Did you mean {near[0] + rest!r}? " if near else ""
 
 
 # -- values by their annotations -------------------------------------------------------------------------

@@ -18,8 +18,6 @@ from nabla.launch.config.nested import refuse_nested
 from nabla.launch.config.reader import conform, hints, join, members, require_known
 from nabla.launch.config.slots import slots
 
-_UNCHANGED: Any = object()
-
 
 def resolve(
     registry: Registry[Any], spec: Any, changes: str | Mapping[str, Any] | None = None, path: str = ""
@@ -38,21 +36,13 @@ def resolve(
     """
     if isinstance(changes, str):
         spec, changes = changes, None
-    spec = {"name": spec} if isinstance(spec, str) else spec
-    laid = {} if changes is None else changes
-    for given, otherwise in ((spec, None), (laid, "")):
-        if not (isinstance(given, Mapping) and isinstance(given.get("name", otherwise), str)):
-            raise ConfigError(
-                f"Not a component of {registry.slot}",
-                got=given,
-                fix="Write a registered name, or a dict with 'name' and arguments.",
-            ).at(path)
-    name = laid.get("name", spec["name"])
     with located(path):
+        old, arguments = registry.parts(spec)
+        laid = {} if changes is None else changes
+        name, changed = registry.parts({"name": old, **laid} if isinstance(laid, Mapping) else laid)
         cls = registry[name]
-    kept = spec if name == spec["name"] else inspect.signature(cls).parameters
-    arguments = {key: value for key, value in spec.items() if key != "name" and key in kept}
-    changed = {key: value for key, value in laid.items() if key != "name"}
+    if name != old:
+        arguments = {key: arguments[key] for key in inspect.signature(cls).parameters if key in arguments}
     return {"name": name, **fill(cls, arguments, changed, label=f"{registry.slot}/{name}", path=path)}
 
 
@@ -77,16 +67,16 @@ def fill(
     if set(known) <= set(start) and any(start.get(name) is None for name in changes):
         # A change is laid over what None stands for.
         start = fill(cls, arguments, label=label, omit=omit, path=path)
+    laid = {name: c for name, c in changes.items() if name in start and isinstance(c, str | Mapping)}
+    start |= {name: change for name, change in changes.items() if name not in laid}
     notes, filled = hints(cls), {}
-    for name in {**known, **start, **changes}:
-        if name not in start and name not in changes:
+    for name in {**known, **start}:
+        if name not in start:
             raise ConfigError(f"{label} needs the argument {name!r}", got=dict(arguments)).at(path)
-        change = changes.get(name, _UNCHANGED)
-        value, change = (start[name], change) if name in start else (change, _UNCHANGED)
         hint = notes.get(name, Any)
         if name in known and known[name].default is None:  # ``n: int = None`` means ``int | None``
             hint = typing.Optional[hint]  # noqa: UP045 - of any annotation
-        filled[name] = _value(hint, value, change, join(path, name))
+        filled[name] = _value(hint, start[name], laid.get(name), join(path, name))
     hidden = [name for name, value in filled.items() if value is None]
     if not hidden:
         return filled
@@ -113,10 +103,7 @@ def _described(value: Any) -> Any:
 
 
 def _value(hint: Any, value: Any, change: Any, path: str) -> Any:
-    """One argument, resolved by its annotation."""
-    if isinstance(change, int | float | None):
-        value, change = change, _UNCHANGED
-    change = None if change is _UNCHANGED else change
+    """One argument, resolved by its annotation; ``change``: None, a text or a mapping, laid over it."""
     found = _part(members(hint), value, path, change)
     if found is not None:
         return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from nabla.core.errors import ConfigError, located, require_positive
 from nabla.core.extras import require_extra
 from nabla.launch.config.reader import conform, join, make, settle
+from nabla.launch.config.resolve import fill, resolve
+from nabla.launch.config.slots import slots
 
 if TYPE_CHECKING:
     from nabla.engine.events import Callback
@@ -77,14 +79,12 @@ class RunConfig:
 
     def changed(self, method: str | Mapping[str, Any] | None) -> RunConfig:
         """With changes laid over the method, see :func:`nabla.launch.config.resolve.resolve`."""
-        return replace(self, method=_resolved("methods", self.method, "method", method)) if method else self
+        return replace(self, method=self._method(method)) if method else self
 
     def resolved(self) -> dict[str, Any]:
         """Plain data with every default written out. Raises ConfigError for anything that cannot work,
         as far as that shows without models."""
         from nabla.engine.engine import Engine
-        from nabla.launch.config.resolve import fill
-        from nabla.launch.config.slots import slots
 
         with located("method"):
             self.build_method()
@@ -92,28 +92,25 @@ class RunConfig:
         engine = fill(Engine, self.engine, label="engine", omit=omit, path="engine")
         with located("engine.rollout"):
             slots()["rollouts"].build(engine["rollout"])
-        callbacks = self.callbacks
-        if callbacks is not None:
-            callbacks = [
-                _resolved("callbacks", spec, join("callbacks", place)) for place, spec in enumerate(callbacks)
-            ]
-        method = _resolved("methods", self.method, "method")
+        callbacks = self.callbacks and [
+            resolve(slots()["callbacks"], spec, path=join("callbacks", place))
+            for place, spec in enumerate(self.callbacks)
+        ]
         for path in (*model_paths(self.rm), *model_paths(self.lm)):
             locate(path)
-        return {**asdict(self), "method": method, "engine": engine, "callbacks": callbacks}
+        return {**asdict(self), "method": self._method(), "engine": engine, "callbacks": callbacks}
+
+    def _method(self, changes: str | Mapping[str, Any] | None = None) -> dict[str, Any]:
+        return resolve(slots()["methods"], self.method, changes, "method")
 
     def build_method(self) -> Method:
         """The method."""
-        from nabla.launch.config.slots import slots
-
-        method: Method = slots()["methods"].build(_resolved("methods", self.method, "method"))
+        method: Method = slots()["methods"].build(self._method())
         return method
 
     def build_callbacks(self) -> list[Callback]:
         """The callbacks that the configuration names."""
-        from nabla.launch.callbacks.base import callbacks
-
-        return [callbacks.build(spec) for spec in self.callbacks or ()]
+        return [slots()["callbacks"].build(spec) for spec in self.callbacks or ()]
 
     def build_loggers(self, folder: Path | None) -> list[Any]:
         """The loggers, which write to the folder. Raises ConfigError without one."""
@@ -138,7 +135,7 @@ class RunConfig:
         """The reward. Raises ConfigError or ModelError."""
         from nabla.rewards.loading import load_reward
 
-        return load_reward(_located(self.rm), **self.rm_arguments)
+        return load_reward(with_paths(self.rm, locate), **self.rm_arguments)
 
     def loop(
         self,
@@ -151,21 +148,10 @@ class RunConfig:
         """The loop; ``folder`` is where loggers write."""
         from nabla.launch.launcher import TestTimeLoop
 
-        return TestTimeLoop(
-            self.build_method(),
-            lm,
-            reward,
-            seed=self.seed,
-            accelerator=self.accelerator,
-            devices=self.devices,
-            strategy=self.strategy,
-            num_nodes=self.num_nodes,
-            precision=self.precision,
-            place=self.place,
-            loggers=self.build_loggers(folder),
-            callbacks=callbacks,
-            **self.engine,
-        )
+        same = ("seed", "accelerator", "devices", "strategy", "num_nodes", "precision", "place")
+        settings = {name: getattr(self, name) for name in same}
+        settings["loggers"] = self.build_loggers(folder)
+        return TestTimeLoop(self.build_method(), lm, reward, callbacks=callbacks, **settings, **self.engine)
 
 
 def locate(path: str) -> str:
@@ -177,33 +163,24 @@ def locate(path: str) -> str:
     return str(model_path(path.removeprefix(SANDBOX)))
 
 
-def _located(rm: Any) -> Any:
-    if isinstance(rm, str):
-        return locate(rm)
-    if isinstance(rm, Mapping):
-        found = dict(rm)
-        if "path" in found:
-            found["path"] = locate(str(found["path"]))
-        if "members" in found:
-            found["members"] = [_located(member) for member in found["members"]]
-        return found
-    return rm
+def with_paths(spec: Any, change: Callable[[str], Any]) -> Any:
+    """A model's specification, with every path and hub id in it changed."""
+    if not isinstance(spec, Mapping):
+        return change(spec) if isinstance(spec, str) else spec
+    found = dict(spec)
+    if "path" in spec:
+        found["path"] = change(str(spec["path"]))
+    if "members" in spec:
+        members = conform(list[str | dict[str, Any]], spec["members"], "members")
+        found["members"] = [with_paths(member, change) for member in members]
+    return found
 
 
 def model_paths(spec: Any) -> list[str]:
     """Paths and hub ids of a model's specification, as written."""
-    if isinstance(spec, Mapping):
-        members = conform(list[str | dict[str, Any]], spec.get("members", []), "members")
-        inner = [path for member in members for path in model_paths(member)]
-        return [*([str(spec["path"])] if "path" in spec else []), *inner]
-    return [spec] if isinstance(spec, str) else []
-
-
-def _resolved(slot: str, spec: Any, path: str, changes: Any = None) -> dict[str, Any]:
-    from nabla.launch.config.resolve import resolve
-    from nabla.launch.config.slots import slots
-
-    return resolve(slots()[slot], spec, changes, path)
+    found: list[str] = []
+    with_paths(spec, found.append)
+    return found
 
 
 def _logger(name: str, folder: Path | None) -> Any:

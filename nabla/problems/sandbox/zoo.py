@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from nabla.core.errors import NablaError
+from nabla.core.errors import require_one_of
 
 Role = Literal["policy", "reward", "process-reward"]
 Quality = Literal["full", "weak", "poor"]
@@ -53,12 +52,5 @@ MODELS: dict[str, ModelInfo] = _listing()
 
 def model_path(name: str) -> Path:
     """The folder of a shipped model, to be given to `from_pretrained`."""
-    if name not in MODELS:
-        near = difflib.get_close_matches(name, MODELS, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise NablaError(
-            "there is no sandbox model of this name",
-            got=name,
-            fix=f"{hint}known names: {', '.join(MODELS)}",
-        )
+    require_one_of(name, MODELS, "There is no sandbox model of this name", "Known names")
     return _ROOT / name

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nabla.core.errors import ConfigError
+from nabla.core.errors import ConfigError, nearest
 from nabla.core.extras import require_extra
 from nabla.core.files import parse_json, read_text
 
@@ -26,11 +25,10 @@ class Row:
         for name in names:
             if name in self.fields:
                 return self.fields[name]
-        near = difflib.get_close_matches(names[0], self.fields, n=1)
-        hint = f"Did you mean {near[0]!r}? " if near else ""
+        known = ", ".join(map(repr, self.fields)) or "none"
         raise ConfigError(
             f"{self.place} has no field {' or '.join(map(repr, names))}",
-            fix=f"{hint}Its fields are {', '.join(map(repr, self.fields)) or 'none'}.",
+            fix=f"{nearest(names[0], self.fields)}Its fields are {known}.",
         )
 
     def text(self, names: Sequence[str], what: str) -> str:

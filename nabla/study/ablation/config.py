@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from itertools import product
 from math import prod
 from pathlib import Path
 from typing import Any
 
-from nabla.core.errors import ConfigError
-from nabla.launch.config.reader import load, merged, require_known
+from nabla.core.errors import ConfigError, require_one_of
+from nabla.launch.config.reader import conform, load, merged, require_known
 from nabla.study.ablation.factors import Factor
 from nabla.study.ablation.overrides import PointConfig, apply
 from nabla.study.evaluation.config import METHOD, EvaluationConfig
@@ -36,6 +37,11 @@ class Point:
     def label(self) -> str:
         """For tables."""
         return ", ".join(v if isinstance(v, str) else f"{v:.4g}" for v in self.levels.values())
+
+    def resolved(self) -> dict[str, Any]:
+        """Plain data with every default written out. Raises ConfigError, which says the levels."""
+        with _at(self.levels):
+            return self.config.resolved()
 
 
 @dataclass(frozen=True)
@@ -73,13 +79,13 @@ class AblationConfig:
         if not isinstance(base, Mapping) or "method" not in base or "methods" in base:
             raise ConfigError("An ablation needs a base: an evaluation with one 'method'", got=base)
         given = {key: value for key, value in base.items() if key != "method"}
-        config = PointConfig.of({**given, "methods": {METHOD: base["method"]}}, "base")
+        given["methods"] = {METHOD: base["method"]}
         for name, least in (("trials", 1), ("seed", 0), ("batch", 1)):
             value = values.get(name)
             if name in values and (type(value) is not int or value < least):
                 raise ConfigError(f"{name} is a whole number from {least}", got=value)
         rest = {name: values[name] for name in own[2:] if name in values}
-        found = cls(config, _factors(values), **rest)
+        found = cls(PointConfig.of(given, "base"), _factors(values), **rest)
         found.check()
         return found
 
@@ -102,8 +108,7 @@ class AblationConfig:
 
     def check(self) -> None:
         """Raises ConfigError for a design that cannot be, and for a level that the base cannot take."""
-        if self.sampler not in SAMPLERS:
-            raise ConfigError("Unknown sampler", got=self.sampler, fix=f"Use {', '.join(SAMPLERS)}.")
+        require_one_of(self.sampler, SAMPLERS, "Unknown sampler", "Samplers")
         if not self.factors:
             raise ConfigError("An ablation needs factors or points")
         if self.sampler == "grid":
@@ -121,7 +126,7 @@ class AblationConfig:
             start = {factor.name: factor.samples()[0] for factor in self.factors}
             for factor in self.factors:
                 for value in factor.samples():
-                    self._resolved(self.point({**start, factor.name: value}))
+                    self.point({**start, factor.name: value}).resolved()
 
     def points(self) -> list[Point]:
         """All points of a grid, in order. Raises ConfigError for two that are the same."""
@@ -129,7 +134,7 @@ class AblationConfig:
         found: dict[str, Point] = {}
         for values in product(*(factor.levels for factor in self.factors)):
             point = self.point(dict(zip(names, values, strict=True)))
-            key = str(self._resolved(point))
+            key = str(point.resolved())
             if key in found:
                 raise ConfigError(
                     "Two points are the same configuration",
@@ -152,47 +157,33 @@ class AblationConfig:
                 if path in overrides:
                     raise ConfigError("Two factors change the same path", got=path)
                 overrides[path] = value
-        return Point(dict(values), self._applied(overrides, values))
-
-    def _applied(self, overrides: Mapping[str, Any], values: Mapping[str, Any]) -> EvaluationConfig:
-        try:
-            return apply(self.base, overrides)
-        except ConfigError as error:
-            raise _located(error, values) from error
-
-    @staticmethod
-    def _resolved(point: Point) -> dict[str, Any]:
-        try:
-            return point.config.resolved()
-        except ConfigError as error:
-            raise _located(error, point.levels) from error
+        with _at(values):
+            return Point(dict(values), apply(self.base, overrides))
 
     def resolved(self) -> dict[str, Any]:
         """Plain data with every default written out."""
-        rest = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("base", "factors")}
-        return {
-            "base": self.base.resolved(),
-            "factors": [factor.to_dict() for factor in self.factors],
-            **rest,
-        }
+        factors = [factor.to_dict() for factor in self.factors]
+        return {**vars(self), "base": self.base.resolved(), "factors": factors}
 
 
 def _factors(values: Mapping[str, Any]) -> tuple[Factor, ...]:
-    factors, points = values.get("factors", {}), values.get("points")
-    for name, value in (("factors", factors), ("points", {} if points is None else points)):
-        if not isinstance(value, Mapping):
-            raise ConfigError(f"{name} is a mapping", got=value)
-    given = {**({} if points is None else {POINTS: points}), **factors}
+    given = conform(dict[str, Any], values.get("factors", {}), "factors")
+    if values.get("points") is not None:
+        given = {POINTS: conform(dict[str, Any], values["points"], "points"), **given}
     reference = values.get("reference", {})
     if not isinstance(reference, Mapping):
         reference = {POINTS: reference}
     for name in reference:
-        if name not in given:
-            raise ConfigError("reference names no factor", got=name, fix=f"Factors: {', '.join(given)}.")
+        require_one_of(name, given, "reference names no factor", "Factors")
     return tuple(Factor.of(str(name), value, reference.get(name)) for name, value in given.items())
 
 
-def _located(error: ConfigError, values: Mapping[str, Any]) -> ConfigError:
-    where = ", ".join(f"{name} = {value}" for name, value in values.items())
-    what = error.what if error.got is None else f"{error.what} (got {error.got})"
-    return ConfigError(f"At {where}: {what}", fix=error.fix)
+@contextmanager
+def _at(levels: Mapping[str, Any]) -> Iterator[None]:
+    """A ConfigError from within says at which levels it happened."""
+    try:
+        yield
+    except ConfigError as error:
+        where = ", ".join(f"{name} = {value}" for name, value in levels.items())
+        what = error.what if error.got is None else f"{error.what} (got {error.got})"
+        raise ConfigError(f"At {where}: {what}", fix=error.fix) from error

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nabla.core.errors import ConfigError
-from nabla.launch.config.reader import conform, nearest, require_known
+from nabla.core.errors import ConfigError, require_one_of
+from nabla.launch.config.reader import conform, require_known
 from nabla.study.ablation.overrides import is_path, unknown
 
 _RANGE = ("low", "high", "log", "int")
@@ -72,8 +72,7 @@ class Factor:
         if len(levels) < 2:
             raise ConfigError(f"Factor {name!r} needs two levels at least", got=list(levels))
         chosen = next(iter(levels)) if reference is None else str(reference)
-        if chosen not in levels:
-            raise unknown_level(name, chosen, levels)
+        require_one_of(chosen, levels, f"Factor {name!r} has no such level", "Levels")
         return cls(name, levels, chosen)
 
     @classmethod
@@ -124,9 +123,3 @@ def label_of(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{key}={label_of(entry)}" for key, entry in value.items())
     return str(value)
-
-
-def unknown_level(name: str, label: Any, levels: Mapping[str, Any]) -> ConfigError:
-    """For a level that a factor has not."""
-    fix = f"{nearest(label, levels)}Levels: {', '.join(levels)}."
-    return ConfigError(f"Factor {name!r} has no such level", got=label, fix=fix)

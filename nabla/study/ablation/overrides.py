@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from nabla.core.errors import ConfigError
-from nabla.launch.config.reader import conform, make, merged, nearest, put
+from nabla.core.errors import ConfigError, nearest
+from nabla.launch.config.reader import conform, make, merged, put, require_known
 from nabla.launch.config.resolve import resolve
 from nabla.launch.config.slots import slots
-from nabla.study.evaluation.config import METHOD, EvaluationConfig, TaskSetup
+from nabla.study.evaluation.config import METHOD, OPTIONS, EvaluationConfig, TaskSetup
 
 #: What a path may begin with, and how it goes on.
 ROOTS = {
@@ -33,11 +33,7 @@ class PointConfig(EvaluationConfig):
     """An evaluation of one method. Without budgets the method runs by its own rule (so many sweeps, so many
     samples), and only whole runs are recorded."""
 
-    def __post_init__(self) -> None:
-        if self.budgets:
-            super().__post_init__()
-        else:  # everything else is checked as ever
-            EvaluationConfig(**{**vars(self), "budgets": {"calls": [1.0]}})
+    NEEDS = ("tasks", "methods", "seeds")
 
 
 def is_path(name: str) -> bool:
@@ -59,9 +55,9 @@ def apply(base: EvaluationConfig, overrides: Mapping[str, Any]) -> EvaluationCon
     if "method" in tree:
         tree["methods"] = {METHOD: _method(base, tree.pop("method"))}
     if "engine" in tree:
-        tree["engine"] = merged(base.engine, _mapping(tree, "engine"))
+        tree["engine"] = merged(base.engine, _mapping(tree["engine"], "engine"))
     if "tasks" in tree:
-        tree["tasks"] = _tasks(base, _mapping(tree, "tasks"))
+        tree["tasks"] = _tasks(base, _mapping(tree["tasks"], "tasks"))
     return replace(base, **tree)
 
 
@@ -78,38 +74,25 @@ def unknown(path: str) -> ConfigError:
 
 def _method(base: EvaluationConfig, change: Any) -> dict[str, Any]:
     """The method's spec: what the base says of it, and what is changed; all else stays open to the tasks."""
-    registry, spec = slots()["methods"], base.methods[METHOD]
-    given = {"name": spec} if isinstance(spec, str) else spec
-    change = {"name": change} if isinstance(change, str) else _mapping({"method": change}, "method")
-    options = {key: given[key] for key in ("rm", "tasks") if key in given}
-    options |= {"rm": change["rm"]} if "rm" in change else {}
-    known = inspect.signature(registry[given["name"]]).parameters
-    given = {key: value for key, value in given.items() if key not in options}
-    change = {key: value for key, value in change.items() if key != "rm"}
-    given = {**{key: value for key, value in base.shared.items() if key in known}, **given}
-    resolved = resolve(registry, given, change, path=METHOD)
-    return {**{k: v for k, v in resolved.items() if k in given or k in change}, **options}
+    spec = base.spec(METHOD)
+    change = {"name": change} if isinstance(change, str) else _mapping(change, METHOD)
+    options = {key: spec[key] for key in OPTIONS if key in spec}
+    options |= {"rm": change.pop("rm")} if "rm" in change else {}
+    resolved = resolve(slots()["methods"], base.over(base.shared, METHOD), change, METHOD)
+    return {key: value for key, value in resolved.items() if key in {**spec, **change}} | options
 
 
 def _tasks(base: EvaluationConfig, change: Mapping[str, Any]) -> dict[str, TaskSetup]:
-    for label in change:
-        if label != "*" and label not in base.tasks:
-            fix = f"{nearest(label, base.tasks)}Tasks: {', '.join(base.tasks)}; * is every one."
-            raise ConfigError(f"There is nothing to change at 'tasks.{label}'", fix=fix)
+    require_known(("*", *base.tasks), change, "The base", path="tasks", noun="task")
     found = {}
     for label, setup in base.tasks.items():
-        own = merged(*(_mapping(change, key, "tasks.") for key in ("*", label)))
-        for key in own:
-            if key not in _MODELS:
-                raise ConfigError(
-                    f"Not to be changed at 'tasks.{label}': all points are of the same problems",
-                    got=key,
-                    fix=f"{nearest(key, _MODELS)}What can be changed: {', '.join(_MODELS)}.",
-                )
-        found[label] = make(TaskSetup, merged(vars(setup), own), path=f"tasks.{label}")
+        path = f"tasks.{label}"
+        own = merged(_mapping(change.get("*", {}), "tasks.*"), _mapping(change.get(label, {}), path))
+        require_known(_MODELS, own, "What can change between points of the same problems", path=path)
+        found[label] = make(TaskSetup, merged(vars(setup), own), path=path)
     return found
 
 
-def _mapping(tree: Mapping[str, Any], key: str, above: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = conform(dict[str, Any], tree.get(key, {}), above + key)
+def _mapping(value: Any, path: str) -> dict[str, Any]:
+    found: dict[str, Any] = conform(dict[str, Any], value, path)
     return found

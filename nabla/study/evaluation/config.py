@@ -5,11 +5,19 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from nabla.core.budget import UNITS, Budget
-from nabla.core.errors import ConfigError, ModelError, located, require_finite, require_positive
+from nabla.core.errors import (
+    ConfigError,
+    ModelError,
+    located,
+    require_finite,
+    require_one_of,
+    require_positive,
+)
 from nabla.core.trust import require_trusted
 from nabla.launch.config.reader import conform, load, make, settle
 from nabla.launch.config.resolve import fill, resolve
@@ -20,6 +28,8 @@ from nabla.models.loading import WHERE
 
 #: Label of the method where an evaluation has one alone, as the points of an ablation.
 METHOD = "method"
+#: Keys of a method's mapping that the evaluation reads itself.
+OPTIONS = ("rm", "tasks")
 
 
 @dataclass(frozen=True)
@@ -93,9 +103,12 @@ class EvaluationConfig:
     engine: dict[str, Any] = field(default_factory=dict)
     quick: dict[str, Any] = field(default_factory=dict)
 
+    #: What may not be empty.
+    NEEDS: ClassVar[tuple[str, ...]] = ("tasks", "methods", "budgets", "seeds")
+
     def __post_init__(self) -> None:
         settle(self)
-        for name in ("tasks", "methods", "budgets", "seeds"):
+        for name in self.NEEDS:
             if not getattr(self, name):
                 raise ConfigError(f"An evaluation needs {name}", got=getattr(self, name))
         problems = 1 if self.problems is None else self.problems
@@ -103,12 +116,9 @@ class EvaluationConfig:
         require_finite("offset", self.offset, minimum=0)
         if len(set(self.seeds)) < len(self.seeds):
             raise ConfigError("A seed is given twice", got=self.seeds)
-        if self.reference is not None and self.reference not in self.methods:
-            raise ConfigError(
-                "reference is no method of this evaluation",
-                got=self.reference,
-                fix=f"Methods: {', '.join(self.methods)}.",
-            )
+        if self.reference is not None:
+            what = "reference is no method of this evaluation"
+            require_one_of(self.reference, self.methods, what, "Methods")
         _budgets(self.budgets)
 
     @classmethod
@@ -156,45 +166,41 @@ class EvaluationConfig:
 
     def runs(self, method: str, task: str) -> bool:
         """Whether a method is run on a task."""
-        return task in self._options(method)[1]
+        wanted = self.spec(method).get("tasks", list(self.tasks))
+        tasks: list[str] = conform(list[str], wanted, f"{place(method)}.tasks")
+        for name in tasks:
+            require_one_of(name, self.tasks, f"Method {method!r} is to run on an unknown task", "Tasks")
+        return task in tasks
 
     def reward_name(self, method: str, task: str) -> str | None:
         """Which of the task's rewards a method uses. Raises ConfigError for an unknown one."""
         rewards = self.tasks[task].rewards
-        spec = self.methods[method]
-        chosen = next(iter(rewards), None)
-        if isinstance(spec, Mapping) and "rm" in spec:
-            chosen = conform(str | None, spec["rm"], f"{place(method)}.rm")
-        if chosen is not None and chosen not in rewards:
-            raise ConfigError(
-                f"Method {method!r} wants a reward that task {task!r} has not",
-                got=chosen,
-                fix=f"Rewards: {', '.join(rewards) or 'none'}.",
-            )
+        named = self.spec(method).get("rm", next(iter(rewards), None))
+        chosen: str | None = conform(str | None, named, f"{place(method)}.rm")
+        if chosen is not None:
+            what = f"Method {method!r} wants a reward that task {task!r} has not"
+            require_one_of(chosen, rewards, what, "Rewards")
         return chosen
 
     def method(self, method: str, task: str) -> dict[str, Any]:
         """A method's resolved spec on a task. Raises ConfigError for unknown names and arguments."""
-        registry = slots()["methods"]
-        spec, _ = self._options(method)
-        with located(place(method)):
-            known = inspect.signature(registry[spec["name"]]).parameters if "name" in spec else {}
         shared = {**self.shared, **self.tasks[task].shared}
-        given = {name: value for name, value in shared.items() if name in known}
-        return resolve(registry, {**given, **spec}, path=place(method))
+        return resolve(slots()["methods"], self.over(shared, method), path=place(method))
 
-    def _options(self, label: str) -> tuple[dict[str, Any], list[str]]:
+    def over(self, shared: Mapping[str, Any], method: str) -> dict[str, Any]:
+        """What a method says of itself, laid over those of the shared arguments that it has.
+
+        Raises ConfigError for an unknown method.
+        """
+        spec = {key: value for key, value in self.spec(method).items() if key not in OPTIONS}
+        with located(place(method)):
+            known = inspect.signature(slots()["methods"][spec["name"]]).parameters if "name" in spec else {}
+        return {**{name: value for name, value in shared.items() if name in known}, **spec}
+
+    def spec(self, label: str) -> dict[str, Any]:
+        """A method as a mapping, options of this evaluation among its arguments."""
         spec = self.methods[label]
-        spec = {"name": spec} if isinstance(spec, str) else spec
-        tasks = conform(list[str], spec.get("tasks", list(self.tasks)), f"{place(label)}.tasks")
-        for task in tasks:
-            if task not in self.tasks:
-                raise ConfigError(
-                    f"Method {label!r} is to run on an unknown task",
-                    got=task,
-                    fix=f"Tasks: {', '.join(self.tasks)}.",
-                )
-        return {k: v for k, v in spec.items() if k not in ("rm", "tasks")}, tasks
+        return {"name": spec} if isinstance(spec, str) else spec
 
     def resolved(self) -> dict[str, Any]:
         """Plain data with every default written out. Raises ConfigError or ModelError for anything that
@@ -203,11 +209,11 @@ class EvaluationConfig:
         from nabla.launch.launcher import require_precision
         from nabla.launch.readiness import require_parts
 
-        omit = ("lm", "reward", "seed", "events", "budgets", "live")
-        for name in omit:
+        given = ("lm", "reward", "seed", "events", "budgets", "live")
+        for name in given:
             if name in self.engine:
                 raise ConfigError("The evaluation itself sets this argument of the engine", got=name)
-        engine = fill(Engine, self.engine, label="engine", omit=omit, path="engine")
+        engine = fill(Engine, self.engine, label="engine", omit=given, path="engine")
         require_precision(self.precision)
         with located("engine"):
             require_settings(**{k: v for k, v in engine.items() if k != "rollout"})
@@ -218,19 +224,14 @@ class EvaluationConfig:
             for name, (path, arguments) in setup.paths().items():
                 _require(path, arguments, writes=name == "lm")
             tasks[label] = {**asdict(setup), "task": task}
-        methods = {}
-        for label in self.methods:
-            per_task = {}
-            for task_label in self.tasks:
-                if self.runs(label, task_label):
-                    spec = self.method(label, task_label)
-                    rm = self.reward_name(label, task_label)
-                    rewards = self.tasks[task_label].rewards
-                    with located(place(label)):
-                        method = slots()["methods"].build(spec)
-                        require_parts(method, None if rm is None else rewards[rm])
-                    per_task[task_label] = {**spec, "rm": rm}
-            methods[label] = per_task
+        methods: dict[str, dict[str, Any]] = {label: {} for label in self.methods}
+        for label, per_task in methods.items():
+            for name in filter(partial(self.runs, label), self.tasks):
+                spec, rm = self.method(label, name), self.reward_name(label, name)
+                with located(place(label)):
+                    method = slots()["methods"].build(spec)
+                    require_parts(method, None if rm is None else self.tasks[name].rewards[rm])
+                per_task[name] = {**spec, "rm": rm}
         rest = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "quick"}
         return {**rest, "tasks": tasks, "methods": methods, "engine": engine}
 

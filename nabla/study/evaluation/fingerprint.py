@@ -16,6 +16,8 @@ from nabla.study.evaluation.config import EvaluationConfig
 #: Weight files up to this size are hashed whole; of larger ones, blocks spread over the file.
 WHOLE = 64 * 2**20
 _BLOCK, _BLOCKS = 2**20, 32
+#: Arguments of the engine that older journals know nothing of, and the value that does what was done then.
+LATER: Mapping[str, Any] = {"prefix_bytes": "auto"}
 #: Their arithmetic decides the last bits.
 _PACKAGES = ("torch", "transformers")
 
@@ -42,10 +44,15 @@ def fingerprint(config: EvaluationConfig, problems: Mapping[str, Sequence[Proble
 
 
 def difference(old: Any, new: Any, prefix: str = "") -> str | None:
-    """Dotted name and values of the first place where two fingerprints differ; None if they are equal."""
+    """Dotted name and values of the first place where two fingerprints differ; None if they are equal.
+
+    What is in :data:`LATER` may be missing in one of them.
+    """
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for key in [*old, *(k for k in new if k not in old)]:
             if key not in old or key not in new:
+                if prefix.endswith("engine.") and LATER.get(key, ...) == {**old, **new}[key]:
+                    continue
                 return f"{prefix}{key} is in one of them alone"
             found = difference(old[key], new[key], f"{prefix}{key}.")
             if found is not None:

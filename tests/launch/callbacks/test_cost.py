@@ -5,8 +5,10 @@ import io
 from rich.console import Console
 
 from nabla.core.costs import Cost, Usage
-from nabla.launch.callbacks.cost import CostTable, cost_table
+from nabla.launch.callbacks.cost import CostTable, cost_table, kept_line, size
 from nabla.launch.launcher import TestTimeLoop
+from nabla.models.ledger import ByteBudget
+from nabla.models.prefixes import PrefixStore
 
 
 def test_every_phase_and_the_total_have_a_row():
@@ -34,3 +36,16 @@ def test_it_is_printed_at_the_end_of_a_run(latin_lm, latin_prompts, capsys):
     assert "rollout" in capsys.readouterr().out
     (solution,) = loop.run(latin_prompts[:1])
     assert table.cost == solution.cost
+
+
+def test_what_was_kept_is_told_with_a_problems_share():
+    store = PrefixStore(budget=ByteBudget(2 * 10**9))
+    assert kept_line(store, Cost()) is None
+    store.peak, store.peak_problems = 64 * 10**6, 8
+    assert kept_line(store, Cost()) == "keys and values kept: 64.0 MB of 2.0 GB, 8.0 MB a live problem"
+    line = kept_line(PrefixStore(budget=ByteBudget(0)), Cost(counts={"prefix_tokens_lost": 1234}))
+    assert "kept: 0.0 kB of 0.0 kB, 0.0 kB a live problem; 1,234 tokens gave way" in line
+
+
+def test_bytes_for_people():
+    assert [size(n) for n in (0, 960, 1e6, 2.5e9)] == ["0.0 kB", "1.0 kB", "1.0 MB", "2.5 GB"]

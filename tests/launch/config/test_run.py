@@ -5,7 +5,7 @@ import yaml
 
 from nabla.core.errors import ConfigError, NablaError
 from nabla.launch.config.presets import DEMOS, SANDBOX_RUNS
-from nabla.launch.config.run import RunConfig, locate
+from nabla.launch.config.run import RunConfig, locate, model_paths, with_paths
 from nabla.problems.sandbox import TASKS
 
 
@@ -44,3 +44,20 @@ def test_no_language_model():
 def test_loggers_need_a_folder(latin_lm, latin_rm):
     with pytest.raises(ConfigError, match="folder"):
         RunConfig(loggers=["csv"], accelerator="cpu").loop(latin_lm, latin_rm)
+
+
+def test_paths_of_a_specification_are_found_and_changed_at_any_depth():
+    inner = {"name": "process", "path": "b"}
+    spec = {"name": "ensemble", "members": ["a", inner, {"name": "x", "members": ["c"]}]}
+    assert model_paths(spec) == ["a", "b", "c"]
+    assert (model_paths("a"), model_paths(None), model_paths({"name": "function"})) == (["a"], [], [])
+    changed = with_paths(spec, str.upper)
+    assert model_paths(changed) == ["A", "B", "C"]
+    assert (changed["name"], inner["path"]) == ("ensemble", "b")
+    with pytest.raises(ConfigError, match=r"^members\.0 is text or a mapping"):
+        model_paths({"members": [3]})
+
+
+def test_an_argument_of_the_engine_that_the_run_sets_itself_is_never_taken_twice(latin_lm):
+    with pytest.raises(TypeError, match="multiple values"):
+        RunConfig(accelerator="cpu", method="greedy", engine={"seed": 3}).loop(latin_lm, None)

@@ -108,5 +108,5 @@ def test_total_size() -> None:
 
 
 def test_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(NablaError, match="did you mean 'latin-policy'"):
+    with pytest.raises(NablaError, match="Did you mean 'latin-policy'"):
         model_path("latin-polcy")

@@ -61,6 +61,16 @@ def test_shared_arguments_are_laid_under_and_a_tasks_own_stay_open():
     assert changed["acceptance"] == {"name": "always"}
 
 
+def test_a_tasks_own_arguments_come_before_shared_ones_at_every_point():
+    from dataclasses import replace
+
+    base = small().base
+    task = replace(base.tasks["squares"], shared={"acceptance": "always"})
+    base = replace(base, shared={"acceptance": "never"}, tasks={"squares": task})
+    assert spec(base)["acceptance"] == {"name": "always"}
+    assert spec(apply(base, {"method.max_rollouts": 2}))["acceptance"] == {"name": "always"}
+
+
 def test_engine_models_and_rewards(base):
     changed = apply(
         base,

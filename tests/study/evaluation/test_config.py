@@ -175,6 +175,15 @@ def test_units_are_ordered_and_cover_everything_once():
 # -- fingerprints --------------------------------------------------------------------------------------
 
 
+def test_arguments_that_older_journals_lack_differ_only_where_they_are_set():
+    old = {"config": {"engine": {"batch_size": 64}, "tasks": {}}}
+    for value, name in (("auto", None), (10**9, "config.engine.prefix_bytes is in one of them alone")):
+        new = {"config": {"engine": {"batch_size": 64, "prefix_bytes": value}, "tasks": {}}}
+        assert difference(old, new) == difference(new, old) == name
+    other = {"config": {"engine": {"batch_size": 64}, "tasks": {"prefix_bytes": "auto"}}}
+    assert "tasks.prefix_bytes" in difference(old, other)
+
+
 def test_fingerprints_see_the_configuration_the_problems_and_the_weights(tmp_path):
     import shutil
 

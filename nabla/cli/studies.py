@@ -1,0 +1,35 @@
+"""What ``nabla evaluate`` and ``nabla ablate`` have in common: studies that are stored and go on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser
+
+from nabla.core.errors import ConfigError
+
+
+def add_study_arguments(parser: ArgumentParser, what: str) -> None:
+    """Options of every study; ``what`` ends the name of its default folder."""
+    parser.add_argument(
+        "--output",
+        type=str | None,
+        default=None,
+        help=f"Folder of the results (default runs/NAME-{what}); a run that was stopped goes on there.",
+    )
+    parser.add_argument("--quick", action="store_true", help="The small form that the configuration names.")
+    parser.add_argument("--problems", type=int | None, default=None, help="Problems of each task.")
+    parser.add_argument("--workers", type=int, default=1, help="Processes; the results do not depend on it.")
+    parser.add_argument(
+        "--report", type=str | None, default=None, help="Only tables and plots of this results folder again."
+    )
+
+
+def results_folder(options: Any, file: str, what: str) -> Path:
+    """Where the results of a configuration file go: the records in there are the study, and it goes on where
+    it was stopped. Raises ConfigError for ``none``."""
+    if options.output == "none":
+        raise ConfigError(f"The {what} works on the records in its folder", got="--output none")
+    suffix = "-quick" if options.quick else ""
+    return Path(options.output or Path("runs") / f"{Path(file).stem}-{what}{suffix}")
