@@ -13,6 +13,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from nabla.core.errors import ConfigError, ModelError, PromptError
+from nabla.core.files import decode, parse_json, read_bytes
 from nabla.core.prompt import Message
 
 _MARK = "\u2063nabla-response\u2063"
@@ -269,9 +270,9 @@ def find_template(tokenizer: Any, template: str | None) -> str | None:
     named = f"{', '.join(map(repr, own))}, " if isinstance(own, Mapping) else ""
     path = Path(template).expanduser()
     try:
-        text = path.read_text(encoding="utf-8")
+        text = decode(read_bytes(path))
         if path.suffix == ".json":
-            text = json.loads(text)["chat_template"]
+            text = parse_json(text)["chat_template"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"The chat template is no Jinja template, and no file to read one from ({error})",

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from nabla.core.costs import Usage
-from nabla.core.errors import ConfigError, NablaError, NumericalError
+from nabla.core.errors import NablaError, NumericalError, require_positive
 from nabla.core.random import gumbel
 from nabla.core.sampling import Sampling
 from nabla.core.trajectory import States
@@ -34,8 +34,7 @@ class HuggingFaceRollout(Rollout):
     """
 
     def __init__(self, batch_size: int = 64) -> None:
-        if batch_size < 1:
-            raise ConfigError("batch_size must be at least 1", got=batch_size)
+        require_positive(batch_size=batch_size)
         self.batch_size = batch_size
 
     async def generate(
