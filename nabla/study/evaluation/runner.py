@@ -177,7 +177,8 @@ class Evaluation:
         method = workshop.method(unit.task, unit.method)
         system = self.config.tasks[unit.task].system
         problems = {p.id: p for p in unit.problems}
-        with Unfinished(self.folder, self._places[unit.key], unit.key) as kept:
+        size = len(unit.problems)
+        with Unfinished(self.folder, self._places[unit.key], unit.key, size) as kept:
             missing = tuple(p for p in unit.problems if p.id not in kept.rows)
             self._missing_of = missing
             prompts = [Prompt.of(p.prompt, id=p.id, system=system) for p in missing]

@@ -34,15 +34,16 @@ class Unfinished:
         folder: of the results.
         index: of the unit in the plan; no other process works on it.
         key: of the unit.
+        size: its problems. The last one is not written: the whole unit's records follow it at once.
 
     Raises ConfigError for a damaged file, and while another process writes to it.
     """
 
-    def __init__(self, folder: Path, index: int, key: tuple[Any, ...]) -> None:
-        self.key = key
+    def __init__(self, folder: Path, index: int, key: tuple[Any, ...], size: int) -> None:
+        self.key, self._size, self._index = key, size, index
         #: Problem id → its records.
         self.rows: dict[str, Rows] = {}
-        inside = folder / FOLDER
+        self._inside = inside = folder / FOLDER
         inside.mkdir(exist_ok=True)
         #: Where a sign of life of the unit goes.
         self.pulse = pulse_path(inside, index)
@@ -50,7 +51,7 @@ class Unfinished:
         if path.exists():
             with Lock(path):
                 self._read(path)
-        self._journal = Journal(inside, index)
+        self._journal: Journal | None = None
 
     def _read(self, path: Path) -> None:
         end = 0
@@ -61,9 +62,12 @@ class Unfinished:
         os.truncate(path, end)  # what a kill left of a write
 
     def add(self, problem: str, rows: Rows) -> None:
-        """A problem's records, on disk when this returns. Raises NablaError as ``Journal.append`` does."""
-        self._journal.append((*self.key, problem), rows)
+        """A problem's records, on disk when this returns but for the last one's. Raises NablaError as
+        ``Journal.append`` does, and ConfigError while another process writes."""
         self.rows[problem] = rows
+        if len(self.rows) < self._size:
+            self._journal = self._journal or Journal(self._inside, self._index)
+            self._journal.append((*self.key, problem), rows)
 
     def __enter__(self) -> Unfinished:
         return self
@@ -71,7 +75,8 @@ class Unfinished:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._journal.close()
+        if self._journal is not None:
+            self._journal.close()
 
 
 def forget(folder: Path, index: int) -> None:

@@ -57,7 +57,7 @@ def test_finished_problems_count_whoever_solved_them_and_once(folder):
     monitor.lines()
     book = Journal(folder, 3)  # of another process
     book.append(("t", "m", 0, 0), [row(i) for i in range(4)])
-    with Unfinished(folder, 1, ("t", "m", 0, 1)) as kept:
+    with Unfinished(folder, 1, ("t", "m", 0, 1), 4) as kept:
         kept.add("4", [row(4, correct=False, reward=None)])
         beat(folder, 1, done=1, flying=0.5)
         unit, whole = monitor.lines()

@@ -15,6 +15,8 @@ from nabla.study.evaluation.unfinished import FOLDER, Unfinished, forget, sweep
 from tests.study.evaluation.small import VALUES, small
 
 KEY = ("t", "m", 0, 3)
+#: Of a unit that is not whole with any of these tests' problems.
+SIZE = 9
 
 
 def rows(problem: str) -> list[dict]:
@@ -22,7 +24,7 @@ def rows(problem: str) -> list[dict]:
 
 
 def written(folder, *problems: str, index: int = 7) -> bytes:
-    with Unfinished(folder, index, KEY) as kept:
+    with Unfinished(folder, index, KEY, SIZE) as kept:
         for problem in problems:
             kept.add(problem, rows(problem))
     return (folder / FOLDER / f"journal-{index}.jsonl").read_bytes()
@@ -34,7 +36,7 @@ def test_what_a_kill_cut_is_dropped_and_the_rest_is_there(cut, tmp_path_factory)
     whole = written(folder, "a", "ß", "c")
     path = folder / FOLDER / "journal-7.jsonl"
     path.write_bytes(whole[:cut])
-    with Unfinished(folder, 7, KEY) as kept:
+    with Unfinished(folder, 7, KEY, SIZE) as kept:
         found = dict(kept.rows)
         assert list(found) == ["a", "ß", "c"][: len(found)]
         assert all(value == rows(name) for name, value in found.items())
@@ -57,8 +59,22 @@ def test_only_what_is_finished_is_swept(tmp_path):
 
 
 def test_two_processes_do_not_share_a_unit(tmp_path):
-    with Unfinished(tmp_path, 7, KEY), pytest.raises(ConfigError, match="Another process"):
-        Unfinished(tmp_path, 7, KEY)
+    with Unfinished(tmp_path, 7, KEY, SIZE) as kept:
+        kept.add("a", rows("a"))
+        with pytest.raises(ConfigError, match="Another process"):
+            Unfinished(tmp_path, 7, KEY, SIZE)
+
+
+def test_the_last_problem_of_a_unit_is_left_to_the_units_own_records(tmp_path):
+    with Unfinished(tmp_path, 7, KEY, 2) as kept:
+        kept.add("a", rows("a"))
+        before = (tmp_path / FOLDER / "journal-7.jsonl").read_bytes()
+        kept.add("b", rows("b"))
+        assert (tmp_path / FOLDER / "journal-7.jsonl").read_bytes() == before
+        assert kept.rows["b"] == rows("b")
+    with Unfinished(tmp_path, 8, KEY, 1) as kept:
+        kept.add("a", rows("a"))
+    assert len(journals(tmp_path / FOLDER)) == 1
 
 
 def test_a_unit_that_goes_on_solves_its_missing_problems_alone(tmp_path, monkeypatch):
