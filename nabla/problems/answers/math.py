@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 
-from nabla.core.errors import require_positive
+from nabla.core.errors import require_count
 from nabla.problems.answers.base import Answers, answers
 from nabla.problems.answers.extraction import final_answer
 from nabla.problems.answers.inequalities import interval, members, relational
@@ -100,7 +100,7 @@ class MathAnswers(Answers):
     last_number: bool = False
 
     def __post_init__(self) -> None:
-        require_positive(seconds=self.seconds)
+        require_count("seconds", self.seconds, minimum=1, note=" second")
 
     def extract(self, response: str) -> str | None:
         return final_answer(response, last_number=self.last_number)

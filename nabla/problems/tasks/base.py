@@ -70,6 +70,8 @@ def check_range(n: int | None, offset: int) -> None:
     """Raises ConfigError unless ``n >= 1`` (or None) and ``offset >= 0``."""
     if n is not None:
         require_count("The number of problems", n, minimum=1)
+    if isinstance(offset, int) and offset < 0:
+        raise ConfigError("The offset must not be negative", got=offset)
     require_count("The offset", offset)
 
 

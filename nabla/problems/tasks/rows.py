@@ -10,7 +10,7 @@ from typing import Any
 
 from nabla.core.errors import ConfigError, nearest
 from nabla.core.extras import require_extra
-from nabla.core.files import parse_json, read_text
+from nabla.core.files import parse_json, read_bytes, reason
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,10 @@ def read_jsonl(path: str | Path) -> list[Row]:
     Raises ConfigError with the file's name and the line's number.
     """
     path = Path(path)
-    lines = read_text(path, "file of problems").split("\n")
+    try:
+        lines = read_bytes(path).removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"The file of problems cannot be read: {reason(error)}", got=str(path)) from error
     rows: list[Row] = []
     for number, line in enumerate(lines, start=1):
         place = f"{path.name}, line {number}"
