@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from nabla.core.errors import NablaError
+from nabla.core.files import json_line
 from nabla.core.prompt import Prompt
 from nabla.core.solution import Solution
 from nabla.engine.events import Callback
@@ -90,7 +90,7 @@ class Recorder(Callback):
         if self.folder is not None:
             self.folder.append(self.name, row)
         if self.emit is not None:
-            self.emit.add(solution.prompt.id, json.dumps(row, ensure_ascii=False))
+            self.emit.add(solution.prompt.id, json_line(row))
 
     def on_exception(self, prompt: Prompt, error: NablaError) -> None:
         self._failed(prompt.id, error)

@@ -98,7 +98,7 @@ class Live:
                 self.result = ComponentError("The method returned no solution", got=self.prompt.id)
         except NablaError as error:
             self.result = error
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # no component ends the program
             self.result = ComponentError.of(error, f"Solving problem {self.prompt.id!r}")
         finally:
             self.session.meter.add("method", Usage(seconds=time.perf_counter() - begin))

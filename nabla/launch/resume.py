@@ -10,16 +10,18 @@ from types import TracebackType
 from typing import Any
 
 from nabla.core.errors import ConfigError
+from nabla.core.files import append_whole, json_line, parse_json, replace_whole, require_free, unwritable
 from nabla.core.locks import Lock
 from nabla.core.prompt import Prompt
 from nabla.launch.config.run import RunConfig, model_paths
 from nabla.launch.fingerprint import difference, digest, known_to, model, plugins, versions
-from nabla.launch.folder import require_new
 
 #: What the folder's solutions are solutions of.
 IDENTITY = "fingerprint.json"
 SOLUTIONS = "solutions.jsonl"
 LOCK = ".lock"
+#: What a kill may leave in a folder before it says whose it is.
+LEFTOVERS = (LOCK, f"{IDENTITY}.partial")
 #: Settings of a run that no result depends on.
 _FREE = ("callbacks", "loggers", "devices", "strategy", "num_nodes", "place")
 
@@ -100,21 +102,15 @@ class Earlier:
         holds another run or cannot be written."""
         if self.path is None:
             return
-        if not self.found:
-            require_new(self.path)
+        if not self.found and (self.path / "run.json").exists():
+            require_free(self.path)
         text = json.dumps({**self._about, "prompts": self._prompts}, indent=1, ensure_ascii=False)
-        partial = self.path / f"{IDENTITY}.partial"
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = self._lock or Lock(self.path / LOCK)
-            partial.write_bytes(text.encode("utf-8", "backslashreplace") + b"\n")
-            os.replace(partial, self.path / IDENTITY)
+            replace_whole(self.path / IDENTITY, text + "\n")
         except OSError as error:
-            raise ConfigError(
-                f"The run's folder cannot be written: {error}",
-                got=str(self.path),
-                fix="Choose another --output, or --output none to keep nothing.",
-            ) from error
+            raise unwritable(self.path, error) from error
 
     def close(self) -> None:
         """Lets others have the folder."""
@@ -150,8 +146,7 @@ class Share:
             self._locks[name] = Lock(path)
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         try:
-            text = json.dumps(row, ensure_ascii=False) + "\n"
-            os.write(descriptor, text.encode("utf-8", "backslashreplace"))
+            append_whole(descriptor, (json_line(row) + "\n").encode())
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
@@ -204,7 +199,7 @@ def _lines(path: Path) -> dict[str, str]:
 
 def _parsed(text: str, path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(text)
+        found = parse_json(text)
     except ValueError as error:
         raise ConfigError(f"{path.name} of the run's folder is damaged: {error}", got=str(path)) from error
     if not isinstance(found, dict):

@@ -112,6 +112,10 @@ class RunConfig:
         """The callbacks that the configuration names."""
         return [slots()["callbacks"].build(spec) for spec in self.callbacks or ()]
 
+    def build_loggers(self, folder: Path | None) -> list[Any]:
+        """The loggers, which write to the folder. Raises ConfigError without one."""
+        return [make_logger(name, folder) for name in self.loggers]
+
     def load_models(self) -> tuple[CausalLM, Reward | None]:
         """(language model, reward). Raises ConfigError, ModelError or VocabularyError."""
         return self.load_lm(), self.load_reward()
@@ -146,7 +150,7 @@ class RunConfig:
 
         same = ("seed", "accelerator", "devices", "strategy", "num_nodes", "precision", "place")
         settings = {name: getattr(self, name) for name in same}
-        settings["loggers"] = [make_logger(name, folder) for name in self.loggers]
+        settings["loggers"] = self.build_loggers(folder)
         return TestTimeLoop(self.build_method(), lm, reward, callbacks=callbacks, **settings, **self.engine)
 
 
