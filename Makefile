@@ -41,7 +41,7 @@ kill: $(STAMP)
 
 TRIES ?= 2000
 fuzz: $(STAMP)
-	NABLA_FUZZ=$(TRIES) $(BIN)/python -m pytest tests/fuzz -q --timeout 3600
+	NABLA_FUZZ=$(TRIES) $(BIN)/python -m pytest tests/fuzz -q -s --timeout 3600
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

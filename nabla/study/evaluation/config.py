@@ -194,6 +194,8 @@ class EvaluationConfig:
         """
         spec = {key: value for key, value in self.spec(method).items() if key not in OPTIONS}
         with located(place(method)):
+            if "name" in spec:  # without one, or with none, the resolver says so
+                conform(str, spec["name"], f"{place(method)}.name")
             known = inspect.signature(slots()["methods"][spec["name"]]).parameters if "name" in spec else {}
         return {**{name: value for name, value in shared.items() if name in known}, **spec}
 
