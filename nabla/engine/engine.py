@@ -105,12 +105,7 @@ class Engine:
         rollout = rollouts.build(rollout)
         if not rollout.remote:
             require_lm(self.lm, f"The rollout {rollouts.name_of(rollout)!r} writes in this process")
-        if reward is not None:
-            reward = reward.bind(self.vocabulary)
-            if reward.unreadable is not None and self.lm is not None:
-                self.lm.head.block(reward.unreadable)
-        own = [] if self.lm is None else [self.lm.body]
-        bodies = (*own, *(reward.bodies() if reward is not None else ()))
+        reward, bodies = self._bound(reward)
         for body in bodies:
             body.checkpoint = checkpoint_activations
             body.compile(compile_layers)
@@ -132,6 +127,17 @@ class Engine:
         )
         policy = FullestFirst() if fullest_first else AllKinds()
         self.scheduler = Scheduler(self.workspace, policy, live, continuous)
+
+    def _bound(self, reward: Reward | None) -> tuple[Reward | None, list[Body]]:
+        """The reward for this engine's language model, which may not write what it cannot read; and the
+        bodies of both."""
+        bodies = [] if self.lm is None else [self.lm.body]
+        if reward is not None:
+            reward = reward.bind(self.vocabulary)
+            bodies += reward.bodies()
+            if reward.unreadable is not None and self.lm is not None:
+                self.lm.head.block(reward.unreadable)
+        return reward, bodies
 
     def run(
         self,

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from nabla.core.errors import ModelError
-from nabla.models.loading import WHERE, no_folder, not_loaded
+from nabla.models.loading import WHERE
+from nabla.models.refusals import no_folder, not_loaded
 
 #: Architectures that judge texts and write none.
 _JUDGES = re.compile(r"For(Sequence|Token)Classification|ForMultipleChoice|Reward|ValueHead|ForScore")

@@ -12,6 +12,7 @@ import torch
 from nabla.core.errors import ConfigError, ModelError, is_out_of_memory
 from nabla.core.trust import require_trusted
 from nabla.models.gguf import locate_gguf
+from nabla.models.refusals import no_folder, not_loaded, reason
 
 log = logging.getLogger(__name__)
 
@@ -199,21 +200,6 @@ def _require_rows(model: Any, tokenizer: Any, adapter: str) -> None:
         )
 
 
-def reason(error: BaseException, limit: int = 1500) -> str:
-    """All that an error says, and what caused it where that says more."""
-    lines: list[str] = []
-    seen: list[BaseException] = []
-    cause: BaseException | None = error
-    while cause is not None and cause not in seen:
-        seen.append(cause)
-        text = " ".join(str(cause).split()) or repr(cause)
-        if not any(text in line for line in lines):
-            lines.append(text if cause is error else f"{type(cause).__name__}: {text}")
-        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
-    whole = "; because of ".join(lines)
-    return whole if len(whole) <= limit else whole[: limit - 3] + "..."
-
-
 def is_quantised(model: Any) -> bool:
     """Whether transformers stored the weights in a quantised form: they keep their place and type. Those of a
     GGUF file are unpacked by :func:`load`."""
@@ -347,33 +333,6 @@ def _adapted(model: Any, adapter: str, missing: list[str], role: str) -> Any:
 def _plain(part: Any) -> bool:
     """A layer of the model's own, not one that an adapter put in its place."""
     return not hasattr(part, "base_layer") and not hasattr(part, "modules_to_save")
-
-
-def no_folder(path: str, role: str) -> ModelError:
-    """For a path where there is nothing."""
-    return ModelError(
-        f"The {role} cannot be loaded: there is no such folder",
-        got=path,
-        fix="Pass a folder saved by save_pretrained, a .gguf file, or a hub id such as "
-        "'Qwen/Qwen2.5-7B-Instruct'.",
-    )
-
-
-def not_loaded(error: BaseException, path: str, role: str) -> ModelError:
-    """For a model that transformers cannot load, or that there is no room for."""
-    if is_out_of_memory(error):
-        return ModelError(
-            f"There is not enough memory for the {role}: {reason(error, 300)}",
-            got=path,
-            fix="Load it in half precision (dtype='bfloat16'), quantised, spread over devices "
-            "(device_map='auto'), or take a smaller one.",
-        )
-    return ModelError(
-        f"The {role} cannot be loaded: {reason(error)}",
-        got=path,
-        fix="Pass a folder saved by save_pretrained (config.json, safetensors, tokenizer files) or "
-        "a hub id that this machine can reach or has cached.",
-    )
 
 
 def unwrap(model: Any) -> Any:

@@ -22,7 +22,8 @@ from nabla.models.causal_lm import check_close, verify_prefix_reuse
 from nabla.models.causality import require_causal
 from nabla.models.channels import Channel, TableChannel
 from nabla.models.head import EmbeddingTable
-from nabla.models.loading import freeze, load, reason, unwrap
+from nabla.models.loading import freeze, load, unwrap
+from nabla.models.refusals import reason
 from nabla.models.runner import Runner
 from nabla.models.vocabulary import Vocabulary
 from nabla.rewards.base import Judged, Reading, RelaxedResponse, RelaxedReward, Response, Room, unbound
