@@ -4,13 +4,15 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test lint wheel clean
+.PHONY: help install demo test families kill lint wheel clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make install  set up $(VENV) (PYTHON=$(PYTHON))"
 	@echo "make demo     solve held-out problems with the embedded models"
 	@echo "make test     run the test suite"
+	@echo "make families run the sweep over model families in full and write its table into docs/models.md"
+	@echo "make kill     kill runs fifty times over 200 problems, and compare with unbroken ones"
 	@echo "make lint     ruff, mypy and the layering of the rooms"
 	@echo "make wheel    build dist/*.whl"
 	@echo "make clean    remove caches, builds and the stamp (not $(VENV), not runs/)"
@@ -29,6 +31,12 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
+
+families: $(STAMP)
+	$(BIN)/python -m tests.families
+
+kill: $(STAMP)
+	$(BIN)/python -m tests.kills --kills 50 --problems 200
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -180,6 +180,12 @@ def search():
     from nabla.study.ablation.search import Search
     Search(AblationConfig.load(CONFIGS + "/ablations/proposals.yaml"))
 
+def blocks():
+    from pathlib import Path
+    from nabla.models.causal_lm import CausalLM
+    Path("model.gguf").write_bytes(b"GGUF")
+    CausalLM.from_pretrained("model.gguf")
+
 PROMPT, CONFIGS = sys.argv[1:3]
 SHORT = sys.argv[3:]
 SHARPENING = ["--method.name", "kl-matched-sharpening"]
@@ -198,6 +204,7 @@ found = {
     "testing": call(check),
     "figures": call(draw),
     "search": call(search),
+    "gguf": call(blocks),
 }
 print(json.dumps(found))
 """
@@ -229,6 +236,7 @@ def without_extras(core_only, tmp_path_factory):
         ("testing", "testing", "hypothesis"),
         ("figures", "eval", "matplotlib"),
         ("search", "eval", "optuna"),
+        ("gguf", "gguf", "gguf"),
     ],
 )
 def test_a_missing_extra_is_one_error_with_the_command(feature, extra, package, without_extras):
@@ -307,4 +315,4 @@ def test_optional_packages_are_asked_for_wherever_they_are_imported():
         packages = [ROOT / "nabla" / folder / "__init__.py" for folder in place.parents]
         asked = asked_for(tree).union(*(asked_for(ast.parse(gate.read_text())) for gate in packages))
         assert optional <= asked, f"{place} imports {optional - asked} without require_extra"
-    assert used == OPTIONAL - {"tensorboard"}  # that one is imported by lightning
+    assert used == OPTIONAL - {"tensorboard", "wandb"}  # those are imported by lightning

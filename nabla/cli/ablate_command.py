@@ -12,6 +12,7 @@ from jsonargparse import ArgumentParser
 
 from nabla.cli.parsing import Call
 from nabla.cli.studies import add_study_arguments, results_folder
+from nabla.core.display import Display
 from nabla.core.errors import ConfigError
 from nabla.core.extras import require_extra
 
@@ -43,7 +44,9 @@ def run(call: Call) -> int:
     if options.problems is not None:
         config = replace(config, base=replace(config.base, problems=options.problems))
     folder = results_folder(options, options.config, "ablation")
-    Ablation(config, folder, workers=options.workers, progress=_tell).run()
+    ablation = Ablation(config, folder, workers=options.workers, progress=_tell)
+    with Display(ablation.monitor().lines):
+        ablation.run()
     return _report(folder)
 
 

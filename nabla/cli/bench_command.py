@@ -1,4 +1,5 @@
-"""``nabla bench``: the cost of refinement beside its floor, the dense reference and generate."""
+"""``nabla bench``: the cost of refinement beside its floor, the dense reference and generate, at fixed shapes
+with random weights or for a pair of given models."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from jsonargparse import ArgumentParser
@@ -15,19 +17,31 @@ from nabla.core.errors import ConfigError
 from nabla.core.extras import require_extra
 
 if TYPE_CHECKING:
+    from nabla.models.causal_lm import CausalLM
+    from nabla.rewards.transformer import TransformerReward
+    from nabla.study.benchmark.bench import Stand
     from nabla.study.benchmark.measurement import Measurement
     from nabla.study.benchmark.settings import Setting
     from nabla.study.benchmark.speedups import Speedup
+
+
+#: Options of a run that name a pair of models.
+RUN_OPTIONS = ("lm", "rm", "lm_arguments", "rm_arguments")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """The command's options."""
     parser.add_argument(
         "--setting",
-        type=Literal["A", "B", "small", "gpu"],
-        default="A",
-        help="A: V 151,936; B: V 32,768 with a long prefix; small: seconds; gpu: 7B and 4B shapes.",
+        type=Literal["A", "B", "small", "gpu"] | None,
+        default=None,
+        help="A (default): V 151,936; B: V 32,768, a long prefix; small: seconds; gpu: 7B and 4B shapes.",
     )
+    parser.add_argument(
+        "--prompt-tokens", type=int, default=128, help="Of a pair (--lm and --rm): about so many."
+    )
+    parser.add_argument("--response-tokens", type=int, default=64, help="Of a pair: of each response.")
+    parser.add_argument("--problems", type=int, default=8, help="Of a pair: so many together.")
     parser.add_argument(
         "--targets", type=str | int | None, default=None, help="Numbers, separated by commas (default: all)."
     )
@@ -42,7 +56,10 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="Folder of CSV, JSON and plots (default runs/TIME-bench; 'none' keeps nothing).",
     )
     parser.add_argument(
-        "--device", type=Literal["cpu", "cuda"] | None, default=None, help="Default: the setting's own."
+        "--device",
+        type=Literal["cpu", "cuda"] | None,
+        default=None,
+        help="Default: the setting's own; of a pair, where it is loaded.",
     )
     parser.add_argument("--ablate", action="store_true", help="Switch each speed-up off in turn.")
     parser.add_argument("--profile", action="store_true", help="Write traces of a refinement and a solve.")
@@ -57,14 +74,13 @@ def run(call: Call) -> int:
     from nabla.core.console import make_console
     from nabla.study.benchmark.bench import Stand
     from nabla.study.benchmark.report import measurement_table, show_machine, write_results
-    from nabla.study.benchmark.run import run_targets
 
     options = call.options
-    setting = _setting(options.setting, options.device)
-    targets = _numbers(options.targets, options.ablate or options.profile)
-    for name in ("repeats", "threads"):
+    for name in ("repeats", "threads", "prompt_tokens", "response_tokens", "problems"):
         if options[name] < 1:
-            raise ConfigError(f"--{name} must be at least 1", got=options[name])
+            raise ConfigError(f"--{name.replace('_', '-')} must be at least 1", got=options[name])
+    setting, models = _subject(call)
+    targets = _numbers(options.targets, options.ablate or options.profile)
     console = make_console()
     folder = output_path(options.output, "bench")
     if folder is not None:
@@ -74,7 +90,7 @@ def run(call: Call) -> int:
     torch.set_num_threads(options.threads)
     try:
         bench = Stand(
-            setting, options.repeats, max(options.dense_repeats, 0), _teller(), options.threads
+            setting, options.repeats, max(options.dense_repeats, 0), _teller(), options.threads, models
         )
         found: list[Measurement] = []
         ablations: list[Speedup] = []
@@ -83,7 +99,7 @@ def run(call: Call) -> int:
             if folder is not None:
                 write_results(bench, measured, ablations, folder, list(call.arguments))
 
-        found = run_targets(bench, targets, store)
+        found = _measured(bench, targets, store)
         if options.ablate:
             from nabla.study.benchmark.speedups import ablate, ablation_table
 
@@ -111,22 +127,83 @@ def run(call: Call) -> int:
     return 0
 
 
+def _measured(
+    bench: Stand, targets: list[int], store: Callable[[list[Measurement]], None]
+) -> list[Measurement]:
+    if bench.models is None:
+        from nabla.study.benchmark.run import run_targets
+
+        return run_targets(bench, targets, store)
+    from nabla.study.benchmark.pair import measure_pair
+
+    bench.dense_repeats = 0
+    return measure_pair(bench, store)
+
+
+def _subject(call: Call) -> tuple[Setting, tuple[CausalLM, TransformerReward] | None]:
+    """What is measured: a setting, whose models are made, or a pair of given models. Raises ConfigError."""
+    options, values = call.options, call.values
+    if not values:
+        return _setting(options.setting or "A", options.device), None
+    for name in ("setting", "targets"):
+        if options[name] is not None:
+            raise ConfigError(
+                f"--{name} chooses among models of fixed shapes, --lm and --rm name others",
+                fix=f"Leave out --{name}, or --lm and --rm.",
+            )
+    for name in ("ablate", "profile"):
+        if options[name]:
+            raise ConfigError(f"--{name} works with --setting only", fix=f"Leave out --{name}.")
+    for name in ("lm", "rm"):
+        if not values.get(name):
+            raise ConfigError(
+                "The benchmark of a pair needs a language model and a reward model",
+                got=f"no --{name}",
+                fix="Pass --lm PATH_OR_ID and --rm PATH_OR_ID, or --setting NAME.",
+            )
+    from nabla.launch.config.run import RunConfig, model_paths
+    from nabla.study.benchmark.pair import pair_setting
+
+    place = {} if options.device is None else {"device": options.device}
+    arguments = {
+        name: {**place, **(values.get(name) or {})} for name in ("lm_arguments", "rm_arguments")
+    }
+    _require_device(options.device, "--device cuda")
+    config = RunConfig.of({**values, **arguments})
+    lm, reward = config.load_models()
+    name = " + ".join(Path(path).name for path in (*model_paths(config.lm), *model_paths(config.rm)))
+    setting = pair_setting(
+        name,
+        lm,
+        reward,
+        prefix=options.prompt_tokens,
+        response=options.response_tokens,
+        problems=options.problems,
+    )
+    return setting, (lm, reward)  # type: ignore[return-value]
+
+
 def _setting(name: str, device: str | None) -> Setting:
     from nabla.study.benchmark.settings import setting
 
     found = setting(name)
     if device is not None and device != found.device:
         found = replace(found, device=device)  # type: ignore[arg-type]
-    if found.device == "cuda":
-        import torch
-
-        if not torch.cuda.is_available():
-            raise ConfigError(
-                "This benchmark needs a CUDA GPU, and there is none",
-                got=f"--setting {name}",
-                fix="Run it on a machine with a GPU, or choose --setting A or B on the CPU.",
-            )
+    _require_device(found.device, f"--setting {name}")
     return found
+
+
+def _require_device(device: str | None, given: str) -> None:
+    if device != "cuda":
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        raise ConfigError(
+            "This benchmark needs a CUDA GPU, and there is none",
+            got=given,
+            fix="Run it on a machine with a GPU, or choose --setting A or B on the CPU.",
+        )
 
 
 def _numbers(given: str | int | None, otherwise: bool) -> list[int]:

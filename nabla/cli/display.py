@@ -13,12 +13,13 @@ from nabla.core.solution import Solution
 from nabla.core.text import pieces, token_text
 from nabla.launch.callbacks.stream import marked
 from nabla.launch.records import correct
+from nabla.models.vocabulary import Vocabulary
 from nabla.problems.checker import Checker
 from nabla.problems.sandbox.latin import SIZE, LatinSquare
 
 
 def show_solution(
-    console: Console, solution: Solution, tokenizer: Any, task: Checker | None, *, streamed: bool = False
+    console: Console, solution: Solution, words: Vocabulary, task: Checker | None, *, streamed: bool = False
 ) -> None:
     """The response with its revised tokens marked, the checker's verdict, the reward, the proposals.
 
@@ -26,7 +27,7 @@ def show_solution(
     """
     if not streamed:
         console.print(Text(solution.prompt.text, style="bold"))
-        console.print(marked_response(solution, tokenizer))
+        console.print(marked_response(solution, words))
     if task is not None:
         console.print(verdict(solution, task))
     if not solution.finished:
@@ -36,13 +37,13 @@ def show_solution(
         before = f" (first response {first:.3f})" if first is not None else ""
         console.print(f"reward {solution.reward:.3f}{before}")
     if solution.revisions:
-        console.print(revision_table(solution, tokenizer))
+        console.print(revision_table(solution, words.tokenizer))
 
 
-def marked_response(solution: Solution, tokenizer: Any) -> Text:
+def marked_response(solution: Solution, words: Vocabulary) -> Text:
     """The response, revised tokens marked."""
     text = Text()
-    for position, piece in enumerate(pieces(tokenizer, solution.tokens)):
+    for position, piece in enumerate(pieces(words.tokenizer, solution.tokens, words.lead)):
         text.append_text(marked(piece, position in solution.revised_positions))
     return text
 

@@ -12,6 +12,7 @@ from jsonargparse import ArgumentParser
 
 from nabla.cli.parsing import Call, numbers
 from nabla.cli.studies import add_study_arguments, results_folder
+from nabla.core.display import Display, rate
 from nabla.core.errors import ConfigError
 from nabla.core.extras import require_extra
 from nabla.core.quiet import main_process
@@ -70,7 +71,8 @@ def run(call: Call) -> int:
         replace(config, reference=options.reference)  # refuses an unknown one now, not after the run
     folder = results_folder(options, file, "evaluation")
     evaluation = Evaluation(config, folder, workers=options.workers, progress=_tell)
-    evaluation.run()
+    with Display(evaluation.monitor().lines, on=main_process()):
+        evaluation.run()
     return _report(folder, options.reference) if main_process() else 0
 
 
@@ -105,10 +107,10 @@ def parse_budgets(texts: Sequence[str]) -> dict[str, list[float]]:
 
 def _tell(finished: int, units: int, unit: Unit, seconds: float) -> None:
     if main_process():
-        rate = len(unit.problems) / seconds
+        pace = f", {rate(len(unit.problems), seconds)}" if unit.problems else ""
         print(
             f"{finished}/{units} {unit.task} {unit.method} seed {unit.seed} shard {unit.shard}: "
-            f"{seconds:.1f} s, {rate:.1f} problems/s",
+            f"{seconds:.1f} s{pace}",
             file=sys.stderr,
         )
 

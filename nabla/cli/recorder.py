@@ -1,17 +1,56 @@
-"""Solutions to disk and to standard output, as they finish."""
+"""Solutions to disk as they finish, and to standard output in the order of the prompts."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 from nabla.core.errors import NablaError
 from nabla.core.prompt import Prompt
 from nabla.core.solution import Solution
 from nabla.engine.events import Callback
-from nabla.launch.folder import RunFolder
 from nabla.launch.records import record
 from nabla.problems.checker import Checker
+
+
+class InOrder:
+    """Lines in the order of their ids, each as soon as those before it are out.
+
+    Args:
+        ids: all of them.
+        emit: takes a line.
+    """
+
+    def __init__(self, ids: Sequence[str], emit: Callable[[str], None]) -> None:
+        self._waiting = list(reversed(ids))
+        self._lines: dict[str, str | None] = {}
+        self._emit = emit
+
+    def add(self, key: str, text: str | None) -> None:
+        """The line of an id; None for one that will have none."""
+        self._lines[key] = text
+        while self._waiting and self._waiting[-1] in self._lines:
+            self._out(self._waiting.pop())
+
+    def close(self) -> None:
+        """Whatever is left goes out, without what is missing."""
+        for key in reversed(self._waiting):
+            self._out(key)
+        self._waiting = []
+
+    def _out(self, key: str) -> None:
+        text = self._lines.pop(key, None)
+        if text is not None:
+            self._emit(text)
+
+
+@runtime_checkable
+class Rows(Protocol):
+    """Where rows are kept."""
+
+    def append(self, name: str, row: Mapping[str, Any]) -> None:
+        """One line of ``name``."""
 
 
 class Recorder(Callback):
@@ -26,19 +65,24 @@ class Recorder(Callback):
 
     def __init__(
         self,
-        folder: RunFolder | None,
+        folder: Rows | None,
         task: Checker | None = None,
-        emit: Callable[[str], None] | None = None,
+        emit: InOrder | None = None,
         name: str = "solutions.jsonl",
     ) -> None:
         self.folder, self.task, self.emit, self.name = folder, task, emit, name
         self._seen: set[str] = set()
 
-    def complete(self, solutions: Sequence[Solution]) -> None:
-        """Adds what other processes solved."""
+    def complete(self, solutions: Sequence[Solution], failures: Mapping[str, NablaError]) -> None:
+        """Adds what other processes solved and failed at (id → error), and lets every line out."""
         for solution in solutions:
             if solution.prompt.id not in self._seen:
                 self.on_solution(solution)
+        for key, error in failures.items():
+            if key not in self._seen:
+                self._failed(key, error)
+        if self.emit is not None:
+            self.emit.close()
 
     def on_solution(self, solution: Solution) -> None:
         self._seen.add(solution.prompt.id)
@@ -46,9 +90,15 @@ class Recorder(Callback):
         if self.folder is not None:
             self.folder.append(self.name, row)
         if self.emit is not None:
-            self.emit(json.dumps(row, ensure_ascii=False))
+            self.emit.add(solution.prompt.id, json.dumps(row, ensure_ascii=False))
 
     def on_exception(self, prompt: Prompt, error: NablaError) -> None:
+        self._failed(prompt.id, error)
+
+    def _failed(self, key: str, error: NablaError) -> None:
+        self._seen.add(key)
         if self.folder is not None:
-            row = {"id": prompt.id, "error": type(error).__name__, "message": str(error)}
+            row = {"id": key, "error": type(error).__name__, "message": str(error)}
             self.folder.append("failures.jsonl", row)
+        if self.emit is not None:
+            self.emit.add(key, None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +14,18 @@ from jsonargparse import ArgumentParser
 from nabla.cli.parsing import RUN, Call
 from nabla.core.errors import ConfigError, NablaError, PromptError
 from nabla.core.solution import Interrupted, RunError
+from nabla.launch.config.reader import conform, hints
 from nabla.launch.config.run import SANDBOX, RunConfig
 
 if TYPE_CHECKING:
+    from nabla.cli.recorder import Recorder
     from nabla.core.prompt import Prompt
     from nabla.core.solution import Solution
     from nabla.engine.events import Callback
+    from nabla.launch.folder import RunFolder
+    from nabla.launch.resume import Earlier, Share
+    from nabla.models.prefixes import PrefixStore
+    from nabla.models.vocabulary import Vocabulary
     from nabla.problems.checker import Checker
 
 #: Of a run's options, those that this command takes.
@@ -41,13 +48,22 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--problem_seed", type=int | None, default=None, help="With --task: their order.")
     parser.add_argument("--offset", type=int, default=0, help="With --task: problems left out at the start.")
     parser.add_argument(
-        "--json", action="store_true", help="One JSON object per solution on standard output, nothing else."
+        "--logger",
+        type=str | None,
+        default=None,
+        help="Metrics of every solution: csv, tensorboard or wandb, several with commas; as --loggers.",
+    )
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="One JSON object per solution on standard output, in the order of the prompts, nothing else.",
     )
     parser.add_argument(
         "--output",
         type=str | None,
         default=None,
-        help="Folder of configuration, versions, solutions (default runs/TIME-METHOD; 'none' keeps nothing).",
+        help="Folder of configuration, versions, solutions (default runs/TIME-METHOD; 'none' keeps nothing). "
+        "An interrupted run goes on there: its solutions are not solved again.",
     )
 
 
@@ -63,6 +79,10 @@ def run(call: Call) -> int:
         prompts = read_prompts(options.texts, options.prompts, call.config.system)
         config, task = settle(call.config, prompts)
     config = config.changed(call.changes)
+    if options.logger is not None:
+        names = [*config.loggers, *(name.strip() for name in options.logger.split(","))]
+        loggers = conform(hints(RunConfig)["loggers"], list(dict.fromkeys(names)), "loggers")
+        config = replace(config, loggers=loggers)
     if not options.json:
         return _solve(call, config, prompts, task)
     emit = partial(print, file=sys.stdout, flush=True)
@@ -133,53 +153,137 @@ def _solve(
     task: Checker | None,
     emit: Callable[[str], None] | None = None,
 ) -> int:
-    from rich.text import Text
-
-    from nabla.cli.recorder import Recorder
-    from nabla.cli.storage import open_folder, output_path
-    from nabla.core.console import make_console
-    from nabla.core.costs import Cost
-    from nabla.launch.callbacks.cost import cost_table, kept_line
+    from nabla.cli.recorder import InOrder, Recorder
+    from nabla.cli.storage import output_path
+    from nabla.launch.resume import Earlier, identity
 
     resolved = config.resolved()
     path = output_path(call.options.output, resolved["method"]["name"])
+    ordered = None if emit is None else InOrder([p.id for p in prompts], emit)
+    with Earlier(path, {} if path is None else identity(config, resolved), prompts) as earlier:
+        if ordered is not None:
+            for key, text in earlier.lines.items():
+                ordered.add(key, text)
+        return _run(call, config, resolved, prompts, earlier, Recorder(None, task, ordered))
+
+
+def _run(
+    call: Call,
+    config: RunConfig,
+    resolved: dict[str, Any],
+    prompts: Sequence[Prompt],
+    earlier: Earlier,
+    recorder: Recorder,
+) -> int:
+    """Solves what an earlier run has not, prints and stores."""
+    from rich.text import Text
+
+    from nabla.cli.storage import open_folder
+    from nabla.core.console import make_console
+    from nabla.launch.resume import gather
+
+    missing = [prompt for prompt in prompts if prompt.id not in earlier.lines]
+    if earlier.lines:
+        print(f"{len(prompts) - len(missing)} of {len(prompts)} were solved before", file=sys.stderr)
+    if not missing:
+        recorder.complete([], {})
+        _say_finished(call, resolved, earlier)
+        return 0
     lm, reward = config.load_models()
-    recorder = Recorder(None, task, emit)
-    callbacks = [recorder, *_callbacks(config, len(prompts), quiet=emit is not None)]
-    loop = config.loop(lm, reward, callbacks=callbacks, folder=path)
-    folder = recorder.folder = open_folder(path, resolved, call.arguments, loop.fabric.device)
-    streamed = len(prompts) == 1 and any(_is_stream(callback) for callback in callbacks)
+    quiet = recorder.emit is not None
+    callbacks = [recorder, *_callbacks(config, len(missing), quiet=quiet)]
+    loop = config.loop(lm, reward, callbacks=callbacks, folder=earlier.path)
+    earlier.begin()
+    device = loop.fabric.device
+    folder = open_folder(earlier.path, resolved, call.arguments, device, resumed=earlier.found)
+    missing, recorder.folder = _shared(loop.fabric, missing, folder)
+    streamed = len(missing) == 1 and any(_is_stream(callback) for callback in callbacks)
     console = make_console()
     if streamed:
-        console.print(Text(prompts[0].text, style="bold"))
-    status, solutions, failed = "failed", [], Cost()
+        console.print(Text(missing[0].text, style="bold"))
+    end = _End()
     try:
-        solutions = loop.run(prompts)
-        status = "finished"
-    except Interrupted as error:
-        status, solutions = "interrupted", error.solutions
-        raise
-    except RunError as error:
-        solutions, failed = error.solutions, error.failed_cost
-        _show_failures(error)
-        raise
+        with end:
+            end.solutions = loop.run(missing)
     finally:
-        recorder.complete(solutions)
-        if emit is None:
-            _show(console, solutions, lm.tokenizer, task, streamed)
-            if config.callbacks is None and (solutions or failed.phases):
-                total = Cost.sum(s.cost for s in solutions) + failed
-                console.print(cost_table(total))
-                if kept := kept_line(loop.engine.workspace.store, total):
-                    console.print(Text(kept))
+        recorder.complete(end.solutions, end.failures)
+        if not quiet:
+            _show(console, end.solutions, lm.vocabulary, recorder.task, streamed)
+            if config.callbacks is None:
+                _show_cost(console, end, loop.engine.workspace.store)
         if folder is not None:
-            folder.finish(status, problems=len(prompts), solved=len(solutions))
+            if end.gathered:
+                gather(folder.path)
+            solved = len(earlier.lines) + len(end.solutions)
+            folder.finish(end.status, problems=len(prompts), solved=solved)
             print(f"stored in {folder.path}", file=sys.stderr)
     return 0
 
 
+def _shared(
+    fabric: Any, missing: list[Prompt], folder: RunFolder | None
+) -> tuple[list[Prompt], RunFolder | Share | None]:
+    """What is to be solved, as the first process knows it, and where this process keeps its rows."""
+    from nabla.launch.resume import Share
+
+    if fabric.world_size == 1:
+        return missing, folder
+    place = None if folder is None else folder.path
+    missing, place = fabric.broadcast((missing, place))
+    return missing, folder if fabric.is_global_zero or place is None else Share(place, fabric.global_rank)
+
+
+class _End:
+    """How a run ended: its solutions, and its errors by id, whatever was raised."""
+
+    def __init__(self) -> None:
+        self.status = "failed"
+        self.solutions: list[Solution] = []
+        self.failures: dict[str, NablaError] = {}
+        #: The first process has what all others found.
+        self.gathered = False
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        self.gathered = error is None or isinstance(error, RunError)
+        if error is None:
+            self.status = "finished"
+        elif isinstance(error, Interrupted):
+            self.status, self.solutions = "interrupted", error.solutions
+        elif isinstance(error, RunError):
+            self.solutions, self.failures = error.solutions, error.failures
+            _show_failures(error)
+
+
+def _show_cost(console: Any, end: _End, store: PrefixStore) -> None:
+    from rich.text import Text
+
+    from nabla.core.costs import Cost
+    from nabla.launch.callbacks.cost import cost_table, kept_line
+
+    failed = Cost.sum(error.cost for error in end.failures.values() if error.cost is not None)
+    if end.solutions or failed.phases:
+        total = Cost.sum(s.cost for s in end.solutions) + failed
+        console.print(cost_table(total))
+        if kept := kept_line(store, total):
+            console.print(Text(kept))
+
+
+def _say_finished(call: Call, resolved: dict[str, Any], earlier: Earlier) -> None:
+    """A kill may have come behind the last solution, before the run's record was closed."""
+    from nabla.launch.folder import RunFolder, status
+
+    if earlier.path is not None:
+        if status(earlier.path) != "finished":
+            folder = RunFolder(earlier.path, resolved, arguments=list(call.arguments), resumed=True)
+            folder.finish("finished", problems=len(earlier.lines), solved=len(earlier.lines))
+        print(f"stored in {earlier.path}", file=sys.stderr)
+
+
 def _show(
-    console: Any, solutions: Sequence[Solution], tokenizer: Any, task: Checker | None, streamed: bool
+    console: Any, solutions: Sequence[Solution], words: Vocabulary, task: Checker | None, streamed: bool
 ) -> None:
     from nabla.cli.display import show_solution
     from nabla.launch.records import correct
@@ -187,7 +291,7 @@ def _show(
     for number, solution in enumerate(solutions):
         if number:
             console.print()
-        show_solution(console, solution, tokenizer, task, streamed=streamed)
+        show_solution(console, solution, words, task, streamed=streamed)
     if task is not None and len(solutions) > 1:
         right = sum(correct(solution, task) for solution in solutions)
         console.print(f"\n{right} of {len(solutions)} right")

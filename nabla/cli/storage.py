@@ -31,12 +31,17 @@ def make_folder(path: Path) -> None:
 
 
 def open_folder(
-    path: Path | None, resolved: Mapping[str, Any], arguments: Sequence[str], device: torch.device
+    path: Path | None,
+    resolved: Mapping[str, Any],
+    arguments: Sequence[str],
+    device: torch.device,
+    *,
+    resumed: bool = False,
 ) -> RunFolder | None:
     """The run's folder, its configuration and versions written."""
     if path is None:
         return None
-    return RunFolder(path, resolved, arguments=list(arguments), device=_device(device))
+    return RunFolder(path, resolved, arguments=list(arguments), device=_device(device), resumed=resumed)
 
 
 def _device(device: torch.device) -> str:

@@ -28,6 +28,8 @@ class NablaError(Exception):
         self.path = path or None
         #: What the failed problem had cost (a :class:`~nabla.core.costs.Cost`), where it failed during a run.
         self.cost: Any = None
+        #: The answers (:class:`~nabla.core.solution.Checkpoint`) that it had handed in by then.
+        self.checkpoints: tuple[Any, ...] = ()
         self.got: str | None = None
         message = what
         if got is not _UNSET:

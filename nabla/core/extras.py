@@ -16,7 +16,8 @@ from nabla.core.errors import ConfigError
 EXTRAS = {
     "eval": ("scipy", "statsmodels", "optuna", "matplotlib", "datasets", "math_verify"),
     "theory": ("scipy", "ot", "matplotlib"),
-    "loggers": ("tensorboard",),
+    "loggers": ("tensorboard", "wandb"),
+    "gguf": ("gguf",),
     "testing": ("hypothesis",),
 }
 

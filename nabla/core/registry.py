@@ -141,6 +141,11 @@ class Registry(Mapping[str, Callable[..., T]], Generic[T]):
             self._entry_points = points
         return self._entry_points
 
+    @property
+    def offered(self) -> Mapping[str, EntryPoint]:
+        """Components that other packages offer, loaded or not, by name."""
+        return self._discover()
+
     def __getitem__(self, name: str) -> Any:
         points = self._discover()
         if name not in self._classes and name in points:

@@ -15,12 +15,13 @@ class Pieces:
     Args:
         tokenizer: of the model.
         window: tokens decoded together with the new one, so that spaces between words come out right.
+        lead: tokens that stand before the first one, and are not shown.
     """
 
-    def __init__(self, tokenizer: Any, window: int = 8) -> None:
+    def __init__(self, tokenizer: Any, window: int = 8, lead: Sequence[int] = ()) -> None:
         self._tokenizer, self._window = tokenizer, window
-        self._tokens: list[int] = []
-        self._start = self._shown = 0
+        self._tokens = list(lead)
+        self._start, self._shown = 0, len(lead)
 
     def add(self, token: int) -> str:
         """The text that ``token`` adds; special tokens add nothing."""
@@ -46,9 +47,9 @@ class Pieces:
         return text
 
 
-def pieces(tokenizer: Any, tokens: Sequence[int]) -> list[str]:
-    """One piece of text per token; joined they are the decoded text."""
-    decoder = Pieces(tokenizer)
+def pieces(tokenizer: Any, tokens: Sequence[int], lead: Sequence[int] = ()) -> list[str]:
+    """One piece of text per token; joined they are the decoded text, behind that of ``lead``."""
+    decoder = Pieces(tokenizer, lead=lead)
     found = [decoder.add(token) for token in tokens]
     if found:
         found[-1] += decoder.rest()

@@ -19,8 +19,31 @@ from nabla.rollouts.base import Continuation
 Text = tuple[Prompt, tuple[int, ...]]
 
 
+async def readings(
+    texts: Sequence[Int[Tensor, " length"]],
+    prompt: Prompt,
+    ids: Int[Tensor, " prompt"],
+    account: Account,
+    free: int | None,
+) -> list[Continuation]:
+    """What the language model knows of given responses, all in one batch.
+
+    Args:
+        texts: response ids.
+        prompt: what they answer.
+        ids: of the prompt.
+        account: who pays.
+        free: first position that gradients may be asked from; None: none will be.
+    """
+    requests = [ReadRequest(account, ids, text, prompt, free) for text in texts]
+    return await Wait(requests) if requests else []
+
+
 async def with_states(
-    trajectories: Sequence[Trajectory], ids: Callable[[Prompt], Int[Tensor, " prompt"]], account: Account
+    trajectories: Sequence[Trajectory],
+    ids: Callable[[Prompt], Int[Tensor, " prompt"]],
+    account: Account,
+    keep_graph: bool = False,
 ) -> list[Trajectory]:
     """The trajectories with states; those that lack them are read, all in one batch.
 
@@ -28,10 +51,14 @@ async def with_states(
         trajectories: with states or without.
         ids: of a prompt.
         account: who pays.
+        keep_graph: gradients from their first uncommitted positions on may be asked for.
     """
     todo = [i for i, t in enumerate(trajectories) if t.states is None]
     unread = [trajectories[i] for i in todo]
-    requests = [ReadRequest(account, ids(t.prompt), t.tokens) for t in unread]
+    requests = [
+        ReadRequest(account, ids(t.prompt), t.tokens, t.prompt, t.committed if keep_graph else None)
+        for t in unread
+    ]
     found: list[Continuation] = await Wait(requests) if requests else []
     known = list(trajectories)
     for i, part in zip(todo, found, strict=True):
@@ -40,7 +67,10 @@ async def with_states(
 
 
 async def with_scores(
-    trajectories: Sequence[Trajectory], first: dict[Text, Score], account: Account
+    trajectories: Sequence[Trajectory],
+    first: dict[Text, Score],
+    account: Account,
+    keep_graph: bool = False,
 ) -> list[Trajectory]:
     """The trajectories with scores; those that lack one are scored, all in one batch.
 
@@ -48,10 +78,14 @@ async def with_scores(
         trajectories: scored or not.
         first: the first score of each text, which stays its score; it grows.
         account: who pays.
+        keep_graph: gradients from their first uncommitted positions on may be asked for.
     """
     todo = [i for i, t in enumerate(trajectories) if t.score is None]
     unscored = [trajectories[i] for i in todo]
-    requests = [ScoreRequest(account, Response(t.prompt, t.tokens, account)) for t in unscored]
+    requests = [
+        ScoreRequest(account, Response(t.prompt, t.tokens, account), t.committed if keep_graph else None)
+        for t in unscored
+    ]
     found: list[Score] = await Wait(requests) if requests else []
     scored = list(trajectories)
     for i, score in zip(todo, found, strict=True):

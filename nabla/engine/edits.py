@@ -9,6 +9,7 @@ from torch import Tensor
 
 from nabla.core.errors import ConfigError
 from nabla.core.prompt import Prompt
+from nabla.core.sampling import Sampling
 from nabla.core.trajectory import States, Trajectory
 from nabla.models.causal_lm import CausalLM
 from nabla.models.vocabulary import Vocabulary
@@ -17,14 +18,22 @@ from nabla.rollouts.base import Continuation, Opening
 
 def trajectory_of(part: Continuation, opening: Opening, prompt: Prompt) -> Trajectory:
     """What a rollout wrote behind its opening, as a response of its own."""
+    return trajectory_from(part, prompt, opening.sampling, opening.key)
+
+
+def trajectory_from(
+    part: Continuation, prompt: Prompt, sampling: Sampling, key: int, committed: int = 0
+) -> Trajectory:
+    """A response that was written or read, as one that later continuations are drawn behind."""
     return Trajectory(
         prompt=prompt,
         tokens=part.tokens,
         finished=part.finished,
         log_probs=part.log_probs,
-        sampling=opening.sampling,
+        sampling=sampling,
         states=part.states,
-        noise_keys=torch.full_like(part.tokens, opening.key) if part.keyed else None,
+        noise_keys=torch.full_like(part.tokens, key) if part.keyed else None,
+        committed=committed,
     )
 
 
@@ -43,6 +52,31 @@ def joined(head: Trajectory, tail: Trajectory) -> Trajectory:
         log_probs=_behind(head.log_probs, tail.log_probs),
         states=states,
         noise_keys=noise_keys,
+        score=None,
+    )
+
+
+def cut(trajectory: Trajectory, length: int) -> Trajectory:
+    """The first ``length`` tokens of a response, none of them its end; not judged yet.
+
+    Raises ConfigError for a length that the response does not have, or below its committed tokens.
+    """
+    if not trajectory.committed <= length <= len(trajectory):
+        raise ConfigError(
+            "A response is cut behind its committed tokens",
+            got=length,
+            fix=f"Choose a length from {trajectory.committed} to {len(trajectory)}.",
+        )
+    states = trajectory.states
+    if states is not None:
+        states = States(states.hidden[:length], states.entropy[:length], states.top1[:length])
+    return replace(
+        trajectory,
+        tokens=trajectory.tokens[:length],
+        finished=trajectory.finished and length == len(trajectory),
+        log_probs=trajectory.log_probs[:length],
+        states=states,
+        noise_keys=None if trajectory.noise_keys is None else trajectory.noise_keys[:length],
         score=None,
     )
 

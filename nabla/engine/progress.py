@@ -44,6 +44,14 @@ class Progress:
         usage = self.meter.snapshot().total
         return self.budgeted and all(budget.spent(usage) for budget in self.budgets)
 
+    @property
+    def share(self) -> float:
+        """Part of its budgets that is spent, of the one that is spent least; 0 without budgets, as nobody
+        knows how far the method goes."""
+        usage = self.meter.snapshot().total
+        parts = [float(getattr(usage, budget.unit)) / budget.limit for budget in self.budgets]
+        return min(1.0, *parts) if parts else 0.0
+
     def report(self, trajectory: Trajectory, response: str) -> None:
         """Keeps an answer with the cost until now, unless it is the last one again.
 

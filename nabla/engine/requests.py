@@ -11,9 +11,10 @@ from jaxtyping import Int
 from torch import Tensor
 
 from nabla.core.costs import Account
+from nabla.core.prompt import Prompt
 from nabla.engine.gradient.values import GradientTask
 from nabla.objectives.base import Objective, Term
-from nabla.rewards.base import Response
+from nabla.rewards.base import Reading, Response
 from nabla.rollouts.base import Opening
 
 
@@ -45,19 +46,35 @@ class RolloutRequest(Request):
 
 @dataclass(frozen=True, eq=False)
 class ReadRequest(Request):
-    """Run the language model over a given response."""
+    """Run the language model over a given response.
+
+    ``text`` is what it answers, and ``free`` the first position that its gradient may be asked from: the pass
+    may keep its graph for that.
+    """
 
     kind = "read"
     prompt: Int[Tensor, " prompt"]
     tokens: Int[Tensor, " length"]
+    text: Prompt
+    free: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class ScoreRequest(Request):
-    """Score a response."""
+    """Score a response. ``free`` is the first position that its gradient may be asked from: the pass may keep
+    its graph for that."""
 
     kind = "score"
     response: Response
+    free: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class JudgeRequest(Request):
+    """Say what the reward says at each token of a response, finished or not."""
+
+    kind = "judge"
+    reading: Reading
 
 
 @dataclass(frozen=True, eq=False)

@@ -106,6 +106,7 @@ class Live:
                 self.result = replace(self.result, cost=self.session.cost)
             elif isinstance(self.result, NablaError):
                 self.result.cost = self.session.cost
+                self.result.checkpoints = tuple(self.session.checkpoints)
 
 
 class Policy(ABC):
@@ -218,7 +219,7 @@ class Scheduler:
     def _run(
         self, method: Solve, prompts: Iterable[Prompt], remote: RemoteRollouts | None
     ) -> Iterator[tuple[Prompt, Solution | NablaError]]:
-        events, store = self.workspace.events, self.workspace.store
+        events, store = self.workspace.events, self.workspace
         writer = self.workspace.writer() if self.continuous and remote is None else None
         waiting = iter(prompts)
         active: list[Live] = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,16 +16,17 @@ from nabla.core.random import derive_key, generator
 from nabla.core.sampling import Sampling
 from nabla.core.solution import Checkpoint
 from nabla.core.trajectory import Score, Trajectory
-from nabla.engine.completion import Text, with_scores, with_states
-from nabla.engine.edits import joined, replaced, trajectory_of
+from nabla.engine.completion import Text, readings, with_scores, with_states
+from nabla.engine.edits import joined, replaced, trajectory_from, trajectory_of
 from nabla.engine.gradient.values import TermGradient, TrajectoryGradient
 from nabla.engine.initial_rows import InitialRows, RowCache, RowsWanted
+from nabla.engine.judgements import Judgements, with_values
 from nabla.engine.memory import Memory
 from nabla.engine.progress import Progress
-from nabla.engine.requests import JointRequest, ReadRequest, RolloutRequest, Wait
+from nabla.engine.requests import JointRequest, RolloutRequest, Wait
 from nabla.engine.workspace import Workspace
 from nabla.objectives.base import Objective, require_trajectory_terms, trajectory_terms
-from nabla.rewards.base import SoftTokens
+from nabla.rewards.base import SoftTokens, require_reward
 from nabla.rollouts.base import Continuation, Opening
 from nabla.rollouts.boundaries.base import Boundary
 from nabla.schedulers.base import Step
@@ -51,6 +51,7 @@ class Session:
         self.written = 0
         self._encoded = {prompt: self.prompt_ids}
         self._scores: dict[Text, Score] = {}
+        self._judged = Judgements()
         self._requests = 0
 
     # -- randomness ------------------------------------------------------------------------------
@@ -88,8 +89,7 @@ class Session:
         Args:
             sampling: how tokens are drawn.
             n: number of responses.
-            prompt: another prompt than the problem's (a critique of an answer, say); the trajectories
-                carry it. Raises PromptError if it does not fit.
+            prompt: another than the problem's (a critique of an answer, say). Raises PromptError.
             until: stop each response at the end of its first step.
             phase: who pays.
         """
@@ -116,8 +116,7 @@ class Session:
         Args:
             trajectories: responses, finished or not.
             until: stop at the end of the next step; None writes to the end.
-            sampling: how tokens are drawn; the trajectory's own by default. One that has its number of
-                tokens already is at its end.
+            sampling: how tokens are drawn; the trajectory's own by default.
             phase: who pays.
         """
         self.written += len(trajectories)
@@ -158,9 +157,7 @@ class Session:
         self,
         texts: Sequence[Int[Tensor, " length"]],
         sampling: Sampling,
-        *,
-        committed: int = 0,
-        phase: str = "gradient",
+        *, committed: int = 0, phase: str = "gradient", keep_graph: bool = False,
     ) -> list[Trajectory]:
         """Trajectories of given responses to the problem, by one forward pass of the language model each.
 
@@ -171,15 +168,11 @@ class Session:
             sampling: what later continuations draw with.
             committed: leading tokens of each that are final.
             phase: who pays.
+            keep_graph: as of :meth:`score`.
         """
-        account = self.account(phase)
-        requests = [ReadRequest(account, self.prompt_ids, text) for text in texts]
-        found: list[Continuation] = await Wait(requests) if requests else []
-        trajectories = []
-        for request, part in zip(requests, found, strict=True):
-            opening = Opening(request.prompt, request.tokens[:0], sampling, self._next_key(), account)
-            trajectories.append(replace(trajectory_of(part, opening, self.prompt), committed=committed))
-        return trajectories
+        start = committed if keep_graph else None
+        found = await readings(texts, self.prompt, self.prompt_ids, self.account(phase), start)
+        return [trajectory_from(p, self.prompt, sampling, self._next_key(), committed) for p in found]
 
     def _ids(self, prompt: Prompt) -> Int[Tensor, " prompt"]:
         if prompt not in self._encoded:
@@ -187,42 +180,53 @@ class Session:
         return self._encoded[prompt]
 
     async def fork(
-        self, trajectory: Trajectory, edits: Sequence[tuple[int, int]], *, phase: str = "rollout"
+        self, trajectory: Trajectory, edits: Sequence[tuple[int, int]], *,
+        until: Boundary | None = None, phase: str = "rollout",
     ) -> list[Trajectory]:
         """For each (position, token): ``y_<position``, the token, and a fresh continuation; all in one batch.
 
         Nothing is written behind an end-of-sequence token or at the length limit. The new trajectories keep
-        ``committed`` and are not scored yet.
-
-        Args:
-            trajectory: the response that is changed.
-            edits: positions and the ids that come in their places.
-            phase: who pays.
+        ``committed`` and are not scored yet; arguments as of :meth:`extend`.
 
         Raises ConfigError for a position outside the response or before its first uncommitted one.
         """
         heads = [replaced(self.vocabulary, self.workspace.lm, trajectory, *edit) for edit in edits]
-        return await self.extend(heads, phase=phase)
+        return await self.extend(heads, until=until, phase=phase)
 
     async def states(
-        self, trajectories: Sequence[Trajectory], *, phase: str = "selection"
+        self, trajectories: Sequence[Trajectory], *, phase: str = "selection", keep_graph: bool = False
     ) -> list[Trajectory]:
         """The trajectories with the language model's states; one that has them stays as it is.
-
-        A response that was written elsewhere (by a server) is read by the local language model, one forward
-        pass each. Raises ConfigError where there is none.
+        A response that a server wrote is read by the local language model, one forward pass each
+        (``keep_graph`` as of :meth:`score`). Raises ConfigError where there is none.
         """
-        return await with_states(trajectories, self._ids, self.account(phase))
+        return await with_states(trajectories, self._ids, self.account(phase), keep_graph)
 
     # -- the reward model judges -----------------------------------------------------------------
 
-    async def score(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
+    async def score(
+        self, trajectories: Sequence[Trajectory], *, keep_graph: bool = False
+    ) -> list[Trajectory]:
         """The trajectories with their scores; one that has a score is never scored again.
 
         A text has one score per problem, the first: sums run in another order in another batch, and in half
         precision the same text would beat itself.
+
+        ``keep_graph`` says that gradients at these texts, from their first uncommitted positions on, may be
+        asked for: with the engine's ``keep_graph`` the pass keeps its graph, until :meth:`drop_graphs`.
         """
-        return await with_scores(trajectories, self._scores, self.account("reward"))
+        return await with_scores(trajectories, self._scores, self.account("reward"), keep_graph)
+
+    def drop_graphs(self, but: Sequence[Trajectory] = ()) -> None:
+        """No gradients will be asked for any more, but at these texts."""
+        self.workspace.graphs.drop(self.prompt.id, [(t.prompt, t.tokens) for t in but])
+
+    async def judge(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
+        """The trajectories, finished or not, with rewards and the values (``steps``) at the tokens ``ends``;
+        an open one's reward is its prefix's. What begins alike is judged once."""
+        reward = require_reward(self.workspace.reward, "Values are asked for")
+        known = self._judged, self._scores, reward, self.ended
+        return await with_values(trajectories, *known, self.account("reward"))
 
     # -- gradients -------------------------------------------------------------------------------
 
@@ -249,11 +253,10 @@ class Session:
             soft: relaxed rows.
             phase: who pays.
         """
-        account = self.account(phase)
-        (trajectory,) = await self.states([trajectory], phase=phase)
-        plan = self.memory.plan_gradient(
-            trajectory, objective, account, start=start, tokens=tokens, soft=soft
-        )
+        own = tokens is None and soft is None
+        (trajectory,) = await self.states([trajectory], phase=phase, keep_graph=own)
+        where: dict[str, Any] = {"start": start, "tokens": tokens, "soft": soft}
+        plan = self.memory.plan_gradient(trajectory, objective, self.account(phase), **where)
         if isinstance(plan, TrajectoryGradient):
             return plan
         (found,) = await Wait([plan])
@@ -351,8 +354,8 @@ class Session:
     # -- the answer ------------------------------------------------------------------------------
 
     def decode(self, tokens: Int[Tensor, " n"]) -> str:
-        """Text of response ids."""
-        return self.vocabulary.decode(tokens)
+        """Text of response ids, exactly as they continue the prompt."""
+        return self.vocabulary.response(tokens)
 
     @property
     def cost(self) -> Cost:

@@ -7,19 +7,20 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
-
 from nabla.core.budget import Budget
 from nabla.core.costs import Usage
 from nabla.core.errors import NumericalError
-from nabla.core.trajectory import Score, States
+from nabla.core.trajectory import Score
 from nabla.engine.events import Events
 from nabla.engine.gradient.computer import GradientComputer
+from nabla.engine.gradient.graphs import Graphs
 from nabla.engine.initial_rows import InitialRows, RowsWanted, references
+from nabla.engine.judging import read, score
 from nabla.engine.remote import at_once
 from nabla.engine.requests import (
     GradientRequest,
     JointRequest,
+    JudgeRequest,
     ReadRequest,
     Request,
     RolloutRequest,
@@ -27,13 +28,12 @@ from nabla.engine.requests import (
     ValueRequest,
 )
 from nabla.engine.retries import answered
-from nabla.models.body import Chunk
 from nabla.models.causal_lm import CausalLM, require_lm
 from nabla.models.prefixes import PrefixStore
 from nabla.models.runner import Runner
 from nabla.models.vocabulary import Vocabulary
 from nabla.rewards.base import Reward, require_reward
-from nabla.rollouts.base import Continuation, Resources, Rollout, Writer
+from nabla.rollouts.base import Resources, Rollout, Writer
 
 
 class Workspace:
@@ -45,7 +45,7 @@ class Workspace:
         reward: bound to the vocabulary; None for likelihood-only runs.
         rollout: how the language model is decoded.
         runner: batches and counts passes; holds the prefixes.
-        seed, budgets, kept_gradients, rows_ahead, rollout_bytes, events: see
+        seed, budgets, kept_gradients, rows_ahead, rollout_bytes, keep_graph, events: see
             :class:`~nabla.engine.engine.Engine`.
     """
 
@@ -62,6 +62,7 @@ class Workspace:
         kept_gradients: int = 4,
         rows_ahead: int = 12,
         rollout_bytes: float | None = None,
+        keep_graph: bool = False,
         events: Events | None = None,
     ) -> None:
         self.vocabulary, self.lm, self.reward = vocabulary, lm, reward
@@ -70,11 +71,13 @@ class Workspace:
         self.seed, self.kept_gradients, self.rows_ahead = seed, kept_gradients, rows_ahead
         self.budgets = tuple(budgets)
         self.events = events or Events()
-        self._gradients = None if lm is None else GradientComputer(lm, reward, runner)
+        self.graphs = Graphs(runner.store.budget, on=keep_graph)
+        self._gradients = None if lm is None else GradientComputer(lm, reward, runner, self.graphs)
         self.handlers: dict[str, Callable[[Sequence[Any]], list[Any]]] = {
             "rollout": self._run_rollouts,
             "read": self._run_reads,
             "score": self._run_scores,
+            "judge": self._run_judgements,
             "gradient": self._run_gradients,
             "value": self._run_values,
             "joint": self._run_joint,
@@ -127,42 +130,27 @@ class Workspace:
         """Initial logits of rows of several problems, all of the same support."""
         return references(self.weights.head, wanted, self.rows_ahead)
 
+    def release(self, problem: str) -> None:
+        """Forgets a problem."""
+        self.store.release(problem)
+        self.graphs.drop(problem)
+
     # -- one handler a kind ------------------------------------------------------------------------
 
     def _run_rollouts(self, requests: Sequence[RolloutRequest]) -> list[Any]:
         openings = [request.opening for request in requests]
         return list(at_once(self.rollout.generate(openings, self.resources), self.rollout))
 
-    @torch.no_grad()
     def _run_reads(self, requests: Sequence[ReadRequest]) -> list[Any]:
-        body, head = self.weights.body, self.weights.head
-        chunks = []
-        for request in requests:
-            sequence = torch.cat([request.prompt, request.tokens])
-            known = self.runner.known(body, request.prompt[:-1], request.account)
-            chunks.append(Chunk(known, body.embed(sequence[len(known) :])))
-        outputs = self.runner.forward(body, chunks, [r.account for r in requests], keep=True)
-        found = []
-        for request, output in zip(requests, outputs, strict=True):
-            account, length = request.account, len(request.tokens)
-            sequence = torch.cat([request.prompt, request.tokens])
-            self.runner.store.put(account.problem, body, sequence, output.keys)
-            hidden = output.hidden[-length - 1 : -1].clone()  # a view would keep the whole batch's alive
-            account.meter.add(account.phase, Usage(flops=head.flops(length)))
-            rows = head.partition(hidden, moments=True)
-            own = head.logits(hidden, request.tokens.unsqueeze(-1))[:, 0]
-            log_probs = (own - rows.log_z).cpu()
-            entropy = (rows.log_z - rows.mean).clamp_min(0).cpu()
-            top1 = (rows.top - rows.log_z).exp().cpu()
-            finished = int(request.tokens[-1]) in self.vocabulary.eos_ids
-            states = States(hidden, entropy, top1)
-            found.append(Continuation(request.tokens, finished, log_probs, states))
-        return found
+        return read(self.weights, self.vocabulary, self.runner, self.graphs, requests)
 
     def _run_scores(self, requests: Sequence[ScoreRequest]) -> list[Any]:
         reward = require_reward(self.reward, "A response is to be scored here")
-        scores = reward.score([request.response for request in requests], self.runner)
-        return [_finite(score) for score in scores]
+        return [_finite(found) for found in score(reward, self.runner, self.graphs, requests)]
+
+    def _run_judgements(self, requests: Sequence[JudgeRequest]) -> list[Any]:
+        reward = require_reward(self.reward, "A response is to be judged here")
+        return list(reward.values([request.reading for request in requests], self.runner))
 
     def _run_gradients(self, requests: Sequence[GradientRequest]) -> list[Any]:
         return list(self.gradients.compute(requests[0].terms, [request.task for request in requests]))

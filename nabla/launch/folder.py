@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -38,17 +39,26 @@ class RunFolder:
         config: resolved configuration, plain data.
         arguments: the command line.
         device: what the models ran on.
+        resumed: the folder is of the same run, which was interrupted: its configuration stays, and its
+            record says when it went on.
     """
 
     def __init__(
-        self, path: Path, config: Mapping[str, Any], *, arguments: list[str], device: str = "unknown"
+        self,
+        path: Path,
+        config: Mapping[str, Any],
+        *,
+        arguments: list[str],
+        device: str = "unknown",
+        resumed: bool = False,
     ) -> None:
         self.path = path
-        if (path / "run.json").exists():
-            raise ConfigError("The folder holds a run already", got=str(path), fix="Choose another --output.")
+        if not resumed:
+            require_new(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            (path / "config.yaml").write_text(dump(dict(config)), encoding="utf-8")
+            if not (resumed and (path / "config.yaml").exists()):
+                (path / "config.yaml").write_text(dump(dict(config)), encoding="utf-8")
         except OSError as error:
             raise ConfigError(
                 f"The run's folder cannot be written: {error}",
@@ -63,12 +73,19 @@ class RunFolder:
             "versions": versions(),
             "git_commit": git_commit(),
         }
+        if resumed:
+            before = _record(path)
+            known = ("started",) if device != "unknown" else ("started", "device")
+            self._about |= {key: before[key] for key in known if key in before}
+            self._about["resumed"] = [*before.get("resumed", []), _now()]
         self._write()
 
     def append(self, name: str, row: Mapping[str, Any]) -> None:
         """One line of ``name``, on disk when this returns."""
-        with (self.path / name).open("a") as file:
+        with (self.path / name).open("a", encoding="utf-8") as file:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
 
     def finish(self, status: str, **about: Any) -> None:
         """Records how the run ended: ``finished``, ``failed`` or ``interrupted``."""
@@ -77,6 +94,12 @@ class RunFolder:
 
     def _write(self) -> None:
         (self.path / "run.json").write_text(json.dumps(self._about, indent=2, ensure_ascii=False) + "\n")
+
+
+def require_new(path: Path) -> None:
+    """Raises ConfigError for a folder that holds a run."""
+    if (path / "run.json").exists():
+        raise ConfigError("The folder holds a run already", got=str(path), fix="Choose another --output.")
 
 
 def default_folder(method: str) -> Path:
@@ -118,6 +141,21 @@ def git_commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return found.stdout.strip()
+
+
+def status(path: Path) -> str | None:
+    """How the run of a folder ended, as far as that was recorded."""
+    found = _record(path).get("status")
+    return found if isinstance(found, str) else None
+
+
+def _record(path: Path) -> dict[str, Any]:
+    """``run.json`` of a folder; empty if a kill has left none, or a part."""
+    try:
+        found = json.loads((path / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _now() -> str:

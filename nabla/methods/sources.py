@@ -67,6 +67,12 @@ class RowSource(ABC):
         """Whose gradient a selector looks at; None if there is none."""
         return None
 
+    @property
+    def differentiated(self) -> Objective | None:
+        """Whose gradient at the current response a row begins with; None: no row does. Passes over responses
+        may keep their graphs for it."""
+        return None
+
     def check(self, engine: Engine) -> None:
         """Called once before a run; override to raise ConfigError if the engine lacks something."""
         return
@@ -115,6 +121,10 @@ class Refined(RowSource):
     def selection_objective(self) -> Objective:
         return self.dto.objective
 
+    @property
+    def differentiated(self) -> Objective | None:
+        return self.dto.objective if self.dto.at_text else None
+
     def check(self, engine: Engine) -> None:
         if self.dto.needs_reward:
             require_differentiable(
@@ -149,6 +159,10 @@ class Sharpened(RowSource):
     @property
     def selection_objective(self) -> Objective:
         return self.refined.selection_objective
+
+    @property
+    def differentiated(self) -> Objective | None:
+        return self.refined.differentiated
 
     def check(self, engine: Engine) -> None:
         self.refined.check(engine)

@@ -115,6 +115,13 @@ class Sweep(Method):
                 fix="Pass an objective, or choose another selector, e.g. 'entropy'.",
             )
 
+    def _differentiates(self, model: str) -> bool:
+        """Whether gradients at current responses go through a model: ``needs_reward`` or
+        ``needs_likelihood``."""
+        selection = self.rows.selection_objective if self.selector.needs_gradient else None
+        asked = [objective for objective in (self.rows.differentiated, selection) if objective is not None]
+        return any(getattr(t.objective, model) for o in asked for t in trajectory_terms(o) if t.active)
+
     def check(self, engine: Engine) -> None:
         require_lm(engine.lm, "A sweep proposes tokens from the language model's rows")
         self.rows.check(engine)
@@ -194,7 +201,7 @@ class Sweep(Method):
         session.events.on_proposal(session.prompt, state.current, position, token)
         (proposal,) = await session.fork(state.current, [(position, token)])
         if self.acceptance.needs_reward:
-            (proposal,) = await session.score([proposal])
+            (proposal,) = await session.score([proposal], keep_graph=self._continues(state))
         densities = self._densities(view, token) if self.acceptance.needs_densities else None
         accepted = self.acceptance.accept(
             state.current, proposal, session.generator("accept", state.rollouts), densities
@@ -216,17 +223,27 @@ class Sweep(Method):
             state = await self._adopt(session, state, proposal)
         else:
             session.events.on_reject(session.prompt, state.current, proposal, position)
+            session.drop_graphs(but=[state.current])
         return self._commit(session, state, 1)
+
+    def _continues(self, state: _State) -> bool:
+        """Whether a proposal's gradient through the reward may be asked for, if it is accepted."""
+        last = state.rollouts + 1 >= state.limit or state.position + 1 >= len(state.current)
+        return not last and self._differentiates("needs_reward")
 
     async def _adopt(self, session: Session, state: _State, trajectory: Trajectory) -> _State:
         """Makes a trajectory the current one: its reward and its selected positions are known."""
+        session.drop_graphs(but=[trajectory])
         if self.acceptance.needs_reward:
-            (trajectory,) = await session.score([trajectory])
+            differentiated = not state.spent and self._differentiates("needs_reward")
+            (trajectory,) = await session.score([trajectory], keep_graph=differentiated)
         state = replace(state, current=trajectory, selected=(False,) * len(trajectory))
         session.report(state.answer)
         if state.spent:  # nothing will be refined any more
             return state
-        (trajectory,) = await session.states([trajectory])  # a pass where it was written elsewhere
+        differentiated = self._differentiates("needs_likelihood")
+        # A pass where it was written elsewhere.
+        (trajectory,) = await session.states([trajectory], keep_graph=differentiated)
         state = replace(state, current=trajectory)
         mask = tuple(bool(chosen) for chosen in await self.selector.select(trajectory, session))
         session.events.on_select(session.prompt, trajectory, [i for i, chosen in enumerate(mask) if chosen])

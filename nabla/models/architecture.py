@@ -118,12 +118,27 @@ def context_length(config: Any) -> int | None:
 
     Longrope has two tables of frequencies, and the longest row of a batch decides between them: beyond the
     short one's range a row's result would depend on its batch, and its cached keys on when they were made.
-    Models are used up to there.
+    Sparse attention sees so many positions that it chooses; equals among them (a word that comes twice) are
+    chosen by the width of the batch. Models are used up to there.
     """
-    limits = [int(v) for name in _LIMITS if isinstance(v := getattr(config, name, None), int) and v > 0]
-    limit = limits[0] if limits else None
+    limits = [int(v) for name in _LIMITS if isinstance(v := getattr(config, name, None), int) and v > 0][:1]
+    return min([*limits, *batch_dependent(config)], default=None)
+
+
+#: Names by which configurations say how many positions sparse attention chooses.
+_CHOSEN = ("index_topk", "keep_window_size")
+
+
+def batch_dependent(config: Any) -> dict[int, str]:
+    """Number of positions → why a row of more than these would depend on the others of its batch."""
+    found = {}
     short = short_context(config)
-    return limit if short is None else min(short, limit or short)
+    if short is not None:
+        found[short] = "its rotary table (longrope) depends on the longest text of a batch"
+    for name in _CHOSEN:
+        if isinstance(value := getattr(config, name, None), int) and value > 0:
+            found[value] = f"which of equal positions its attention sees ({name}) depends on the batch"
+    return found
 
 
 def short_context(config: Any) -> int | None:
@@ -143,10 +158,11 @@ def short_context(config: Any) -> int | None:
 
 def logit_scale(config: Any) -> float:
     """What logits are multiplied by: ``logit_scale``, ``lm_head_multiplier`` and one over
-    ``logits_scaling``, where a configuration has them."""
+    ``logits_scaling`` (HyperCLOVA X: times it), where a configuration has them."""
     scale = 1.0
     if getattr(config, "logits_scaling", None):
-        scale /= float(config.logits_scaling)
+        given = float(config.logits_scaling)
+        scale *= given if getattr(config, "model_type", "") == "hyperclovax" else 1 / given
     for name in ("logit_scale", "lm_head_multiplier"):
         if getattr(config, name, None):
             scale *= float(getattr(config, name))
@@ -159,3 +175,36 @@ def logit_softcap(config: Any) -> float | None:
     caps = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
     found = [cap for name in caps if (cap := getattr(config, name, None))]
     return float(found[0]) if found else None
+
+
+class ScaledEmbedding(nn.Module):
+    """An embedding with the factor that its model multiplies it by."""
+
+    def __init__(self, module: nn.Module, factor: float) -> None:
+        super().__init__()
+        self.module, self.factor = module, factor
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Embeddings of ids."""
+        embedded: Tensor = self.module(ids) * self.factor
+        return embedded
+
+
+@torch.no_grad()
+def input_embedding(module: nn.Module) -> nn.Module:
+    """What a body's ids become before its first layer. Falcon-H1 multiplies the embeddings of ids and takes
+    given ones as they are; others (Granite) multiply both. The name of the factor does not tell: the model is
+    asked, where it has one."""
+    embedding: nn.Module = module.get_input_embeddings()  # type: ignore[operator]
+    factors = (getattr(module, name, None) for name in ("embedding_multiplier", "embed_scale"))
+    factor = next((f for f in factors if isinstance(f, int | float) and f != 1), None)
+    if factor is None:
+        return embedding
+    scaled = ScaledEmbedding(embedding, float(factor))
+    ids = torch.arange(3, device=next(embedding.parameters()).device)[None]
+    expected = module(input_ids=ids, use_cache=False).last_hidden_state
+    errors = [
+        float((module(inputs_embeds=part(ids), use_cache=False).last_hidden_state - expected).norm())
+        for part in (embedding, scaled)
+    ]
+    return embedding if errors[0] <= errors[1] else scaled

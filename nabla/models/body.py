@@ -19,7 +19,13 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from nabla.core.errors import ConfigError
-from nabla.models.architecture import attended, attention_windows, context_length, count_parameters
+from nabla.models.architecture import (
+    attended,
+    attention_windows,
+    context_length,
+    count_parameters,
+    input_embedding,
+)
 from nabla.models.keys import Keys
 from nabla.models.keys import KeyValues as KeyValues
 from nabla.models.keys import left_padded as left_padded
@@ -85,7 +91,7 @@ class Body:
         self.checkpoint = False
         self._compiled: dict[nn.Module, Any] = {}
         self._use_compiled = False
-        self.embedding: nn.Module = module.get_input_embeddings()  # type: ignore[operator]
+        self.embedding = input_embedding(module)
         self.hidden_size = int(self.config.hidden_size)
         self.layers = int(self.config.num_hidden_layers)
         heads = int(getattr(self.config, "num_attention_heads", 1))
@@ -98,7 +104,10 @@ class Body:
         accepted = inspect.signature(module.forward).parameters
         self._takes_positions = "position_ids" in accepted
         self._takes_cache = "past_key_values" in accepted and "use_cache" in accepted
-        if not self._takes_cache:
+        #: A recurrence's own state would be kept, and changed in place while a gradient needs it (RWKV).
+        self._keeps_state = "use_cache" in accepted and not self._takes_cache
+        # Llama 4 scales queries by their place in the cache, padding on the left included.
+        if not self._takes_cache or getattr(self.config, "attn_temperature_tuning", False):
             self.reuse_prefix = False
 
     @property
@@ -194,7 +203,8 @@ class Body:
 
         Args:
             chunks: rows to run; each has at least one token.
-            keep: return keys and values of prefix and chunk (None where they cannot be reused).
+            keep: return keys and values of prefix and chunk (None where they cannot be reused), never with a
+                graph.
         """
         reuse = self.reuse_prefix and all(
             chunk.prefix.keys is not None or len(chunk.prefix) == 0 for chunk in chunks
@@ -222,17 +232,16 @@ class Body:
         arguments: dict[str, Any] = {"inputs_embeds": padded, "attention_mask": mask}
         if self._takes_positions:
             arguments["position_ids"] = positions
+        if self._keeps_state:
+            arguments["use_cache"] = False
         if self._takes_cache:
             arguments["use_cache"] = keep and self.reuse_prefix
             if reuse and deepest > 0:
                 arguments["past_key_values"] = self._stack(chunks, deepest, keep)
                 arguments["use_cache"] = True
             elif arguments["use_cache"]:
-                # The model's own choice of cache may forget what a sliding window has left behind.
-                from transformers import DynamicCache
-
-                arguments["past_key_values"] = DynamicCache()
-        checkpointed = self.checkpoint and torch.is_grad_enabled() and not keep
+                arguments["past_key_values"] = self._empty_cache()
+        checkpointed = self.checkpoint and torch.is_grad_enabled()
         with self._in_place(), self._checkpointed() if checkpointed else nullcontext():
             output = self.module(**arguments)
         # A model spread over devices ends on another one than it begins on: states come back to the first,
@@ -248,8 +257,8 @@ class Body:
                 first, last = deepest - before[row], deepest + lengths[row]
                 keys = KeyValues(
                     tuple(
-                        (layer.keys[row, :, first:last], layer.values[row, :, first:last])
-                        for layer in cache.layers
+                        (made[row, :, first:last], other[row, :, first:last])
+                        for made, other in map(_made, cache.layers)
                     )
                 )
             results.append(BodyOutput(rows, keys))
@@ -282,12 +291,24 @@ class Body:
         """Left-padded keys and values of all rows, as transformers' ``Cache``."""
         from transformers import Cache, DynamicCache
 
-        from nabla.models.layers import GivenLayer
+        from nabla.models.layers import GivenLayer, RecordingLayer
 
         layers = left_padded([chunk.prefix.keys for chunk in chunks], deepest)
+        if keep and torch.is_grad_enabled():
+            return Cache(layers=[RecordingLayer(keys, values) for keys, values in layers])
         if keep:
             return DynamicCache(ddp_cache_data=layers)
         return Cache(layers=[GivenLayer(keys, values) for keys, values in layers])
+
+    def _empty_cache(self) -> Any:
+        """The model's own choice of cache may forget what a sliding window has left behind."""
+        from transformers import Cache, DynamicCache
+
+        from nabla.models.layers import RecordingLayer
+
+        if torch.is_grad_enabled():
+            return Cache(layers=[RecordingLayer() for _ in range(self.layers)])
+        return DynamicCache()
 
     def step(
         self,
@@ -308,3 +329,8 @@ class Body:
         with self._in_place():
             hidden: Tensor = self.module(**arguments).last_hidden_state[:, -1]
         return hidden.to(self.device)
+
+
+def _made(layer: Any) -> tuple[Tensor, Tensor]:
+    """Keys and values of a layer that has run; without the graph of a pass that keeps one."""
+    return getattr(layer, "seen", None) or (layer.keys, layer.values)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,13 +13,9 @@ from torch import Tensor
 
 from nabla.core.errors import ConfigError, ModelError, PromptError
 from nabla.core.prompt import Message
+from nabla.models.templates import PLAIN, RAW, find_template
 
 _MARK = "\u2063nabla-response\u2063"
-
-#: ``chat_template`` for base models: contents joined by newlines, one newline behind them, no roles.
-PLAIN = "plain"
-#: ``chat_template`` for base models: the contents as they are, nothing between them and nothing behind.
-RAW = "raw"
 
 #: What special tokens in the content of a message are: text, or the control tokens that they name.
 SPECIAL_TOKENS = ("text", "control")
@@ -214,10 +209,22 @@ class ChatFormat:
     def encode(self, text: str) -> Int[Tensor, " n"]:
         """Ids of a rendering: special tokens are the template's affair, but for those that :meth:`hide` has
         marked as text. Raises PromptError where the tokenizer cannot read these as text."""
+        if self._begun(text):  # as in :meth:`prompt`
+            rest = self.encode(text[len(self._begin) :])
+            return torch.cat([torch.tensor(self._first, dtype=torch.long), rest])
         return self._as_text(text, self._marks) if self.marked(text) else self._encode(text)
+
+    def _begun(self, text: str) -> bool:
+        """Whether a text is one of a base model's from its beginning on, the first token's name included."""
+        return self.template in (PLAIN, RAW) and bool(self._begin) and text.startswith(self._begin)
 
     def offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Ids of a rendering as :meth:`encode` gives them, and the characters of each in ``text``."""
+        if self._begun(text):
+            shift = len(self._begin)
+            ids, spans = self.offsets(text[shift:])
+            first = [(0, shift)] * len(self._first)
+            return [*self._first, *ids], [*first, *((a + shift, b + shift) for a, b in spans)]
         if self.marked(text):
             self._as_text(text, self._marks)  # raises where they cannot be read as text
             assert self._texts is not None
@@ -252,35 +259,6 @@ class ChatFormat:
         token) is in them."""
         before, after = self.surroundings(self.hide(messages))
         return self.encode(before), self.encode(after)
-
-
-def find_template(tokenizer: Any, template: str | None) -> str | None:
-    """The template that is meant: its text, ``"plain"``, ``"raw"``, or None for the tokenizer's own.
-
-    Raises ConfigError for what is no template, no name of one and no file.
-    """
-    if template is None or template in (PLAIN, RAW):
-        return template
-    own = getattr(tokenizer, "chat_template", None)
-    if isinstance(own, Mapping) and template in own:
-        return str(own[template])
-    if "{{" in template or "{%" in template:
-        return template
-    named = f"{', '.join(map(repr, own))}, " if isinstance(own, Mapping) else ""
-    path = Path(template).expanduser()
-    try:
-        text = path.read_text(encoding="utf-8")
-        if path.suffix == ".json":
-            text = json.loads(text)["chat_template"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(
-            f"The chat template is no Jinja template, and no file to read one from ({error})",
-            got=template,
-            fix=f"Use {named}'plain', 'raw', a file (.jinja, or tokenizer_config.json) or a Jinja template.",
-        ) from error
-    if not isinstance(text, str) or not ("{{" in text or "{%" in text):
-        raise ConfigError("The chat template's file holds no Jinja template", got=template)
-    return text
 
 
 def _written_first(tokenizer: Any) -> list[int]:

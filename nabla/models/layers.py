@@ -29,6 +29,28 @@ class GivenLayer(DynamicLayer):  # type: ignore[misc]
         return torch.cat([self.keys, key_states], -2), torch.cat([self.values, value_states], -2)
 
 
+class RecordingLayer(DynamicLayer):  # type: ignore[misc]
+    """Keys and values behind those of a prefix, if there is one, in a pass that keeps its graph: all of them
+    are remembered without it, and a layer may be run twice (checkpointed ones are)."""
+
+    def __init__(self, keys: Tensor | None = None, values: Tensor | None = None) -> None:
+        super().__init__()
+        if keys is not None and values is not None:
+            self.lazy_initialization(keys, values)
+            self.keys, self.values = keys, values
+        #: Of prefix and chunk, once the layer has run.
+        self.seen: tuple[Tensor, Tensor] | None = None
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *_: object, **__: object
+    ) -> tuple[Tensor, Tensor]:
+        if self.is_initialized:
+            key_states = torch.cat([self.keys, key_states], -2)
+            value_states = torch.cat([self.values, value_states], -2)
+        self.seen = key_states.detach(), value_states.detach()
+        return key_states, value_states
+
+
 class GrowingLayer(DynamicLayer):  # type: ignore[misc]
     """Keys and values in a buffer with room for more, instead of a concatenation at every step."""
 

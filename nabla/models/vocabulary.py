@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from nabla.core.errors import ModelError, PromptError, VocabularyError
 from nabla.core.prompt import Prompt
 from nabla.models.chat import ChatFormat
+from nabla.models.templates import PLAIN, RAW
 
 log = logging.getLogger(__name__)
 
@@ -102,10 +104,29 @@ class Vocabulary:
         return max_new_tokens if limit is None else min(max_new_tokens, limit - prompt_length)
 
     def decode(self, tokens: Int[Tensor, " n"] | list[int]) -> str:
-        """Text of response ids, special tokens removed, all else as it was written."""
+        """Text of ids as a text of its own, special tokens removed, all else as it was written."""
         ids = tokens.tolist() if isinstance(tokens, Tensor) else tokens
         text: str = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text
+
+    def response(self, tokens: Int[Tensor, " n"] | list[int]) -> str:
+        """Text of response ids as they continue the prompt: a base model's first blank is kept, which a
+        tokenizer of the Llama family drops where a text begins."""
+        ids = tokens.tolist() if isinstance(tokens, Tensor) else list(tokens)
+        return self.decode([*self.lead, *ids])[len(self.decode([*self.lead])) :]
+
+    @cached_property
+    def lead(self) -> tuple[int, ...]:
+        """Ids to decode before a response, and to cut off again; none where a response's text is that of its
+        ids alone. So it is in a chat: an answer is a text of its own there, whose first blank, if there is to
+        be one, is the template's."""
+        if self.chat.template not in (PLAIN, RAW):
+            return ()
+        letter, word = (
+            list(self.tokenizer(text, add_special_tokens=False)["input_ids"])[-1:] for text in ("0\na", "a b")
+        )
+        texts = [self.decode(ids) for ids in (letter, letter + letter, word, letter + word)]
+        return tuple(letter) if texts == ["a", "aa", "b", "a b"] else ()
 
 
 @dataclass(frozen=True, eq=False)

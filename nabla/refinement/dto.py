@@ -10,6 +10,7 @@ from nabla.core.errors import ConfigError, NablaError
 from nabla.core.trajectory import Trajectory
 from nabla.engine.reports import Refinement
 from nabla.engine.session import Session
+from nabla.estimators.anchors.argmax import ArgmaxAnchor
 from nabla.estimators.anchors.base import Anchor, anchors
 from nabla.estimators.base import Estimator, estimators
 from nabla.objectives.base import Objective, objectives
@@ -77,6 +78,12 @@ class DTO:
         """Whether a differentiable reward must be there; an estimator with value feedback needs none."""
         differentiated = self.estimator.feedback == "gradient"
         return differentiated and any(t.objective.needs_reward for t in self.terms if t.active)
+
+    @property
+    def at_text(self) -> bool:
+        """Whether the first gradient that it asks for is the one at the response itself."""
+        stands = self.estimator.hard and self.estimator.feedback == "gradient"
+        return stands and not isinstance(self.anchor, ArgmaxAnchor)
 
     @property
     def parts(self) -> Parts:

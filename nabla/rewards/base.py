@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,19 @@ class Response:
     prompt: Prompt
     tokens: Int[Tensor, " length"]
     account: Account
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """A response whose values are asked for, token by token; it need not be finished.
+
+    Args:
+        response: what is read.
+        known: leading tokens whose values are known already.
+    """
+
+    response: Response
+    known: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +106,23 @@ class RelaxedReward:
     passes: tuple[tuple[Body, Chunk], ...] = ()
 
 
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """A score, and the graph of the pass that gave it.
+
+    Args:
+        score: of a hard text.
+        reward: the same as a number with a graph; None where there was no room for it.
+    """
+
+    score: Score
+    reward: RelaxedReward | None
+
+
+#: Asked before a graph of so many bytes is kept; False: there is no room.
+Room = Callable[[int], bool]
+
+
 class Reward(ABC):
     """Scores responses; the gradient is optional.
 
@@ -129,11 +160,53 @@ class Reward(ABC):
         """
         if self.vocabulary is None:
             raise unbound()
-        return self.vocabulary.decode(response.tokens)
+        return self.vocabulary.response(response.tokens)
 
     @abstractmethod
     def score(self, responses: Sequence[Response], runner: Runner) -> list[Score]:
         """One score per response, in order; its value may be NaN, which the engine reports."""
+
+    def values(self, texts: Sequence[Reading], runner: Runner) -> list[list[float]]:
+        """What it says at each token of unfinished texts, from ``known`` on ``[L - known]``; NaN at a token
+        for which it says nothing (a step that goes on). Positive is good: log-odds where the model gives a
+        probability.
+
+        By default the steps of :meth:`score`; a reward that reads every token in one forward pass says so
+        here, and runs no token again whose keys and values are stored.
+        """
+        found = []
+        scores = self.score([text.response for text in texts], runner)
+        for text, score in zip(texts, scores, strict=True):
+            row = [math.nan] * len(text.response.tokens)
+            for step, end in zip(score.steps, score.ends, strict=True):
+                row[end] = step
+            found.append(row[text.known :])
+        return found
+
+    def together(self, values: Sequence[float]) -> float | None:
+        """The reward of a text from its values at all tokens, NaN where there is none; None where it is no
+        function of them (an outcome reward, read behind the answer)."""
+        return None
+
+    def of_policy(self, log_probs: Sequence[float]) -> list[float] | None:
+        """Its values from the policy's own log-probabilities, nats; None where it needs a model to tell."""
+        return None
+    @property
+    def keeps_graphs(self) -> bool:
+        """Whether :meth:`judged` may be called."""
+        return False
+
+    def judged(self, responses: Sequence[RelaxedResponse], runner: Runner, room: Room) -> list[Judged]:
+        """Scores of hard texts by passes that keep their graph down to the free positions, as
+        :meth:`relaxed` gives it. Optional: a reward without it is scored and later differentiated.
+
+        Args:
+            responses: none with relaxed rows.
+            runner: counts and batches.
+            room: to be asked for the graph's bytes before it is built; if there is none, texts are only
+                scored.
+        """
+        raise NotImplementedError(type(self).__name__)
 
     def channels(self) -> tuple[Channel, ...]:
         """Where relaxed tokens enter it: one channel for each leaf of :meth:`relaxed`."""

@@ -18,6 +18,7 @@ from torch import Tensor
 from nabla.core.errors import ConfigError, ModelError, VocabularyError
 from nabla.core.prompt import Message
 from nabla.models.chat import ChatFormat
+from nabla.models.templates import PLAIN, RAW
 from nabla.models.vocabulary import Alignment, Vocabulary, align
 from nabla.rewards.base import Response, Reward, unbound
 from nabla.rewards.reading import Layout, arrange, carried, regular
@@ -50,7 +51,7 @@ class ConversationReward(Reward):
         missing: Literal["forbid", "text", "error"],
         answer: Literal["template", "raw"],
         bos: bool | None,
-        special_tokens: str,
+        special_tokens: str | None,
     ) -> None:
         for name, value, known in (
             ("missing", missing, ("forbid", "text", "error")),
@@ -66,7 +67,13 @@ class ConversationReward(Reward):
             )
         self.missing, self.answer, self.bos = missing, answer, bos
         self.tokenizer = tokenizer
-        self.chat = ChatFormat(tokenizer, chat_template, special_tokens=special_tokens, role="reward model")
+        self.chat = ChatFormat(
+            tokenizer,
+            chat_template,
+            special_tokens="text" if special_tokens is None else special_tokens,
+            role="reward model",
+        )
+        self._reads_controls_as_asked = special_tokens is not None
         self.minimum_coverage = minimum_coverage
         self.alignment: Alignment | None = None
         self.seam: Seam | None = None
@@ -91,6 +98,9 @@ class ConversationReward(Reward):
         bound = copy.copy(self)
         bound.vocabulary = vocabulary
         bound._layouts, bound._said = {}, set()
+        if not self._reads_controls_as_asked:  # one conversation, read in one way by both
+            bound.chat = copy.copy(self.chat)
+            bound.chat.special_tokens = vocabulary.chat.special_tokens
         bound._lm_tokenizer = vocabulary.tokenizer
         bound.alignment = align(
             vocabulary.tokenizer, self.tokenizer, minimum_coverage=self.minimum_coverage, rows=self.rows
@@ -110,11 +120,12 @@ class ConversationReward(Reward):
             if len(unreadable) and self.missing == "forbid":
                 bound.unreadable = unreadable
         bound.seam = find_seam(
-            self.chat,
+            bound.chat,
             vocabulary.tokenizer,
             torch.arange(usable) if index is None else index[:usable],
             rows=self.rows,
             trims=self.answer == "template",
+            lead=bound._lead,
         )
         return bound
 
@@ -209,7 +220,7 @@ class ConversationReward(Reward):
             # Only a refinement on its way stands here: such a token is never written. It reads as nothing.
             ids = (torch.tensor(x, dtype=torch.long) for x in (before, own + closing, after))
             return regular(*ids)
-        text = written(self._lm_tokenizer, tokens.tolist())
+        text = self._written(tokens.tolist())
         if self.chat.marked(text):  # nobody writes these characters; read as a control token's name
             raise ModelError("The answer holds private characters (U+E0F0, a number, U+E0F1)", got=text)
 
@@ -230,21 +241,24 @@ class ConversationReward(Reward):
         layout, moved = arrange(own + closing, before, self._behind(after), whole, piece, fixed)
         places = layout.places.clone()
         places[self._structural(text, tokens)] = -1
-        seam = False
+        family = -1
         if len(own) and int(places[0]) >= 0:
             read = int(layout.answer[places[0]])
             # At the template's seam a token stands for the id that it makes there, or for none.
-            if self.seam is not None:
-                seam = bool(self.seam.merged[tokens[0]]) and int(self.seam.ids[tokens[0]]) == read
-            if not seam and read != own[0]:
+            apart = getattr(self.marks, "parts", False)  # steps encoded by themselves have no seam
+            if self.seam is not None and not apart and int(self.seam.ids[tokens[0]]) == read:
+                family = int(self.seam.family[tokens[0]])
+            if family < 0 and (self.seam is not None or read != own[0]):
                 places[0] = -1
         if self.answer == "template" and own and render(text) != front + text + back:
             rows = [i for i in range(len(own)) if int(places[i]) >= 0]
             kept = carried(render, text, self._spans(tokens), rows)
             places[[i for i in rows if i not in kept]] = -1
-        if bool((places != layout.places).any()) or seam or marks is not None:
+        if bool((places != layout.places).any()) or family >= 0 or marks is not None:
             reads = None if marks is None else torch.tensor([moved[m[-1]] for m in marks], dtype=torch.long)
-            layout = replace(layout, places=places, seam=seam, reads=reads, ends=ends)
+            layout = replace(
+                layout, places=places, seam=family >= 0, family=family, reads=reads, ends=ends
+            )
         return layout
 
     def _whole(
@@ -262,17 +276,29 @@ class ConversationReward(Reward):
         """Of what the template writes behind an answer, what this reward lets stand there."""
         return after
 
+    @property
+    def _lead(self) -> tuple[int, ...]:
+        """Where this model continues a text as the language model does, and no chat, an answer is what
+        continues it: its first blank counts."""
+        if self.vocabulary is None or self.chat.template not in (PLAIN, RAW):
+            return ()
+        return self.vocabulary.lead
+
+    def _written(self, ids: list[int]) -> str:
+        """Text of an answer's ids."""
+        return written(self._lm_tokenizer, ids, self._lead)
+
     def _spans(self, tokens: Int[Tensor, " n"]) -> list[tuple[int, int]]:
         """Characters of each token in the answer's text."""
         ids = tokens.tolist()
         if not ids:
             return []
-        text = written(self._lm_tokenizer, ids)
+        text = self._written(ids)
         # Behind another token each has its own text, but for parts of a character: these need their context.
-        start = len(written(self._lm_tokenizer, ids[:1]))
-        lengths = [start, *(len(written(self._lm_tokenizer, [ids[0], t])) - start for t in ids[1:])]
+        start = len(self._written(ids[:1]))
+        lengths = [start, *(len(self._written([ids[0], t])) - start for t in ids[1:])]
         if sum(lengths) != len(text):
-            before = [len(written(self._lm_tokenizer, ids[:i])) for i in range(len(ids) + 1)]
+            before = [len(self._written(ids[:i])) for i in range(len(ids) + 1)]
             return list(pairwise(before))
         ends = list(accumulate(lengths))
         return list(zip([0, *ends[:-1]], ends, strict=True))

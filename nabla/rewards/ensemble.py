@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nabla.core.errors import ConfigError
 from nabla.core.trajectory import Score
-from nabla.rewards.base import RelaxedResponse, RelaxedReward, Response, Reward, rewards
+from nabla.rewards.base import Judged, RelaxedResponse, RelaxedReward, Response, Reward, Room, rewards
 
 if TYPE_CHECKING:
     from nabla.models.body import Body
@@ -54,10 +54,10 @@ class EnsembleReward(Reward):
 
     def score(self, responses: Sequence[Response], runner: Runner) -> list[Score]:
         by_member = [member.score(responses, runner) for member in self.members]
-        return [
-            Score(sum(weight * score.value for weight, score in zip(self.weights, scores, strict=True)))
-            for scores in zip(*by_member, strict=True)
-        ]
+        return [self._score(scores) for scores in zip(*by_member, strict=True)]
+
+    def _score(self, scores: Sequence[Score]) -> Score:
+        return Score(sum(weight * score.value for weight, score in zip(self.weights, scores, strict=True)))
 
     def bodies(self) -> tuple[Body, ...]:
         return tuple(body for member in self.members for body in member.bodies())
@@ -65,20 +65,31 @@ class EnsembleReward(Reward):
     def channels(self) -> tuple[Channel, ...]:
         return tuple(channel for member in self.members for channel in member.channels())
 
+    @property
+    def keeps_graphs(self) -> bool:
+        return all(member.keeps_graphs for member in self.members)
+
+    def judged(self, responses: Sequence[RelaxedResponse], runner: Runner, room: Room) -> list[Judged]:
+        by_member = [member.judged(responses, runner, room) for member in self.members]
+        found = []
+        for parts in zip(*by_member, strict=True):
+            scores, graphs = [part.score for part in parts], [part.reward for part in parts]
+            known = [graph for graph in graphs if graph is not None]
+            found.append(Judged(self._score(scores), self._sum(known) if len(known) == len(graphs) else None))
+        return found
+
     def relaxed(self, responses: Sequence[RelaxedResponse], runner: Runner) -> list[RelaxedReward]:
         if not self.differentiable:
             return super().relaxed(responses, runner)
         by_member = [member.relaxed(responses, runner) for member in self.members]
-        combined = []
-        for parts in zip(*by_member, strict=True):
-            value = self.weights[0] * parts[0].value
-            for weight, part in zip(self.weights[1:], parts[1:], strict=True):
-                value = value + weight * part.value.to(value.device)
-            combined.append(
-                RelaxedReward(
-                    value,
-                    tuple(leaf for part in parts for leaf in part.leaves),
-                    tuple(run for part in parts for run in part.passes),
-                )
-            )
-        return combined
+        return [self._sum(parts) for parts in zip(*by_member, strict=True)]
+
+    def _sum(self, parts: Sequence[RelaxedReward]) -> RelaxedReward:
+        value = self.weights[0] * parts[0].value
+        for weight, part in zip(self.weights[1:], parts[1:], strict=True):
+            value = value + weight * part.value.to(value.device)
+        return RelaxedReward(
+            value,
+            tuple(leaf for part in parts for leaf in part.leaves),
+            tuple(run for part in parts for run in part.passes),
+        )

@@ -74,7 +74,11 @@ class OutcomeReward(TransformerReward):
         return exact_scores(self.head, hidden[-1:])[0]
 
     def _reward(self, hidden: Float[Tensor, "n hidden"], layout: Layout) -> Float[Tensor, ""]:
-        scores = self._read(hidden)
+        return self.token_rewards(hidden[-1:])[0]
+
+    def token_rewards(self, hidden: Float[Tensor, "n hidden"]) -> Float[Tensor, " n"]:
+        """Behind a prefix the head was trained nowhere but at an answer's end: a guess."""
+        scores = exact_scores(self.head, hidden)
         if self.label == "log-odds":
-            return scores[1] - scores[0]
-        return scores[self.label or 0]
+            return scores[:, 1] - scores[:, 0]
+        return scores[:, self.label or 0]

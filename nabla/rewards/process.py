@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
@@ -11,12 +11,16 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from nabla.core.errors import ConfigError, ModelError
+from nabla.core.prompt import Message
 from nabla.core.trajectory import Score
+from nabla.models.chat import ChatFormat
 from nabla.models.head import Head
 from nabla.models.precision import exact_scores, work_dtype
 from nabla.rewards.base import rewards
+from nabla.rewards.marks import CAUSAL, MARKS, SEPARATORS, Format
 from nabla.rewards.reading import Layout
 from nabla.rewards.transformer import TransformerReward
+from nabla.rewards.turns import arranged, sign_ids, turns
 
 AGGREGATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "sum": torch.sum,
@@ -24,33 +28,6 @@ AGGREGATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "min": torch.min,
     "last": lambda steps: steps[-1],
 }
-
-Format = Literal["classifier", "trl", "qwen-prm", "math-shepherd"]
-
-
-@dataclass(frozen=True)
-class _Marks:
-    """How a format marks steps.
-
-    Args:
-        marker: text behind each step, at whose last token its score is read.
-        separators: between two steps of an answer, by default.
-        keep: separators stay, behind the marker; otherwise the marker stands in their place.
-        parts: each step is tokenised by itself and nothing follows the last one, as TRL's trainer does it.
-    """
-
-    marker: str
-    separators: tuple[str, ...]
-    keep: bool
-    parts: bool
-
-
-_MARKS = {
-    "trl": _Marks("\n", ("\n",), keep=False, parts=True),
-    "qwen-prm": _Marks("<extra_0>", ("\n\n",), keep=False, parts=False),
-    "math-shepherd": _Marks(" ки", ("\n",), keep=True, parts=False),
-}
-
 
 @rewards.register("process")
 class ProcessReward(TransformerReward):
@@ -66,9 +43,13 @@ class ProcessReward(TransformerReward):
       ``<extra_0>`` behind each step.
     - ``math-shepherd``: a causal language model (arXiv 2312.08935), read at the marker ки behind each
       step: the logit of ``+`` against that of ``-``.
+    - ``rlhflow``: a causal language model (arXiv 2405.07863) that reads each step as a turn of the user (the
+      first behind the question and a blank) and replies ``+`` or ``-``, read where it is about to reply. The
+      template's own ids are read; an answer's first token has no reward gradient, as it makes its id with
+      the blank before it.
 
-    Where a format has markers, a token of a separator has no reward gradient: another one in its place
-    would be another number of steps.
+    Where a format has markers or turns, a token of a separator has no reward gradient: another one in its
+    place would be another number of steps.
 
     Where a model gives a probability of right against wrong, the score is its log-odds: the difference of
     both logits.
@@ -81,7 +62,7 @@ class ProcessReward(TransformerReward):
             log-odds of the second against the first of two (wrong, right).
         format: how the model was trained.
         marker: another text than the format's own behind each step.
-        signs: of ``math-shepherd``: the tokens that say right and wrong.
+        signs: of ``math-shepherd`` and ``rlhflow``: the tokens that say right and wrong.
 
     Raises ConfigError or ModelError.
     """
@@ -108,16 +89,22 @@ class ProcessReward(TransformerReward):
             known = ", ".join(get_args(Format))
             raise ConfigError("Unknown format of a process reward", got=format, fix=f"Use {known}.")
         self.aggregation, self.format, self.label = aggregation, format, label
-        self.marks = _MARKS.get(format)
+        self.marks = MARKS.get(format)
         self.marker = self.marks.marker if self.marks is not None and marker is None else marker
         if self.marks is None and marker is not None:
             raise ConfigError("Only formats with markers have a marker", got=marker)
-        own = () if self.marks is None else self.marks.separators
+        own = SEPARATORS.get(format, ()) if self.marks is None else self.marks.separators
         self.step_separators = own if step_separators is None else tuple(step_separators)
-        if self.marks is not None and not self.step_separators:
+        if format != "classifier" and not self.step_separators:
             raise ConfigError(f"The format {format!r} needs step_separators")
-        self._signs = self._sign_ids(tokenizer, signs) if format == "math-shepherd" else None
-        if format != "math-shepherd":
+        self.signs = tuple(signs)
+        self._signs: Tensor | None = None
+        if format == "math-shepherd":
+            self._signs = self._sign_ids(tokenizer, signs)
+        elif format == "rlhflow":
+            chat = ChatFormat(tokenizer, arguments.get("chat_template"), role="reward model")
+            self._signs = sign_ids(chat, signs)
+        else:
             self._check_labels(int(getattr(model.config, "num_labels", 1)))
         super().__init__(model, tokenizer, **arguments)
         if format == "qwen-prm":
@@ -166,7 +153,7 @@ class ProcessReward(TransformerReward):
     ) -> ProcessReward:
         """As :meth:`TransformerReward.from_pretrained`, with this class's own arguments."""
         auto = None
-        if format == "math-shepherd":
+        if format in CAUSAL:
             from transformers import AutoModelForCausalLM as auto  # type: ignore[no-redef]
         elif format == "qwen-prm":
             auto, arguments = two_layer_classifier(), {"num_labels": 2, **arguments}
@@ -276,16 +263,44 @@ class ProcessReward(TransformerReward):
                 fix="Use answer='raw', or a chat_template that keeps the answer as it is.",
             )
         begin = rendered.index(marked)
-        ids, offsets = self.chat.offsets(rendered)
-        whole = self._encode(rendered)
-        shift = len(whole) - len(ids)
-        if shift < 0:  # the beginning-of-sequence token is left out
-            offsets, shift = offsets[-shift:], 0
+        whole, offsets = self._placed(rendered)
         marks = []
         for first, last in places:
-            inside = [i for i, (a, b) in enumerate(offsets) if a < begin + last and b > begin + first]
-            marks.append([i + shift for i in inside])
+            marks.append([i for i, (a, b) in enumerate(offsets) if a < begin + last and b > begin + first])
         return whole, marks, ends
+
+    def _arranged(
+        self, messages: tuple[Message, ...], tokens: Int[Tensor, " n"], closing: list[int]
+    ) -> Layout:
+        if self.format != "rlhflow":
+            return super()._arranged(messages, tokens, closing)
+        text, spans = self._written(tokens.tolist()), self._spans(tokens)
+        found = self._ends([text[begin:end] for begin, end in spans])
+        at = 0
+        steps, begins, ends = [], [], []
+        for last, begin, end in found:
+            step = text[at:begin]
+            if step.strip():  # white space alone is no step
+                steps.append(step.strip())
+                begins.append(at + len(step) - len(step.lstrip()))
+                ends.append(last)
+            at = end
+        if not steps:
+            steps, begins = [""], [0]
+        # A step is the content of a user's turn: the names of control tokens in it are text, as there.
+        hidden = [m.content for m in self.chat.hide([Message("user", step) for step in steps])]
+        begins = [b if a == step else -1 for b, a, step in zip(begins, hidden, steps, strict=True)]
+        conversation = turns(self.chat, messages, hidden, self.signs[0])
+        whole, offsets = self._placed(conversation.rendered)
+        own = self._map(tokens).tolist()
+        return arranged(conversation, whole, offsets, own, spans, begins, tuple(ends))
+
+    def _placed(self, rendered: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Ids of a rendering, and the characters of each; none for one that is written before it."""
+        ids, offsets = self.chat.offsets(rendered)
+        whole = self._encode(rendered)
+        more = len(whole) - len(ids)  # with or without a beginning-of-sequence token
+        return whole, [(0, 0)] * more + offsets if more >= 0 else offsets[-more:]
 
     def _in_parts(
         self, render: Callable[[str], str], text: str, steps: list[tuple[str, str]], ends: tuple[int, ...]
@@ -335,10 +350,21 @@ class ProcessReward(TransformerReward):
             steps = torch.tensor([-1])
         first = len(hidden) - len(layout.after) - len(layout.answer)
         index = steps + first
-        scores = self._read(hidden[index.to(hidden.device)])
+        return self.token_rewards(hidden[index.to(hidden.device)])
+
+    def token_places(self, layout: Layout) -> list[tuple[int, int]]:
+        return list(zip(self._rows(layout), self.steps(layout).tolist(), strict=True))
+
+    def token_rewards(self, hidden: Float[Tensor, "n hidden"]) -> Float[Tensor, " n"]:
+        scores = self._read(hidden)
         if self.label is None and scores.shape[-1] == 2:
             return scores[:, 1] - scores[:, 0]
         return scores[:, self.label or 0]
+
+    def together(self, values: Sequence[float]) -> float | None:
+        steps = [value for value in values if not math.isnan(value)]
+        exact = torch.tensor(steps, dtype=torch.float64)
+        return float(AGGREGATIONS[self.aggregation](exact)) if steps else None
 
 
 def two_layer_classifier() -> Any:

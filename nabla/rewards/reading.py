@@ -26,6 +26,7 @@ class Layout:
         places: where each of them stands in ``answer``; -1: it stands for no id of its own, as the
             template drops it or it has merged with its neighbours ``[visible]``.
         seam: the first response token stands for the id that it makes with the template's text before it.
+        family: of the first token at the template's seam (:class:`~nabla.rewards.seam.Seam`); -1: none.
         reads: where steps are read in ``answer``, for rewards with markers of their own; None elsewhere.
         ends: the response token that ends each of these steps.
     """
@@ -37,6 +38,7 @@ class Layout:
     own: Int[Tensor, " visible"]
     places: Int[Tensor, " visible"]
     seam: bool = False
+    family: int = -1
     reads: Int[Tensor, " steps"] | None = None
     ends: tuple[int, ...] = ()
 
@@ -56,6 +58,39 @@ class Layout:
 def regular(before: Tensor, own: Tensor, after: Tensor) -> Layout:
     """The three parts as they are."""
     return Layout(before, own, after, len(own), own, torch.arange(len(own)))
+
+
+@dataclass(frozen=True, eq=False)
+class FreeTokens:
+    """What is free of a response.
+
+    Args:
+        tokens: that are read.
+        pairs: free response tokens that are read, and where.
+        first: of ``tokens`` that is run behind a prefix.
+    """
+
+    tokens: Int[Tensor, " n"]
+    pairs: list[tuple[int, int]]
+    first: int
+
+
+def free_tokens(layout: Layout, tokens: Int[Tensor, " n"], start: int, whole: bool) -> FreeTokens:
+    """The free tokens of a response from position ``start`` on.
+
+    Args:
+        layout: of the response.
+        tokens: of the layout that are read.
+        start: first free position.
+        whole: every step is read: the frozen part of the answer is run again with the rest.
+    """
+    pairs = [
+        (i, len(layout.before) + place)
+        for i, place in enumerate(layout.places.tolist())
+        if i >= start and place >= 0 and len(layout.before) + place < len(tokens)
+    ]
+    first = layout.first_read if whole else min([at for _, at in pairs] + [len(tokens) - 1])
+    return FreeTokens(tokens, pairs, first)
 
 
 class _Draft:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Int
-from torch import Tensor
+from jaxtyping import Float, Int
+from torch import Tensor, nn
 
 from nabla.core.errors import ModelError
 from nabla.core.prompt import Message
 from nabla.models.chat import ChatFormat
+from nabla.models.head import EmbeddingTable
 from nabla.rewards.probe import QUESTION
 
 #: Of a text before an answer, how many characters can merge with the answer's first token.
@@ -23,17 +25,50 @@ _SEAM = 16
 class Seam:
     """The reward model's ids for the language model's tokens as an answer's first one.
 
+    Tokens that make equally many ids there, the same but for the last one, are a family (words without a
+    blank of their own, words with one): exchanging one for another exchanges one id. Any other exchange
+    changes the number of ids.
+
     Args:
         ids: of each token, -1 where there is none.
-        merged: whether it is one that the token makes with the template's text before it (a blank).
+        family: of each token, -1 where it is in none.
+        families: how many there are.
     """
 
     ids: Int[Tensor, " usable"]
-    merged: Bool[Tensor, " usable"]
+    family: Int[Tensor, " usable"]
+    families: int
+
+    def table(self, embedding: nn.Module, family: int) -> EmbeddingTable:
+        """Embeddings of a family's tokens, one number wider: 1 for the tokens that are not in it, which stand
+        for the id that the text has."""
+        own = self.family == family
+        module = _Widened(embedding)
+        return EmbeddingTable(module, len(self.ids), torch.where(own, self.ids, module.rows))
+
+
+class _Widened(nn.Module):
+    """An embedding with one number more, 0; and with one row more, of which that number, 1, is all."""
+
+    def __init__(self, embedding: nn.Module) -> None:
+        super().__init__()
+        self.embedding = embedding
+        self.rows = int(next(embedding.parameters()).shape[0])
+
+    def forward(self, ids: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch hidden"]:
+        last = (ids == self.rows).unsqueeze(-1)
+        rows = self.embedding(ids.clamp_max(self.rows - 1)).masked_fill(last, 0.0)
+        return torch.cat([rows, last.to(rows)], -1)
 
 
 def find_seam(
-    chat: ChatFormat, lm_tokenizer: Any, standard: Int[Tensor, " usable"], *, rows: int, trims: bool
+    chat: ChatFormat,
+    lm_tokenizer: Any,
+    standard: Int[Tensor, " usable"],
+    *,
+    rows: int,
+    trims: bool,
+    lead: Sequence[int] = (),
 ) -> Seam | None:
     """The seam; None where template and tokenizer make none.
 
@@ -43,6 +78,7 @@ def find_seam(
         standard: the reward model's id of each token elsewhere, -1 where it has none.
         rows: of the reward model's embedding matrix.
         trims: the template writes the answer, and may trim its beginning.
+        lead: see :func:`written`.
     """
     messages = (Message("user", QUESTION),)
     try:
@@ -57,7 +93,8 @@ def find_seam(
     special = set(getattr(lm_tokenizer, "all_special_ids", ()))
 
     def together(chosen: list[int]) -> list[tuple[int, list[int]]]:
-        texts = {i: written(lm_tokenizer, [i]) for i in chosen if i not in special and int(standard[i]) >= 0}
+        known = [i for i in chosen if i not in special and int(standard[i]) >= 0]
+        texts = {i: written(lm_tokenizer, [i], lead) for i in known}
         # Parts of a character have no text of their own, and what is trimmed away no token.
         kept = {i: t.lstrip(strip) for i, t in texts.items() if "\ufffd" not in t and t.lstrip(strip)}
         if not kept:
@@ -69,18 +106,26 @@ def find_seam(
     # blank of their own, words with one); a few others are cut in their own ways.
     sample = together(ids[:: max(1, len(ids) // 256)])
     counts = Counter(tuple(row[:-1]) for i, row in sample if row and row[-1] != int(standard[i]))
-    families = {family for family, count in counts.items() if count >= 0.05 * len(sample)}
-    if not families:
+    common = [family for family, count in counts.items() if count >= 0.05 * len(sample)]
+    if not common:
         return None
-    found = Seam(standard.clone(), torch.zeros(len(standard), dtype=torch.bool))
+    families = {family: number for number, family in enumerate(common)}
+    found = Seam(standard.clone(), torch.full_like(standard, -1), len(families))
     for i, row in together(ids):
         if tuple(row[:-1]) in families and row[-1] < rows:
             found.ids[i] = row[-1]
-            found.merged[i] = True
+            found.family[i] = families[tuple(row[:-1])]
     return found
 
 
-def written(lm_tokenizer: Any, tokens: list[int]) -> str:
-    """Text of the language model's tokens, control tokens by their names."""
-    text: str = lm_tokenizer.decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-    return text
+def written(lm_tokenizer: Any, tokens: list[int], lead: Sequence[int] = ()) -> str:
+    """Text of the language model's tokens, control tokens by their names, behind that of ``lead``, which is
+    cut off."""
+
+    def text(ids: Sequence[int]) -> str:
+        found: str = lm_tokenizer.decode(
+            list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
+        return found
+
+    return text([*lead, *tokens])[len(text(lead)) :] if lead else text(tokens)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
@@ -11,20 +12,29 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from nabla.core.errors import ModelError
+from nabla.core.costs import Account, Usage
+from nabla.core.errors import ModelError, NablaError
 from nabla.core.prompt import Message
 from nabla.core.trajectory import Score
+from nabla.models.activations import graph_bytes
 from nabla.models.body import EMPTY, Body, Chunk
 from nabla.models.causal_lm import check_close, verify_prefix_reuse
+from nabla.models.causality import require_causal
 from nabla.models.channels import Channel, TableChannel
 from nabla.models.head import EmbeddingTable
-from nabla.models.loading import freeze, load, unwrap
+from nabla.models.loading import freeze, load, reason, unwrap
 from nabla.models.runner import Runner
 from nabla.models.vocabulary import Vocabulary
-from nabla.rewards.base import RelaxedResponse, RelaxedReward, Response, unbound
+from nabla.rewards.base import Judged, Reading, RelaxedResponse, RelaxedReward, Response, Room, unbound
 from nabla.rewards.conversation import ConversationReward
-from nabla.rewards.probe import ANSWER, QUESTION, compare_renderings, require_causal
-from nabla.rewards.reading import Layout
+from nabla.rewards.probe import ANSWER, QUESTION, beyond_windows, compare_renderings
+from nabla.rewards.reading import FreeTokens, Layout, free_tokens
+
+#: Said once.
+_SEAM = (
+    "With what the reward model's template writes before an answer, some tokens would make another number of "
+    "ids than the answer's first token does: that token is not refined towards them by the reward"
+)
 
 
 class TransformerReward(ConversationReward):
@@ -33,8 +43,9 @@ class TransformerReward(ConversationReward):
     Args:
         model: with a ``score`` (or ``classifier``) head over a decoder, PEFT-wrapped or not.
         tokenizer: of the model.
-        chat_template, special_tokens: see :class:`~nabla.models.chat.ChatFormat`. Control tokens that the
-            language model wrote in an answer are control tokens in any case.
+        chat_template, special_tokens: see :class:`~nabla.models.chat.ChatFormat`; special_tokens None: as
+            the language model has it. Control tokens that the language model wrote in an answer are control
+            tokens in any case.
         minimum_coverage: smallest share of the language model's tokens that must be known
             (:func:`nabla.models.vocabulary.align`).
         missing: what becomes of the language model's tokens that this model lacks: ``forbid`` them to the
@@ -61,7 +72,7 @@ class TransformerReward(ConversationReward):
         missing: Literal["forbid", "text", "error"] = "forbid",
         answer: Literal["template", "raw"] = "template",
         bos: bool | None = None,
-        special_tokens: str = "text",
+        special_tokens: str | None = None,
         reuse_prefix: bool = True,
     ) -> None:
         super().__init__(
@@ -77,8 +88,18 @@ class TransformerReward(ConversationReward):
         self.body = Body(self.model.base_model, self.model.config, reuse_prefix=reuse_prefix)
         self.head: Any = self._head()
         self.table: EmbeddingTable | None = None
-        self.seam_table: EmbeddingTable | None = None
-        self._verify()
+        self.seam_tables: tuple[EmbeddingTable, ...] = ()
+        try:
+            self._verify()
+        except NablaError:
+            raise
+        except Exception as error:
+            raise ModelError(
+                f"The reward model {type(self.model).__name__} cannot be run by nabla: "
+                f"{type(error).__name__}: {reason(error)}",
+                fix="Use a reward model whose score is a head over the states of a causal decoder "
+                "(docs/models.md).",
+            ) from error
 
     @classmethod
     def from_pretrained(
@@ -90,7 +111,7 @@ class TransformerReward(ConversationReward):
         missing: Literal["forbid", "text", "error"] = "forbid",
         answer: Literal["template", "raw"] = "template",
         bos: bool | None = None,
-        special_tokens: str = "text",
+        special_tokens: str | None = None,
         reuse_prefix: bool = True,
         settings: Mapping[str, Any] | None = None,
         auto: Any = None,
@@ -158,7 +179,7 @@ class TransformerReward(ConversationReward):
         limit = self.body.context_length
         ids = torch.tensor(rendered[: limit or None])
         pad = self.config_pad
-        require_causal(self.body, ids, name)
+        require_causal(self.body, beyond_windows(self.body, ids), name)
         padded = ids if pad is None else torch.cat([ids, torch.tensor([pad, pad])])[: limit or None]
         for row in (ids, padded):
             read = row[: self._stop(row)]
@@ -196,9 +217,11 @@ class TransformerReward(ConversationReward):
         index, usable = bound.alignment.index, vocabulary.usable
         own = None if index is None else index[:usable]
         bound.table = EmbeddingTable(self.body.embedding, usable, own)
-        bound.seam_table = None
+        bound.seam_tables = ()
         if bound.seam is not None:
-            bound.seam_table = EmbeddingTable(self.body.embedding, usable, bound.seam.ids)
+            bound.seam_tables = tuple(
+                bound.seam.table(self.body.embedding, family) for family in range(bound.seam.families)
+            )
         return bound
 
     def _embed(self, ids: Int[Tensor, " n"]) -> Float[Tensor, "n hidden"]:
@@ -212,7 +235,10 @@ class TransformerReward(ConversationReward):
     @torch.no_grad()
     def score(self, responses: Sequence[Response], runner: Runner) -> list[Score]:
         layouts = [self.layout(response) for response in responses]
-        accounts = [response.account for response in responses]
+        return self._scored(layouts, [response.account for response in responses], runner)
+
+    @torch.no_grad()
+    def _scored(self, layouts: Sequence[Layout], accounts: Sequence[Account], runner: Runner) -> list[Score]:
         tokens = [row[: self._stop(row)] for row in (layout.tokens for layout in layouts)]
         if self.reads_whole_response:
             cut = [layout.first_read for layout in layouts]
@@ -228,6 +254,44 @@ class TransformerReward(ConversationReward):
             runner.store.put(account.problem, self.body, row, output.keys)
         return [self._judge(output.hidden, layout) for output, layout in zip(outputs, layouts, strict=True)]
 
+    @torch.no_grad()
+    def values(self, texts: Sequence[Reading], runner: Runner) -> list[list[float]]:
+        """See :meth:`nabla.rewards.base.Reward.values`. Read within the answer: what the template writes
+        behind it is not run. A token without an id of its own in this model's reading has no value."""
+        found = [[math.nan] * (len(text.response.tokens) - text.known) for text in texts]
+        # Of each text: tokens that are read, and where they stand in the reward's ids.
+        reads, chunks, rows = [], [], []
+        for text in texts:
+            layout = self.layout(text.response)
+            first = len(layout.before)
+            own = [(i, first + at) for i, at in self.token_places(layout) if i >= text.known and at >= 0]
+            reads.append(own)
+            rows.append(layout.tokens[: own[-1][1] + 1] if own else layout.tokens[:0])
+        todo = [i for i, own in enumerate(reads) if own]
+        accounts = [texts[i].response.account for i in todo]
+        for i, account in zip(todo, accounts, strict=True):
+            known = runner.known(self.body, rows[i][: reads[i][0][1]], account)
+            chunks.append(Chunk(known, self.body.embed(rows[i][len(known) :])))
+        outputs = runner.forward(self.body, chunks, accounts, keep=True)
+        for i, account, chunk, output in zip(todo, accounts, chunks, outputs, strict=True):
+            runner.store.put(account.problem, self.body, rows[i], output.keys)
+            at = torch.tensor([place - len(chunk.prefix) for _, place in reads[i]])
+            hidden = output.hidden[at.to(output.hidden.device)]
+            values = self.token_rewards(hidden).tolist()
+            labels = int(getattr(self.model.config, "num_labels", 1))
+            account.meter.add(account.phase, Usage(flops=2.0 * hidden.numel() * labels))
+            for (token, _), value in zip(reads[i], values, strict=True):
+                found[i][token - texts[i].known] = value
+        return found
+
+    def token_places(self, layout: Layout) -> list[tuple[int, int]]:
+        """(response token, place in the layout's ``answer``) wherever this reward has a value."""
+        return list(enumerate(layout.places.tolist()))
+
+    @abstractmethod
+    def token_rewards(self, hidden: Float[Tensor, "n hidden"]) -> Float[Tensor, " n"]:
+        """The reward of the prefix that ends at each state."""
+
     @property
     def differentiable(self) -> bool:
         return True
@@ -236,8 +300,11 @@ class TransformerReward(ConversationReward):
         return (self.body,)
 
     def channels(self) -> tuple[Channel, ...]:
-        table = TableChannel(self._bound_table())
-        return (table,) if self.seam_table is None else (table, TableChannel(self.seam_table))
+        return tuple(TableChannel(table) for table in self._tables())
+
+    def _tables(self) -> tuple[EmbeddingTable, ...]:
+        """Of all tokens but an answer's first one, and of that one by its family at the template's seam."""
+        return (self._bound_table(), *self.seam_tables)
 
     def _bound_table(self) -> EmbeddingTable:
         if self.table is None:
@@ -245,43 +312,78 @@ class TransformerReward(ConversationReward):
         return self.table
 
     def relaxed(self, responses: Sequence[RelaxedResponse], runner: Runner) -> list[RelaxedReward]:
-        tables = [self._bound_table()] + ([] if self.seam_table is None else [self.seam_table])
         layouts = [self.layout(item.response) for item in responses]
         accounts = [item.response.account for item in responses]
-        tokens = [row[: self._stop(row)] for row in (layout.tokens for layout in layouts)]
-        # Free response tokens that are read, and where.
-        free = [
-            [
-                (i, len(layout.before) + place)
-                for i, place in enumerate(layout.places.tolist())
-                if i >= item.start and place >= 0 and len(layout.before) + place < len(row)
-            ]
-            for item, layout, row in zip(responses, layouts, tokens, strict=True)
-        ]
-        # Where a reward reads every step, the frozen part of the answer is run again with the rest.
-        firsts = [
-            layout.first_read if self.reads_whole_response else min([at for _, at in pairs] + [len(row) - 1])
-            for layout, pairs, row in zip(layouts, free, tokens, strict=True)
-        ]
-        prefixes = runner.prefixes(
-            self.body, [row[:n] for row, n in zip(tokens, firsts, strict=True)], accounts
-        )
-        leaves, chunks = [], []
-        for item, layout, prefix, row, pairs in zip(responses, layouts, prefixes, tokens, free, strict=True):
-            own = [item.embeddings(table).detach().requires_grad_() for table in tables]
-            embedded = self._embed(row[len(prefix) :])
-            for leaf, at_seam in zip(own, (False, True), strict=False):
-                chosen = [(i, at) for i, at in pairs if (layout.seam and i == 0) == at_seam]
-                if chosen or not at_seam:
-                    rows = torch.tensor([i - item.start for i, _ in chosen], dtype=torch.long)
-                    at = torch.tensor([at - len(prefix) for _, at in chosen], dtype=torch.long)
-                    device = embedded.device
-                    embedded = embedded.index_copy(0, at.to(device), leaf[rows.to(leaf.device)].to(embedded))
-            leaves.append(tuple(own))
-            chunks.append(Chunk(prefix, embedded))
+        leaves, chunks = self._chunks(responses, layouts, self._free(responses, layouts), runner)
         with torch.enable_grad():
             outputs = runner.forward(self.body, chunks, accounts)
             return [
                 RelaxedReward(self._reward(output.hidden, layout), leaf, ((self.body, chunk),))
                 for output, layout, leaf, chunk in zip(outputs, layouts, leaves, chunks, strict=True)
             ]
+
+    @property
+    def keeps_graphs(self) -> bool:
+        return True
+
+    def judged(self, responses: Sequence[RelaxedResponse], runner: Runner, room: Room) -> list[Judged]:
+        layouts = [self.layout(item.response) for item in responses]
+        accounts = [item.response.account for item in responses]
+        free = self._free(responses, layouts)
+        before = [row.first if self.body.reuse_prefix else 0 for row in free]  # else in the graph, too
+        longest, deepest = max(len(row.tokens) - n for row, n in zip(free, before, strict=True)), max(before)
+        if not room(graph_bytes(self.body, len(free), longest, deepest)):
+            return [Judged(score, None) for score in self._scored(layouts, accounts, runner)]
+        leaves, chunks = self._chunks(responses, layouts, free, runner)
+        with torch.enable_grad():
+            outputs = runner.forward(self.body, chunks, accounts, keep=True)
+            values = [self._reward(o.hidden, layout) for o, layout in zip(outputs, layouts, strict=True)]
+        found = []
+        for i, (output, layout) in enumerate(zip(outputs, layouts, strict=True)):
+            runner.store.put(accounts[i].problem, self.body, free[i].tokens, output.keys)
+            with torch.no_grad():
+                score = self._judge(output.hidden, layout)
+            found.append(Judged(score, RelaxedReward(values[i], leaves[i], ((self.body, chunks[i]),))))
+        return found
+
+    def _free(self, responses: Sequence[RelaxedResponse], layouts: Sequence[Layout]) -> list[FreeTokens]:
+        """What is free of each response, and what of it is run behind a prefix."""
+        return [
+            free_tokens(
+                layout, layout.tokens[: self._stop(layout.tokens)], item.start, self.reads_whole_response
+            )
+            for item, layout in zip(responses, layouts, strict=True)
+        ]
+
+    def _chunks(
+        self,
+        responses: Sequence[RelaxedResponse],
+        layouts: Sequence[Layout],
+        free: Sequence[FreeTokens],
+        runner: Runner,
+    ) -> tuple[list[tuple[Tensor, ...]], list[Chunk]]:
+        """Leaves of each response, one per channel, and the chunk that they enter."""
+        tables = self._tables()
+        accounts = [item.response.account for item in responses]
+        prefixes = runner.prefixes(self.body, [row.tokens[: row.first] for row in free], accounts)
+        leaves, chunks = [], []
+        for item, layout, prefix, row in zip(responses, layouts, prefixes, free, strict=True):
+            own = [item.embeddings(table).detach().requires_grad_() for table in tables]
+            with torch.enable_grad():
+                embedded = self._embed(row.tokens[len(prefix) :])
+                for number, leaf in enumerate(own):
+                    family = number - 1
+                    chosen = [(i, at) for i, at in row.pairs if (layout.family if i == 0 else -1) == family]
+                    if not chosen and family >= 0:
+                        continue
+                    rows = torch.tensor([i - item.start for i, _ in chosen], dtype=torch.long)
+                    at = torch.tensor([at - len(prefix) for _, at in chosen], dtype=torch.long)
+                    at = at.to(embedded.device)
+                    entering = leaf[rows.to(leaf.device)].to(embedded)
+                    if family >= 0:  # the last number: how much of the id that stands there
+                        entering = entering[:, :-1] + entering[:, -1:] * embedded[at]
+                        self._say_once("seam", _SEAM)
+                    embedded = embedded.index_copy(0, at, entering)
+            leaves.append(tuple(own))
+            chunks.append(Chunk(prefix, embedded))
+        return leaves, chunks

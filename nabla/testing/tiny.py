@@ -300,18 +300,33 @@ def build_model(
         )
     common = {"vocab_size": size, "bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
     config = getattr(hf, spec.config or f"{spec.prefix}Config")(**{**common, **spec.settings, **settings})
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = getattr(hf, spec.prefix + suffix)(config)
-        for name, weight in model.named_parameters():
-            if name.endswith("bias"):  # zero at first: a forgotten bias would go unseen
-                with torch.no_grad():
-                    weight.normal_(0, 0.3)
-    model = model.to(dtype)
+    model = random_model(getattr(hf, spec.prefix + suffix), config, seed=seed).to(dtype)
     if dtype == torch.float64:
         for module in model.modules():
             if type(module).__name__.endswith(("RMSNorm", "CohereLayerNorm")):
                 module.forward = MethodType(exact_norm, module)
+    return model
+
+
+def random_model(cls: Any, config: Any, *, seed: int = 0, constants: bool = False) -> Any:
+    """A model of a class of transformers; biases are random too: they are zero at first, and a forgotten one
+    would go unseen.
+
+    Args:
+        cls: of the model.
+        config: its configuration.
+        seed: of the weights.
+        constants: what else begins as a constant (norms, decays) is random too, so that no choice by them is
+            one among equals.
+    """
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        model = cls(config)
+        for name, weight in model.named_parameters():
+            if name.endswith("bias"):
+                weight.normal_(0, 0.3)
+            elif constants and weight.numel() and bool((weight == weight.flatten()[0]).all()):
+                weight += 0.3 * torch.randn_like(weight)
     return model
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import pytest
@@ -58,7 +59,7 @@ def test_a_run_a_second_one_and_a_report(config, capsys, tmp_path):
     status, out, err = run(capsys, "--config", config, "--quick", "--output", str(folder))
     assert status == 0, err
     assert "squares: accuracy in % by budget in calls, 2 problems, 1 seed" in out
-    assert "problems/s" in err
+    assert re.search(r"2/2 squares best seed 0 shard 0: \d+\.\d s, [1-9]\S* (problems/|s/problem)", err)
     records = (folder / "records.jsonl").read_bytes()
     summary = (folder / "summary.json").read_text()
     assert {r["method"] for r in json.loads(summary)["rows"]} == {"greedy", "best"}

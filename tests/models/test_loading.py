@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -127,12 +128,47 @@ def test_nan_in_a_reward_model() -> None:
 
 
 def test_dtypes() -> None:
-    assert as_dtype("auto", "cpu") == torch.float32
-    assert as_dtype("auto", "cuda") == "auto"
+    assert as_dtype(None, "cpu") == torch.float32
+    assert as_dtype(None, "cuda") == as_dtype("auto", "cuda") == "auto"
     assert as_dtype("bfloat16", None) == torch.bfloat16
     assert as_dtype(torch.float16, "cpu") == torch.float16
     with pytest.raises(ConfigError, match="Unknown dtype"):
         as_dtype("float8", None)
+
+
+@pytest.mark.parametrize(
+    ("flags", "stored", "expected", "said"),
+    [
+        ("sse avx512_bf16", torch.bfloat16, torch.bfloat16, r"in bfloat16.*\(avx512_bf16\)"),
+        ("amx_bf16 amx_tile", torch.float16, torch.bfloat16, r"in bfloat16.*\(amx_bf16\)"),
+        ("sse avx2", torch.bfloat16, torch.float32, "in float32.*hundreds of times slower"),
+        (None, torch.bfloat16, torch.float32, "in float32"),
+        ("avx512_bf16", torch.float32, torch.float32, None),
+    ],
+)
+def test_auto_on_a_cpu_asks_the_processor(
+    flags: str | None,
+    stored: torch.dtype,
+    expected: torch.dtype,
+    said: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    about = tmp_path / "cpuinfo"
+    if flags is not None:
+        about.write_text(f"processor\t: 0\nflags\t\t: {flags}\nprocessor\t: 1\n")
+    monkeypatch.setattr("nabla.models.loading._CPU_FLAGS", about)
+    tok = tokenizer()
+    lm_model("qwen2", tok).to(stored).save_pretrained(tmp_path / "model")
+    tok.save_pretrained(tmp_path / "model")
+    model, _ = load(AutoModelForCausalLM, str(tmp_path / "model"), role="model", dtype="auto", device="cpu")
+    assert model.dtype == expected
+    messages = [record.message for record in caplog.records if record.name == "nabla.models.loading"]
+    assert len(messages) == (0 if said is None else 1)
+    assert said is None or re.search(said, messages[0])
+    plain, _ = load(AutoModelForCausalLM, str(tmp_path / "model"), role="model", device="cpu")
+    assert plain.dtype == torch.float32
 
 
 # -- adapters -------------------------------------------------------------------------------------------

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from transformers import AutoTokenizer
 
+from nabla.core.costs import Account, CostMeter
 from nabla.core.errors import ConfigError, ModelError, PromptError
 from nabla.core.prompt import Message, Prompt
 from nabla.core.solution import RunError
@@ -19,7 +21,10 @@ from nabla.methods.base import methods
 from nabla.models.causal_lm import CausalLM
 from nabla.models.chat import ChatFormat
 from nabla.models.loading import load
+from nabla.models.runner import Runner
 from nabla.models.vocabulary import Vocabulary
+from nabla.rewards.base import Response
+from nabla.rewards.function import FunctionReward
 from nabla.study.evaluation.config import _require
 from tests import tiny
 
@@ -180,6 +185,43 @@ def test_what_is_printed_is_what_was_scored(name: str) -> None:
         assert vocabulary.decode(ids).lstrip(" ") == text.lstrip(" ")
 
 
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("template", ["raw", "plain"])
+def test_a_base_models_text_is_what_continues_the_prompt(name: str, template: str) -> None:
+    """Tokenizers of the Llama family drop a blank where a text begins; a response begins none."""
+    from nabla.core.text import pieces
+
+    tok = published(name)
+    vocabulary = Vocabulary(tok, chat_template=template)
+    prompt = vocabulary.encode(Prompt.of("def f(x):"))
+    front = tok.decode(prompt, clean_up_tokenization_spaces=False)
+    # As a model writes it: ids that continue others.
+    begun = tok("def f(x):", add_special_tokens=False)["input_ids"]
+    seen: list[str] = []
+    reward = FunctionReward(lambda _, answer: float(len(seen.append(answer) or "")))  # type: ignore[func-returns-value]
+    for text in (" 4", "    return x", " \n return x", " The answer is 4.", "a", "  日本語 🙂"):
+        whole = tok("def f(x):" + text, add_special_tokens=False)["input_ids"]
+        written = whole[len(begun) :]
+        assert whole[: len(begun)] == begun
+        expected = tok.decode([*prompt.tolist(), *written], clean_up_tokenization_spaces=False)
+        assert vocabulary.response(written) == expected.removeprefix(front)
+        assert vocabulary.response(torch.tensor(written)) == text
+        for count in range(len(written) + 1):
+            shown = "".join(pieces(tok, written[:count], vocabulary.lead))
+            assert shown == vocabulary.response(written[:count])
+        item = Response(Prompt.of("def f(x):"), torch.tensor(written), Account("p", CostMeter(), "reward"))
+        reward.bind(vocabulary).score([item], Runner())
+        assert seen.pop() == text
+
+
+@pytest.mark.parametrize("name", ["mistral-v0.2", "mistral-v0.3", "phi3"])
+def test_an_answer_of_a_chat_is_a_text_of_its_own(name: str) -> None:
+    vocabulary = Vocabulary(published(name), eos_ids=[2, 32000, 32007])
+    word = published(name).convert_tokens_to_ids(["▁The", "▁answer"])
+    assert vocabulary.response(word) == vocabulary.decode(word) == "The answer"
+    assert Vocabulary(published(name), chat_template="raw").response(word) == " The answer"
+
+
 def test_half_a_character_ends_its_own_prompt_only() -> None:
     prompts = [Prompt.of(text, id=str(i)) for i, text in enumerate(("1+2=", "1\ud8002", "2+2="))]
     loop = TestTimeLoop(methods.build("greedy", max_new_tokens=4), tiny.causal_lm(), accelerator="cpu")
@@ -292,7 +334,8 @@ def test_gguf_reaches_model_and_tokenizer(tmp_path: Path, monkeypatch: Any) -> N
     load(Model, str(tmp_path / "model.gguf"), role="language model")
     load(Model, str(tmp_path), role="language model", gguf_file="model.gguf")
     _require(str(tmp_path / "model.gguf"), {})
-    assert heard == 4 * [(str(tmp_path), "model.gguf")]
+    # The whole path: by its name alone a file of the working directory would come first.
+    assert heard == 4 * [(str(tmp_path), str(tmp_path / "model.gguf"))]
 
 
 def test_an_adapters_own_template_and_tokenizer(folder: str, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from nabla.core.errors import ConfigError, ModelError, PromptError
 from nabla.models.runner import Runner
+from nabla.models.vocabulary import Vocabulary
 from nabla.rewards.outcome import OutcomeReward
 from nabla.rewards.process import ProcessReward
 from tests import tiny
@@ -59,6 +60,19 @@ def test_control_reads_as_transformers_does() -> None:
     assert layout.tokens.equal(whole(tok, "It is 2.", question=TYPED))
     with pytest.raises(ConfigError, match="text or control"):
         outcome(tok, special_tokens="none")
+
+
+def test_a_reward_reads_a_question_as_the_language_model_does() -> None:
+    """Unless it is told otherwise."""
+    tok = published("qwen2.5")
+    words = Vocabulary(tok, special_tokens="control")
+    item = response(tokens(tok, "It is 2."), TYPED)
+    reward = OutcomeReward(model(tok).double(), tok)
+    assert reward.bind(words).layout(item).tokens.equal(whole(tok, "It is 2.", question=TYPED))
+    as_text = apart(tok, TYPED, tokens(tok, "It is 2."))
+    assert reward.bind(vocabulary(tok)).layout(item).tokens.equal(as_text)  # the reward itself stays as it is
+    told = OutcomeReward(model(tok).double(), tok, special_tokens="text").bind(words)
+    assert told.layout(item).tokens.equal(as_text)
 
 
 @pytest.mark.parametrize("question", ["What is 1+1?", TYPED])

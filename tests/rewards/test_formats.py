@@ -13,6 +13,7 @@ from torch import Tensor
 
 from nabla.core.errors import ConfigError, ModelError
 from nabla.models.runner import Runner
+from nabla.models.vocabulary import Vocabulary
 from nabla.rewards.loading import load_reward
 from nabla.rewards.process import ProcessReward, two_layer_classifier
 from nabla.testing.tiny import _SMALL
@@ -152,6 +153,126 @@ def test_math_shepherd(name: str) -> None:
     assert len(expected) == 3
     assert steps_of(reward, answer) == pytest.approx(expected, abs=1e-9)
     check_gradient(reward, answer, ids, places[expected.index(min(expected))])
+
+
+#: Llama-3's: a header, an empty line, the trimmed content, the end of the turn.
+LLAMA3 = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n\n' + m['content'] | trim + '<|im_end|>' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n\n' }}{% endif %}"
+)
+
+
+def turns_of(steps: list[str], replies: list[str]) -> list[dict[str, str]]:
+    """The conversation that RLHFlow's own evaluation builds."""
+    told: list[dict[str, str]] = []
+    for number, (step, reply) in enumerate(zip(steps, replies, strict=True)):
+        told.append({"role": "user", "content": f"{QUESTION} {step}" if number == 0 else step})
+        told.append({"role": "assistant", "content": reply})
+    return told
+
+
+@pytest.mark.parametrize(
+    ("name", "template"),
+    [("qwen2.5", LLAMA3), ("qwen2.5", None), ("mistral-v0.3", None), ("phi3", None)],
+    ids=["llama3", "qwen2.5", "mistral-v0.3", "phi3"],
+)
+@pytest.mark.parametrize("separator", ["\n\n", "\n"])
+def test_rlhflow(name: str, template: str | None, separator: str) -> None:
+    """A turn a step; each read where the reply is about to be written."""
+    tok = published(name)
+    reward = ProcessReward(
+        model(tok, "ForCausalLM"), tok, format="rlhflow", chat_template=template, step_separators=[separator]
+    ).bind(Vocabulary(tok, chat_template=template))
+    answer = tokens(tok, separator.join(STEPS))
+    count = len(STEPS)
+
+    def ids_of(steps: list[str], replies: list[str]) -> Tensor:
+        rendered = tok.apply_chat_template(turns_of(steps, replies), tokenize=False, chat_template=template)
+        return tiny.ids(tok, rendered)
+
+    ids = ids_of(STEPS, ["+"] * count)
+    places, expected = [], []
+    for number in range(count):
+        other = ids_of(STEPS, ["-" if i == number else "+" for i in range(count)])
+        (at,) = (ids != other).nonzero()[:, 0].tolist()
+        places.append(at - 1)
+        if template == LLAMA3:  # as RLHFlow reads it: one conversation a step, three from its end
+            alone = ids_of(STEPS[: number + 1], ["+"] * (number + 1))
+            assert len(alone) - 3 == at - 1
+            assert alone.equal(ids[: len(alone)])
+            assert int(ids[at]) == tok.encode("+", add_special_tokens=False)[-1]
+        (row,) = logits_at(reward, ids, [at - 1])
+        chances = row[[int(ids[at]), int(other[at])]].softmax(-1)
+        expected.append(float(chances[0].log() - chances[1].log()))
+    assert steps_of(reward, answer) == pytest.approx(expected, abs=1e-9)
+    check_gradient(reward, answer, ids, places[expected.index(min(expected))])
+    layout = reward.layout(response(answer))
+    assert int(layout.places[0]) == -1
+    for i, where in enumerate(layout.places.tolist()):
+        assert where < 0 or int(layout.answer[where]) == int(answer[i])
+    pieces = [tok.decode([t]) for t in answer.tolist()]
+    (score,) = reward.score([response(answer)], Runner())
+    assert ["\n" in pieces[i] for i in score.ends] == [True, True, False]
+    # Exchanging a word exchanges its id and no other.
+    word = pieces.index(" is") if " is" in pieces else pieces.index("is")
+    changed = answer.clone()
+    changed[word] = tokens(tok, "it was")[-1]
+    differs = (reward.layout(response(changed)).tokens != layout.tokens).nonzero()[:, 0].tolist()
+    assert differs == [len(layout.before) + int(layout.places[word])]
+
+
+def test_rlhflow_with_little_to_read() -> None:
+    tok = published("qwen2.5")
+    reward = ProcessReward(model(tok, "ForCausalLM"), tok, format="rlhflow").bind(vocabulary(tok))
+    for text, count in (
+        ("", 1),
+        ("84", 1),
+        ("84\n\n", 1),
+        ("\n\n84", 1),
+        ("a\n\n\n\nb", 2),
+        (" + \n\n - ", 2),
+    ):
+        answer = tokens(tok, text)
+        # White space alone is no step.
+        steps = [s.strip() for s in text.split("\n\n") if s.strip()] or [""]
+        assert len(steps) == count
+        given = tok.apply_chat_template(turns_of(steps, ["+"] * count), tokenize=False)
+        layout = reward.layout(response(answer))
+        assert layout.tokens.equal(tiny.ids(tok, given)), text
+        assert len(reward.score([response(answer)], Runner())[0].steps) == count
+        slopes(reward, response(answer))
+    # A user's own words are no reply, and no control token.
+    typed = response(tokens(tok, "84"), "<|im_end|>\n<|im_start|>assistant\n+<|im_end|>")
+    control = tok.convert_tokens_to_ids("<|im_end|>")
+    ours, plain = (
+        reward.layout(item).tokens.tolist().count(control) for item in (typed, response(tokens(tok, "84")))
+    )
+    assert ours == plain
+    # Nor are a step's.
+    spelt = tok("84<|im_end|>\n\nx", add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    layout = reward.layout(response(torch.tensor(spelt)))
+    short = reward.layout(response(tokens(tok, "84\n\nx")))
+    assert layout.tokens.tolist().count(control) == short.tokens.tolist().count(control)
+    assert "84<|im_end|>" in tok.decode(layout.tokens)
+    slopes(reward, response(torch.tensor(spelt)))
+
+
+def test_rlhflow_refuses_what_it_cannot_read() -> None:
+    tok = published("qwen2.5")
+    causal = model(tok, "ForCausalLM")
+    with pytest.raises(ModelError, match="each sign as one token"):
+        ProcessReward(causal, tok, format="rlhflow", signs=("right", "wrong answer"))
+    merging = published("mistral-v0.2")  # "]+" is one token
+    with pytest.raises(ModelError, match="each sign as one token"):
+        ProcessReward(model(merging, "ForCausalLM"), merging, format="rlhflow")
+    with pytest.raises(ConfigError, match="needs step_separators"):
+        ProcessReward(causal, tok, format="rlhflow", step_separators=[])
+    with pytest.raises(ConfigError, match="marker"):
+        ProcessReward(causal, tok, format="rlhflow", marker="ки")
+    once = LLAMA3.replace("{% for m in messages %}", "{% for m in messages[-2:] %}")
+    reward = ProcessReward(causal, tok, format="rlhflow", chat_template=once).bind(vocabulary(tok))
+    with pytest.raises(ModelError, match="several turns"):
+        reward.layout(response(tokens(tok, "\n\n".join(STEPS))))
 
 
 @pytest.mark.parametrize("name", ["mistral-v0.2", "phi3", "qwen2.5"])

@@ -11,7 +11,10 @@ import torch
 from torch import Tensor
 
 from nabla.core.errors import ConfigError, ModelError, PromptError
+from nabla.core.prompt import Prompt
 from nabla.models.runner import Runner
+from nabla.models.vocabulary import Vocabulary
+from nabla.rewards.base import RelaxedResponse, SoftTokens
 from nabla.rewards.outcome import OutcomeReward
 from tests import tiny
 from tests.rewards.published import (
@@ -219,6 +222,87 @@ def test_a_candidate_at_the_seam_stands_for_what_the_whole_rendering_gives(
         torch.testing.assert_close(got[token], at @ table[other[place]], atol=1e-10, rtol=1e-9)
     assert checked > 20
     assert changed > 5
+
+
+@pytest.mark.parametrize(
+    ("name", "template"), [("mistral-v0.3", None), ("qwen2.5", BLANK), ("phi2", BLANK)], ids=str
+)
+def test_a_candidate_that_makes_another_number_of_ids_is_none(
+    name: str, template: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The first token is not refined towards it, and that is said: its slope is that of staying."""
+    reward = bound(name, template)
+    tok = reward.tokenizer
+    answer = tokens(tok, "The answer is 84.")
+    layout = reward.layout(response(answer))
+    with caplog.at_level(logging.WARNING):
+        got = slopes(reward, response(answer))[0]
+        slopes(reward, response(answer))
+    assert caplog.text.count("another number of ids") == 1
+    stays = got[int(answer[0])]
+    others = 0
+    for token in range(300, min(len(got), 20000), 97):
+        text = read("", tok, torch.cat([torch.tensor([token]), answer[1:]]))
+        if "\ufffd" not in text and len(whole(tok, text, template)) != len(layout.tokens):
+            others += 1
+            torch.testing.assert_close(got[token], stays, atol=1e-12, rtol=1e-12)
+    assert others > 3
+    assert len(got.unique()) > 1000
+    # The same in a mixture: what is on such a candidate is on the token that stands there.
+    breaking = int((reward.seam.family[:20000] != layout.family).nonzero()[400])
+    keeping = int((reward.seam.family == layout.family).nonzero()[7])
+    ids = torch.tensor([[int(answer[0]), breaking, keeping]])
+
+    def value(weights: list[float]) -> float:
+        soft = SoftTokens(0, ids, torch.tensor([weights], dtype=torch.float64))
+        (found,) = reward.relaxed([RelaxedResponse(response(answer), 0, soft)], Runner())
+        return float(found.value.detach())
+
+    assert value([1.0, 0.0, 0.0]) == pytest.approx(score(reward, answer), abs=1e-12)
+    assert value([0.5, 0.2, 0.3]) == pytest.approx(value([0.7, 0.0, 0.3]), abs=1e-12)
+    assert value([0.5, 0.2, 0.3]) != pytest.approx(value([0.5, 0.0, 0.5]), abs=1e-9)
+
+
+def test_a_first_token_that_no_other_could_replace_is_not_refined(caplog: pytest.LogCaptureFixture) -> None:
+    """Any word in its place would merge with the template's blank: another number of ids."""
+    reward = bound("mistral-v0.3")
+    tok = reward.tokenizer
+    answer = tokens(tok, "0日\n84")[-4:]
+    with caplog.at_level(logging.WARNING):
+        layout = reward.layout(response(answer))
+    assert torch.equal(layout.tokens, whole(tok, read("", tok, answer)))
+    assert int(layout.places[0]) == -1
+    assert "no reward gradient" in caplog.text
+    got = slopes(reward, response(answer))
+    assert float(got[0].abs().max()) == 0
+    assert float(got[-1].abs().max()) > 0
+
+
+@pytest.mark.parametrize("name", ["mistral-v0.2", "mistral-v0.3", "phi3", "qwen2.5"])
+@pytest.mark.parametrize("template", ["raw", "plain"])
+def test_a_base_models_answer_is_what_continues_the_text(name: str, template: str) -> None:
+    """From the beginning of the text on as the tokenizer begins one, and with the answer's first blank."""
+    tok = published(name)
+    words = Vocabulary(tok, chat_template=template)
+    reward = OutcomeReward(model(tok), tok, chat_template=template).bind(words)
+    front = "The sum 2+2 is" + ("\n" if template == "plain" else "")
+    begun = tok(front)["input_ids"]
+    for text in (" four, I think.", "    four"):
+        ids = tok(front + text)["input_ids"]
+        assert ids[: len(begun)] == begun
+        answer = torch.tensor(ids[len(begun) :])
+        layout = reward.layout(response(answer, "The sum 2+2 is"))
+        assert layout.tokens.tolist() == ids
+        assert words.encode(Prompt.of("The sum 2+2 is")).tolist() == begun
+        expected = forward(reward, torch.tensor(ids))
+        (found,) = tiny.rewards_of(reward, [response(answer, "The sum 2+2 is")], Runner())
+        assert found == pytest.approx(float(expected[0]), abs=1e-12)
+        at = dense(reward, torch.tensor(ids), len(ids) - 1) @ reward.model.get_input_embeddings().weight.mT
+        got = slopes(reward, response(answer, "The sum 2+2 is"))
+        for i, place in enumerate(layout.places.tolist()):
+            if place >= 0 and not (layout.seam and i == 0):
+                torch.testing.assert_close(got[i], at[len(layout.before) + place], atol=1e-12, rtol=1e-9)
+        assert (layout.places >= 0).all()
 
 
 def test_a_first_token_that_merges_has_no_gradient(caplog: pytest.LogCaptureFixture) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from nabla.core.costs import Usage
 from nabla.core.errors import ConfigError, NablaError, NumericalError
+from nabla.engine.gradient.graphs import Graphs, backward_usage
 from nabla.engine.gradient.values import GradientTask
 from nabla.models.body import Chunk
 from nabla.models.causal_lm import CausalLM
@@ -27,13 +28,15 @@ from nabla.rewards.base import Reward
 
 @dataclass(eq=False)
 class LanguagePass:
-    """One LM pass over the free part of a text."""
+    """One LM pass over the free part of a text, or over more of it: ``before`` positions before that part.
+    ``backward`` is what its backward pass uses, None where no layer ran."""
 
     leaf: Tensor
-    chunk: Chunk | None
+    backward: Usage | None
     values: Tensor
     normalisers: Tensor
     hidden: Tensor
+    before: int = 0
 
 
 class Passes:
@@ -43,18 +46,46 @@ class Passes:
         lm: the language model.
         reward: judges texts; None if no term needs it.
         runner: counts and batches.
+        graphs: that earlier passes have kept.
     """
 
-    def __init__(self, lm: CausalLM, reward: Reward | None, runner: Runner) -> None:
-        self.lm, self.reward, self.runner = lm, reward, runner
+    def __init__(self, lm: CausalLM, reward: Reward | None, runner: Runner, graphs: Graphs) -> None:
+        self.lm, self.reward, self.runner, self.graphs = lm, reward, runner, graphs
 
     def language(
         self, tasks: Sequence[GradientTask], *, differentiate: bool = True
     ) -> list[LanguagePass]:
         """The LM over the free part of each text; with ``differentiate``, a graph down to its embeddings."""
+        found = [self._kept(task) if differentiate else None for task in tasks]
+        todo = [i for i, done in enumerate(found) if done is None]
+        for i, done in zip(todo, self._run([tasks[i] for i in todo], differentiate), strict=True):
+            found[i] = done
+        return [done for done in found if done is not None]
+
+    def _kept(self, task: GradientTask) -> LanguagePass | None:
+        """From the graph of the pass that read the text, if it is kept: no layer runs again."""
+        if task.soft is not None or task.start == len(task.tokens) - 1:  # a last token predicts nothing
+            return None
+        kept = self.graphs.take_states(task.free)
+        if kept is None:
+            return None
+        before = task.start - kept.start
+        first = task.trajectory.hidden[task.start : task.start + 1].to(kept.leaf)
+        with torch.enable_grad():
+            hidden = torch.cat([first, kept.hidden[before:-1]])
+            values, normalisers = self._judged(hidden, task)
+        return LanguagePass(kept.leaf, kept.backward, values, normalisers, hidden.detach(), before)
+
+    def _judged(self, hidden: Tensor, task: GradientTask) -> tuple[Tensor, Tensor]:
+        account = task.account
+        values, normalisers = _log_likelihood(self.lm.head, hidden, task)
+        account.meter.add(account.phase, Usage(flops=self.lm.head.flops(len(hidden))))
+        return values, normalisers
+
+    def _run(self, tasks: Sequence[GradientTask], differentiate: bool) -> list[LanguagePass]:
         if not tasks:
             return []
-        head, body = self.lm.head, self.lm.body
+        body = self.lm.body
         embedded = [t.relaxed().embeddings(self.lm.table).detach() for t in tasks]
         leaves = [leaf.requires_grad_(differentiate) for leaf in embedded]
         # The last token predicts nothing, and the first free token is predicted by the prefix.
@@ -76,12 +107,9 @@ class Passes:
             for i, (task, leaf) in enumerate(zip(tasks, leaves, strict=True)):
                 first = task.trajectory.hidden[task.start : task.start + 1].to(leaf)
                 hidden = torch.cat([first, states[i].hidden]) if i in states else first
-                values, normalisers = _log_likelihood(head, hidden, task)
-                account = task.account
-                account.meter.add(account.phase, Usage(flops=head.flops(len(hidden))))
-                passes.append(
-                    LanguagePass(leaf, chunks.get(i), values, normalisers, hidden.detach())
-                )
+                values, normalisers = self._judged(hidden, task)
+                back = backward_usage(body, chunks[i]) if i in chunks else None
+                passes.append(LanguagePass(leaf, back, values, normalisers, hidden.detach()))
         return passes
 
     def log_likelihoods(self, task: GradientTask, done: LanguagePass | None) -> Tensor:

@@ -20,8 +20,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from nabla.core.costs import Usage
+from nabla.core.costs import Account, Usage
 from nabla.core.errors import ConfigError, NablaError, NumericalError
+from nabla.engine.gradient.graphs import KeptBatch, KeptReward
 from nabla.engine.gradient.passes import LanguagePass, Passes
 from nabla.engine.gradient.values import GradientTask, TermGradient, TrajectoryGradient, channels
 from nabla.models.channels import Pull
@@ -68,9 +69,7 @@ class Stages:
                 fix="Pass a reward model (rm=...), or choose an objective without a reward term, "
                 "e.g. objective='likelihood'.",
             )
-        rewards: list[RelaxedReward] = []
-        if needs_reward and self.reward is not None:
-            rewards = self.reward.relaxed([task.relaxed() for task in tasks], self.runner)
+        rewards = self._rewards(tasks) if needs_reward else []
 
         passes: list[LanguagePass | None] = [None] * len(tasks)
         if needs_likelihood:
@@ -91,14 +90,51 @@ class Stages:
         ]
         for i, done in zip(needed, self.passes.language([tasks[i] for i in needed]), strict=True):
             passes[i] = done
-        return self._pull_back(terms, tasks, stages, passes, rewards)
+        paid = self._differentiate(tasks, stages, rewards)
+        found = self._pull_back(terms, tasks, stages, passes, rewards)
+        for reward in paid:  # not before: what fails is asked again, and its counts are taken back
+            reward.paid = True
+        return found
+
+    def _rewards(self, tasks: Sequence[GradientTask]) -> list[RelaxedReward | KeptReward]:
+        """Each text's reward: from the graph of the pass that scored it, if it is kept, else from a pass."""
+        found: list[RelaxedReward | KeptReward | None] = [
+            self.passes.graphs.reward(task.free) if task.soft is None else None for task in tasks
+        ]
+        todo = [i for i, reward in enumerate(found) if reward is None]
+        if todo:
+            assert self.reward is not None
+            passed = self.reward.relaxed([tasks[i].relaxed() for i in todo], self.runner)
+            for i, reward in zip(todo, passed, strict=True):
+                found[i] = reward
+        return [reward for reward in found if reward is not None]
+
+    def _differentiate(
+        self,
+        tasks: Sequence[GradientTask],
+        stages: Sequence[Sequence[_Derivative]],
+        rewards: Sequence[RelaxedReward | KeptReward],
+    ) -> list[KeptReward]:
+        """Backward passes through kept graphs, one for each batch that they were made in; the rows that were
+        asked for."""
+        payers: dict[KeptBatch, list[Account]] = {}
+        asked = []
+        for task, rows, reward in zip(tasks, stages, rewards, strict=False):
+            if isinstance(reward, KeptReward) and any(row.reward != 0 for row in rows):
+                payers.setdefault(reward.batch, []).append(task.account)
+                reward.pay(task.account)
+                asked.append(reward)
+        for batch, accounts in payers.items():
+            with self.runner.timed(accounts, [1.0] * len(accounts)):
+                batch.differentiate()
+        return asked
 
     def _derive(
         self,
         term: Term,
         task: GradientTask,
         done: LanguagePass | None,
-        reward: RelaxedReward | None,
+        reward: RelaxedReward | KeptReward | None,
     ) -> _Derivative:
         values = self.passes.log_likelihoods(task, done)
         context = values.clone().requires_grad_()
@@ -120,34 +156,44 @@ class Stages:
         tasks: Sequence[GradientTask],
         stages: Sequence[Sequence[_Derivative]],
         passes: Sequence[LanguagePass | None],
-        rewards: Sequence[RelaxedReward],
+        rewards: Sequence[RelaxedReward | KeptReward],
     ) -> list[TrajectoryGradient | NablaError]:
         places = channels(self.lm, self.reward)
         found: list[list[list[Pull | None]]] = [[[None] * len(places) for _ in terms] for _ in tasks]
         finite = [[True] * len(terms) for _ in tasks]
+
+        def arrived(i: int, k: int, channel: int, slope: Tensor) -> None:
+            finite[i][k] &= bool(torch.isfinite(slope).all())
+            found[i][k][channel] = places[channel].pull(slope)
+
         for k in range(len(terms)):
             sources: list[Tensor] = []
             cotangents: list[Tensor] = []
             leaves: list[Tensor] = []
-            slots: list[tuple[int, int]] = []
+            slots: list[tuple[int, int, int]] = []
             for i, task in enumerate(tasks):
                 derivative, done = stages[i][k], passes[i]
-                if done is not None and done.chunk is not None and bool((derivative.context != 0).any()):
+                if done is not None and done.backward is not None and bool((derivative.context != 0).any()):
                     sources.append(done.values)
                     cotangents.append(derivative.context.to(done.values))
                     leaves.append(done.leaf)
-                    slots.append((i, 0))
-                    self.runner.count_backward(self.lm.body, done.chunk, task.account)
+                    slots.append((i, 0, done.before))
                     flops = self.lm.head.flops(len(done.values))
-                    task.account.meter.add(task.account.phase, Usage(flops=flops))
-                if rewards and derivative.reward != 0:
-                    sources.append(rewards[i].value)
-                    cotangents.append(torch.full_like(rewards[i].value, derivative.reward))
-                    for channel, leaf in enumerate(rewards[i].leaves):
-                        leaves.append(leaf)
-                        slots.append((i, channel + 1))
-                    for body, chunk in rewards[i].passes:
-                        self.runner.count_backward(body, chunk, task.account)
+                    task.account.meter.add(task.account.phase, done.backward + Usage(flops=flops))
+                if not rewards or derivative.reward == 0:
+                    continue
+                reward = rewards[i]
+                if isinstance(reward, KeptReward):
+                    for channel, slope in enumerate(reward.slopes(task.start)):
+                        arrived(i, k, channel + 1, derivative.reward * slope)
+                    continue
+                sources.append(reward.value)
+                cotangents.append(torch.full_like(reward.value, derivative.reward))
+                for channel, leaf in enumerate(reward.leaves):
+                    leaves.append(leaf)
+                    slots.append((i, channel + 1, 0))
+                for body, chunk in reward.passes:
+                    self.runner.count_backward(body, chunk, task.account)
             if not sources:
                 continue
             accounts = [task.account for task in tasks]
@@ -155,10 +201,8 @@ class Stages:
                 grads = torch.autograd.grad(
                     sources, leaves, cotangents, retain_graph=k + 1 < len(terms), allow_unused=True
                 )
-            for (i, channel), leaf, grad in zip(slots, leaves, grads, strict=True):
-                slope = torch.zeros_like(leaf) if grad is None else grad
-                finite[i][k] &= bool(torch.isfinite(slope).all())
-                found[i][k][channel] = places[channel].pull(slope)
+            for (i, channel, before), leaf, grad in zip(slots, leaves, grads, strict=True):
+                arrived(i, k, channel, (torch.zeros_like(leaf) if grad is None else grad)[before:])
         return [
             self._finish(
                 terms, task, stages[i], found[i], finite[i], passes[i], rewards[i] if rewards else None
@@ -174,7 +218,7 @@ class Stages:
         pulls: list[list[Pull | None]],
         finite: list[bool],
         done: LanguagePass | None,
-        reward: RelaxedReward | None,
+        reward: RelaxedReward | KeptReward | None,
     ) -> TrajectoryGradient | NablaError:
         results = {}
         for term, derivative, grads, sound in zip(terms, derivatives, pulls, finite, strict=True):

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nabla.core.costs import Account
 from nabla.core.trajectory import Trajectory
+from nabla.engine.gradient.graphs import FreeText
 from nabla.models.causal_lm import CausalLM
 from nabla.models.channels import Channel, Pull, TableChannel
 from nabla.objectives.base import Term
@@ -109,6 +110,11 @@ class GradientTask:
     def known(self) -> bool:
         """The text is the trajectory's own, whose log-probabilities its rollout knows."""
         return self.soft is None and torch.equal(self.tokens, self.trajectory.tokens)
+
+    @property
+    def free(self) -> FreeText:
+        """As a kept graph knows it."""
+        return FreeText(self.account, self.trajectory.prompt, self.tokens, self.start)
 
     def relaxed(self) -> RelaxedResponse:
         """As the models take it."""

@@ -28,7 +28,8 @@ class Stream(Callback):
         self._revised: set[int] = set()
 
     def on_run_start(self, run: Run, prompts: Sequence[Prompt]) -> None:
-        self._pieces = Pieces(run.vocabulary.tokenizer) if len(prompts) == 1 else None
+        words = run.vocabulary
+        self._pieces = Pieces(words.tokenizer, lead=words.lead) if len(prompts) == 1 else None
         self._console = make_console()
         self._shown, self._revised = 0, set()
 

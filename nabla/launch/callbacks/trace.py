@@ -30,7 +30,7 @@ class Trace(Callback):
         self.path = Path(path)
 
     def on_run_start(self, run: Run, prompts: Sequence[Prompt]) -> None:
-        self._decode = run.vocabulary.decode
+        self._decode = run.vocabulary.response
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.write_text("")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from nabla.core.errors import ConfigError, located, require_positive
-from nabla.core.extras import require_extra
+from nabla.launch.config.loggers import make_logger
 from nabla.launch.config.reader import conform, join, make, settle
 from nabla.launch.config.resolve import fill, resolve
 from nabla.launch.config.slots import slots
@@ -46,7 +46,7 @@ class RunConfig:
         place: move the models to Fabric's device; false leaves them where loading put them.
         engine: arguments of nabla.engine.engine.Engine (rollout, batch_size, live, reuse_prefixes, ...).
         callbacks: names or dicts; null chooses a display that suits the command.
-        loggers: Fabric loggers that write to the run's folder.
+        loggers: csv, tensorboard, wandb: Fabric loggers that write to the run's folder.
     """
 
     lm: str | None = None
@@ -64,7 +64,7 @@ class RunConfig:
     place: bool = True
     engine: dict[str, Any] = field(default_factory=dict)
     callbacks: list[str | dict[str, Any]] | None = None
-    loggers: list[Literal["csv", "tensorboard"]] = field(default_factory=list)
+    loggers: list[Literal["csv", "tensorboard", "wandb"]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         settle(self)
@@ -146,7 +146,7 @@ class RunConfig:
 
         same = ("seed", "accelerator", "devices", "strategy", "num_nodes", "precision", "place")
         settings = {name: getattr(self, name) for name in same}
-        settings["loggers"] = [_logger(name, folder) for name in self.loggers]
+        settings["loggers"] = [make_logger(name, folder) for name in self.loggers]
         return TestTimeLoop(self.build_method(), lm, reward, callbacks=callbacks, **settings, **self.engine)
 
 
@@ -177,14 +177,3 @@ def model_paths(spec: Any) -> list[str]:
     found: list[str] = []
     with_paths(spec, found.append)
     return found
-
-
-def _logger(name: str, folder: Path | None) -> Any:
-    if folder is None:
-        raise ConfigError("Loggers need a folder to write to", got=name, fix="Pass --output DIR.")
-    from lightning.fabric.loggers import CSVLogger, TensorBoardLogger
-
-    if name == "csv":
-        return CSVLogger(root_dir=folder, name="", version="", flush_logs_every_n_steps=1)
-    require_extra("loggers", purpose="The logger tensorboard")
-    return TensorBoardLogger(root_dir=folder, name="", version="tensorboard")

@@ -17,6 +17,7 @@ SLOTS = {
     "callbacks": "nabla.launch.callbacks.base",
     "estimators": "nabla.estimators.base",
     "methods": "nabla.methods.base",
+    "moves": "nabla.moves.base",
     "objectives": "nabla.objectives.base",
     "parameterizations": "nabla.refinement.parameterizations.base",
     "proposals": "nabla.proposals.base",
@@ -24,6 +25,7 @@ SLOTS = {
     "rollouts": "nabla.rollouts.base",
     "rows": "nabla.refinement.rows.base",
     "schedulers": "nabla.schedulers.base",
+    "screens": "nabla.screens.base",
     "selectors": "nabla.selectors.base",
     "tasks": "nabla.problems.tasks.base",
 }

@@ -14,7 +14,7 @@ from nabla.core.solution import Solution
 from nabla.core.trajectory import Trajectory
 from nabla.methods.base import Method, methods
 from nabla.models.causal_lm import require_lm
-from nabla.models.chat import PLAIN
+from nabla.models.templates import PLAIN
 from nabla.rewards.base import require_reward
 
 if TYPE_CHECKING:

@@ -30,6 +30,7 @@ from nabla.problems.answers.notation import (
 from nabla.problems.answers.notation import number as _number
 from nabla.problems.answers.notation import tidy as _tidy
 from nabla.problems.answers.process import Unanswered, grading
+from nabla.problems.answers.spoken import place, spoken
 from nabla.problems.answers.units import split
 from nabla.problems.answers.verifiable import qualifiers, radians, times
 
@@ -48,6 +49,7 @@ _PERCENT = re.compile(
     re.DOTALL,
 )
 _POWER_OF_TEN = re.compile(r"[-+0-9.,]+[eE][-+]?[0-9]{1,4}")
+_SINGLE = re.compile(r"(?:\\text\s*\{)?\s*[Aa]n? ")
 _ARGUMENT = re.compile(r"\([^()]*\)")
 _EXTENDED = re.compile(r"[\[(∪∩∅]|\\(?:cup|cap|mathbb|infty|begin|emptyset|varnothing|setminus)(?![a-zA-Z])")
 
@@ -89,6 +91,8 @@ class MathAnswers(Answers):
     - A name is passed over: ``x=5``, ``F_7 = 13``, ``P(A) = 5``; an equation with more to it, as ``x+z=1``,
       is not 1. In ``a = b = c`` all sides without a variable must equal the gold answer.
     - Inequalities are intervals: ``x \le 3`` is ``(-\infty,3]``.
+    - Numbers in words are numbers: ``five``, ``two thirds``, and ordinals, ``third`` and ``3rd``. Repeating
+      decimals are fractions.
     - Negations and words such as "or more" must agree.
 
     Args:
@@ -136,7 +140,7 @@ def _same(left: str, right: str, seconds: int) -> bool:
         return numbers[0] == numbers[1]
     if not (readable(left) and readable(right)):
         return False
-    left, right = (_SPOKEN.get(words(side) or "", unwrapped(side)) for side in (left, right))
+    left, right = _said(left), _said(right)
     if left == right:
         return True
     if _SPARE_SPACE.sub("", left) == _SPARE_SPACE.sub("", right):
@@ -156,6 +160,17 @@ def _same(left: str, right: str, seconds: int) -> bool:
         times(side, 1) if _POWER_OF_TEN.fullmatch(side) else radians(side) for side in (left, right)
     )
     return grading.ask({"left": left, "right": right}, seconds) is True
+
+
+def _said(side: str) -> str:
+    """A side in symbols, if it is in words."""
+    phrase = words(side) or ""
+    one = phrase and _SINGLE.match(side)
+    value = spoken(f"one {phrase}" if one else phrase)  # "a third" is no "the third"
+    if value is not None:
+        whole = value.denominator == 1
+        return str(value) if whole else f"\\frac{{{value.numerator}}}{{{value.denominator}}}"
+    return _SPOKEN.get(phrase) or place(side) or unwrapped(side)
 
 
 def _texts(left: str, right: str) -> bool | None:

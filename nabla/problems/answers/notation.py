@@ -52,10 +52,13 @@ _THUS = re.compile(
 _UPRIGHT = re.compile(r"\\mathrm\s*\{\s*([eid])\s*\}")
 _INLINE = re.compile(r"(?<!\\)\$([^$]*)(?<!\\)\$")
 _GREEK_ABOVE = re.compile(r"(\\[dt]?frac)\s*(\\(?:pi|theta|alpha|beta))(?![a-zA-Z])\s*")
-_ARTICLE = re.compile(r"^(?:an?|the) (?=[a-z]{3})")
+_ARTICLE = re.compile(r"^(?:the )?(?:answer )?(?:option|choice) (?=[a-z]$)|^(?:an?|the) (?=[a-z]{3})")
 _BOLD = re.compile(r"\\(?:textbf|mathbf|boldsymbol)\s*\{([^{}]*)\}")
 _QUOTED = re.compile(r"\\(?:text\w*|mbox|mathrm)\s*\{\s*([-+$]?\s*\.?[0-9][^{}]*)\}")
 _MIXED = re.compile(r"(?<![\w.^}\])/\\])([0-9]+) ([0-9]+) ?/ ?([0-9]+)(?![0-9.])")
+_REPEATING = re.compile(
+    r"(?<![0-9.])([0-9]*)\.([0-9]{0,40})\\(?:overline|bar)\s*\{\s*([0-9]{1,40})\s*\}(?!\s*[_0-9])"
+)
 _THOUSANDS = re.compile(r"(?<![0-9.,^_])([0-9]{1,3})((?: [0-9]{3})+)(?![0-9])")
 _COMMAS = re.compile(r"(?<![0-9,.])[0-9]{1,3}(?:,[0-9]{3})+(?![0-9,])")
 _NUMBER = re.compile(
@@ -113,7 +116,7 @@ _NAME = re.compile(rf"(?:{_SYMBOL}{_ARGUMENTS}?|{_NAMES}|{_SEGMENT}|{_MEASURE}|{
 
 def tidy(answer: str) -> str:
     """Without what is not mathematics, and with numbers written in one way."""
-    answer = answer.replace("{,}", ",").replace("\\displaystyle", "").replace(":=", "=")
+    answer = answer.replace("{,}", ",").replace("{:}", ":").replace("\\displaystyle", "").replace(":=", "=")
     answer = _UPRIGHT.sub(r" \1", answer.replace("\\varnothing", "\\emptyset"))
     answer = _SPACE.sub(lambda found: "" if found[0].startswith("\\!") else " ", answer)
     if not answer.isascii():
@@ -126,7 +129,7 @@ def tidy(answer: str) -> str:
         whole = pattern.fullmatch(answer)
         if whole is not None:
             answer = stripped(whole[1])
-    answer = _MIXED.sub(_fraction, answer)
+    answer = _REPEATING.sub(_repeated, _MIXED.sub(_fraction, answer))
     return _THOUSANDS.sub(lambda found: found[0].replace(" ", ""), answer)
 
 
@@ -142,6 +145,14 @@ def _fraction(found: re.Match[str]) -> str:
     """A mixed number as LaTeX writes it, unless the fraction is 1 or more: then it is a product."""
     whole, above, below = found.groups()
     return f"{whole}\\frac{{{above}}}{{{below}}}" if int(above) < int(below) else found[0]
+
+
+def _repeated(found: re.Match[str]) -> str:
+    """A decimal number with repeating digits as a fraction."""
+    whole, fixed, again = found.groups()
+    shift = 10 ** len(fixed)
+    value = Fraction(int(whole + fixed or "0"), shift) + Fraction(int(again), shift * (10 ** len(again) - 1))
+    return f"\\frac{{{value.numerator}}}{{{value.denominator}}}"
 
 
 def number(answer: str) -> Fraction | None:

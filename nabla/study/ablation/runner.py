@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from nabla.core.errors import ConfigError, NablaError
+from nabla.core.locks import Lock
 from nabla.core.quiet import quiet
 from nabla.launch.launcher import make_fabric
 from nabla.study.ablation.config import AblationConfig, Point
@@ -28,7 +29,7 @@ from nabla.study.ablation.search import Search, Storage
 from nabla.study.evaluation.claim import claim, write_whole
 from nabla.study.evaluation.config import EvaluationConfig
 from nabla.study.evaluation.fingerprint import fingerprint
-from nabla.study.evaluation.journal import Lock
+from nabla.study.evaluation.monitor import Monitor
 from nabla.study.evaluation.results import Results
 from nabla.study.evaluation.runner import Evaluation
 
@@ -62,7 +63,8 @@ class Ablation:
         if workers < 1:
             raise ConfigError("workers must be at least 1", got=workers)
         self.config, self.folder, self.workers, self.progress = config, folder, workers, progress
-        self.problems = Evaluation(config.base, folder).problems
+        self._base = Evaluation(config.base, folder)
+        self.problems = self._base.problems
 
     def run(self) -> None:
         """Solves what is missing. Raises NablaError; finished units are kept."""
@@ -85,6 +87,13 @@ class Ablation:
                         self.progress(len(done), self.config.size, point, accuracies, spent)
                     begin = time.perf_counter()
                 search.tell(values)
+
+    def monitor(self) -> Monitor:
+        """How far it is, while it runs, in whatever process. A search that comes to a point again solves it
+        once, and ends before the numbers do."""
+        size, base = self.config.size, self._base.monitor()
+        problems = {kind: size * count for kind, count in base.problems.items()}
+        return Monitor(self.folder / POINTS, problems, size * base.units, points="*")
 
     def _solved(self, batch: Sequence[Point], pool: ProcessPoolExecutor | None) -> Iterator[Path]:
         """Folders of the points in their order, each when it is finished."""

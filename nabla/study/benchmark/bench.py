@@ -15,6 +15,8 @@ from nabla.core.errors import NablaError
 from nabla.core.prompt import Prompt
 from nabla.engine.engine import Engine
 from nabla.engine.session import Session
+from nabla.models.causal_lm import CausalLM
+from nabla.rewards.transformer import TransformerReward
 from nabla.study.benchmark.floor import gemm_peak
 from nabla.study.benchmark.measurement import Measurement
 from nabla.study.benchmark.models import Workbench
@@ -33,6 +35,7 @@ class Stand:
         dense_repeats: samples of the dense reference, which takes a minute each; 0 leaves it out.
         tell: hears of progress.
         threads: of torch on the CPU.
+        models: of a setting whose models are given.
     """
 
     setting: Setting
@@ -40,6 +43,7 @@ class Stand:
     dense_repeats: int = 1
     tell: Callable[[str], None] = lambda _: None
     threads: int = 2
+    models: tuple[CausalLM, TransformerReward] | None = None
     #: name → samples, seconds (or bytes).
     samples: dict[str, list[float]] = field(default_factory=dict)
     #: rows of the growth sweeps.
@@ -48,8 +52,9 @@ class Stand:
     @cached_property
     def workbench(self) -> Workbench:
         """The setting's models, built once."""
-        self.tell("building models")
-        return Workbench(self.setting)
+        if self.models is None:
+            self.tell("building models")
+        return Workbench(self.setting, self.models)
 
     @cached_property
     def peak(self) -> float:

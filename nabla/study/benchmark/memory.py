@@ -68,7 +68,7 @@ def memory_over_models(
     return found
 
 
-def _resident(field: str) -> int:
+def resident(field: str) -> int:
     """``VmRSS`` or ``VmHWM`` of this process, bytes; its peak where there is no /proc."""
     status = Path("/proc/self/status")
     if status.exists():
@@ -79,7 +79,7 @@ def _resident(field: str) -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _settle() -> None:
+def settled() -> None:
     """Gives freed memory back, so that loading's own leftovers do not hide what follows."""
     gc.collect()
     with suppress(OSError, AttributeError):
@@ -105,8 +105,8 @@ def _measure(request: dict[str, Any]) -> dict[str, float]:
     prompt, text, objective = workbench.prompt(), workbench.text(0), request["objective"]
     cuda = workbench.setting.device == "cuda"
     opening: list[int] = []
-    _settle()
-    models = torch.cuda.memory_allocated() if cuda else _resident("VmRSS")
+    settled()
+    models = torch.cuda.memory_allocated() if cuda else resident("VmRSS")
     if request["case"] == "dense":
         dense = load_dense()
         if dense is None:
@@ -119,18 +119,18 @@ def _measure(request: dict[str, Any]) -> dict[str, float]:
         async def work(session: Session) -> None:
             (trajectory,) = await session.read([text], workbench.sampling)
             (trajectory,) = await session.score([trajectory])
-            opening.append(_peak(cuda))
-            _settle()
+            opening.append(peak(cuda))
+            settled()
             await dto.refine(trajectory, session)
 
         drive(engine, [prompt], work)
-    last = _peak(cuda)
+    last = peak(cuda)
     found = {"peak": max([last, *opening]), "refine": last}
     return {"models": float(models), **{name: float(max(v - models, 1)) for name, v in found.items()}}
 
 
-def _peak(cuda: bool) -> int:
-    return torch.cuda.max_memory_allocated() if cuda else _resident("VmHWM")
+def peak(cuda: bool) -> int:
+    return torch.cuda.max_memory_allocated() if cuda else resident("VmHWM")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from nabla.models.body import EMPTY, Chunk
 from nabla.models.causal_lm import CausalLM
 from nabla.refinement.dto import DTO
 from nabla.rewards.outcome import OutcomeReward
+from nabla.rewards.transformer import TransformerReward
 from nabla.study.benchmark.settings import Setting, Shape
 
 PAD, START, END, UNKNOWN = "<|pad|>", "<|im_start|>", "<|im_end|>", "<|unk|>"
@@ -102,9 +103,22 @@ class Workbench:
 
     Args:
         setting: which.
+        models: those of a setting whose models are given; the others are made, with random weights.
     """
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(
+        self, setting: Setting, models: tuple[CausalLM, TransformerReward] | None = None
+    ) -> None:
+        self.setting = setting
+        self.sampling = Sampling(temperature=1.0, max_new_tokens=setting.response)
+        self.lm: CausalLM
+        self.reward: TransformerReward
+        if models is None:
+            self._make(setting)
+        else:
+            self.lm, self.reward = models[0], models[1].bind(models[0].vocabulary)
+
+    def _make(self, setting: Setting) -> None:
         if setting.device == "cuda" and not torch.cuda.is_available():
             raise ConfigError(
                 "This setting needs a CUDA GPU, and there is none",
@@ -113,7 +127,6 @@ class Workbench:
             )
         if setting.lm.vocab != setting.rm.vocab:
             raise ConfigError("Both models of a setting share one vocabulary", got=setting.name)
-        self.setting = setting
         dtype = getattr(torch, setting.dtype)
         positions = setting.prefix + max(setting.response, setting.new_tokens) + 16
         common: dict[str, Any] = {"positions": positions, "dtype": dtype, "device": setting.device}
@@ -122,18 +135,23 @@ class Workbench:
         self.reward = OutcomeReward(
             random_model(setting.rm, "ForSequenceClassification", seed=2, **common), tokenizer
         ).bind(self.lm.vocabulary)
-        self.sampling = Sampling(temperature=1.0, max_new_tokens=setting.response)
 
     def engine(self, **arguments: Any) -> Engine:
         """An engine over both models."""
         return Engine(self.lm, self.reward, **arguments)
 
     def dto(self, objective: str = "likelihood", **arguments: Any) -> DTO:
-        """The inner loop at the setting's T."""
+        """The inner loop at the setting's T. With given models it moves by so little that no argmax flips."""
+        if self.setting.given:
+            arguments = {"learning_rate": 1e-9, **arguments}
         return DTO(objective=OBJECTIVES[objective], **{"steps": self.setting.steps, **arguments})
 
     def prompt(self, seed: int = 0) -> Prompt:
-        """A prompt of ``setting.prefix`` tokens whose first row no refinement can flip."""
+        """A prompt of ``setting.prefix`` tokens whose first row no refinement can flip. For given models, of
+        about as many, which are random."""
+        if self.setting.given:
+            ids = self.text(1000 + seed, self.setting.prefix)
+            return Prompt.of(self.lm.decode(ids), id=f"bench-{seed}")
         for attempt in range(1000):
             draw = torch.Generator().manual_seed(1000 * seed + attempt)
             count = self.setting.prefix - 3  # the template writes three tokens
@@ -149,6 +167,8 @@ class Workbench:
     @torch.no_grad()
     def safe(self, hidden: Tensor) -> Tensor:
         """Which rows no refinement can flip, from the states that predict them ``[n, H]``."""
+        if self.setting.given:
+            return torch.ones(len(hidden), dtype=torch.bool)
         head = self.lm.head
         tops = torch.cat([head.logits(hidden[part]).topk(2).values for part in head.chunks(len(hidden))])
         return (tops[:, 0] - tops[:, 1] > SAFE_LEAD).cpu()
@@ -157,4 +177,8 @@ class Workbench:
         """A response of random words (no end-of-sequence token)."""
         draw = torch.Generator().manual_seed(seed)
         size = (length or self.setting.response,)
+        if self.setting.given:
+            special = set(self.lm.tokenizer.all_special_ids)
+            known = torch.tensor([i for i in self.lm.candidates.tolist() if i not in special])
+            return known[torch.randint(len(known), size, generator=draw)]
         return torch.randint(len(SPECIAL), self.setting.lm.vocab, size, generator=draw)

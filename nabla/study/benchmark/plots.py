@@ -15,11 +15,14 @@ FLOOR_PARTS = ("LM forward", "head logits", "head backward", "LM backward", "RM 
 
 
 def write_plots(bench: Stand, found: Sequence[Measurement], folder: Path) -> list[Path]:
-    """``floor.png`` where target 1 was measured, ``growth.png`` where target 7 was."""
+    """``floor.png`` where target 1 was measured, ``growth.png`` where target 7 was, ``pair.png`` of given
+    models."""
     paths = []
     ratios = [m for m in found if m.target == 1 and "floor" in m.parts]
     if ratios:
         paths.append(_draw(lambda figure: _floor(ratios, figure), folder / "floor.png"))
+    if bench.setting.given and any(m.value is not None for m in found):
+        paths.append(_draw(lambda figure: _pair(found, figure), folder / "pair.png"))
     if bench.growth:
         paths.append(_draw(lambda figure: _growth(bench.growth, figure), folder / "growth.png"))
     return paths
@@ -52,6 +55,31 @@ def _floor(ratios: Sequence[Measurement], figure: Any) -> None:
     axis.set_yticks(ticks, [m.name.replace(" / floor", "") for m in ratios])
     axis.set_xlabel("milliseconds")
     figure.legend(loc="outside lower center", ncols=4, fontsize=8)
+
+
+def _pair(found: Sequence[Measurement], figure: Any) -> None:
+    """Every ratio of a pair as a bar with its interval, and the shares of a solve's phases."""
+    ratios = [m for m in found if m.unit == "×" and m.value is not None]
+    solves = [m for m in found if m.target == 5 and "wall" in m.parts]
+    figure.set_size_inches(9, 2.2 + 0.34 * len(ratios) + 0.5 * len(solves))
+    top, bottom = figure.subplots(2, 1, height_ratios=[max(len(ratios), 1), max(2 * len(solves), 1)])
+    for index, m in enumerate(reversed(ratios)):
+        assert m.value is not None
+        error = [[m.value.value - m.value.low], [m.value.high - m.value.value]]
+        top.barh(index, m.value.value, color=f"C{m.target}", xerr=error)
+        top.annotate(f" {m.value.value:.3g}×", (m.value.high, index), va="center", fontsize=7)
+    top.set_yticks(range(len(ratios)), [m.name for m in reversed(ratios)], fontsize=7)
+    top.set(xscale="log", xlabel="ratio")
+    top.margins(x=0.1)
+    for index, m in enumerate(solves):
+        left = 0.0
+        for color, (phase, share) in enumerate((k, v) for k, v in m.parts.items() if k != "wall"):
+            label = None if index else phase
+            bottom.barh(index, share, left=left, color=f"C{color}", label=label)
+            left += share
+    bottom.set_yticks(range(len(solves)), [m.name.rsplit(", ", 1)[-1] for m in solves], fontsize=7)
+    bottom.set_xlabel("share of a solve's seconds")
+    figure.legend(loc="outside lower center", ncols=5, fontsize=8)
 
 
 def _growth(rows: Sequence[dict[str, Any]], figure: Any) -> None:

@@ -35,6 +35,7 @@ class Setting:
         dtype: of both models; optimised logits are float32 at least.
         device: the models' device.
         judged: whether the targets are meant for it; otherwise figures come without a verdict.
+        given: its models are given, not made: their shapes only inform.
         problems: of each sandbox family in whole solves.
         rows, new_tokens: rollouts decoded together and tokens of each, beside transformers' generate.
         growth: of the sweeps, axis → values.
@@ -49,6 +50,7 @@ class Setting:
     dtype: Literal["float32", "float64", "bfloat16"] = "float32"
     device: Literal["cpu", "cuda"] = "cpu"
     judged: bool = True
+    given: bool = False
     problems: int = 64
     rows: int = 8
     new_tokens: int = 64

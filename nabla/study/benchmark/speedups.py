@@ -96,6 +96,12 @@ SWITCHES: dict[str, Switch] = {
         engine={"batch_size": 1},
         scenarios=("solve",),
     ),
+    "kept graphs": Switch(
+        "the pass that scores a text keeps its graph for the gradient, off by default",
+        engine={"keep_graph": True},
+        scenarios=("solve",),
+        default=False,
+    ),
     "compiled layers": Switch(
         "feed-forward parts and norms through torch.compile, off by default",
         engine={"compile_layers": True},

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from nabla.core.errors import ConfigError
-from nabla.study.evaluation.fingerprint import difference
-from nabla.study.evaluation.journal import Lock
+from nabla.core.locks import Lock
+from nabla.launch.fingerprint import difference, known_to
 
 LOCK = ".lock"
 
@@ -67,7 +67,7 @@ def _require_same(path: Path, about: Mapping[str, Any], what: str) -> None:
         raise ConfigError(
             f"{path.name} of the results folder is damaged: {error}", got=str(path)
         ) from error
-    found = difference(there, about)
+    found = difference(there, known_to(there, about))
     if found is not None:
         raise ConfigError(
             f"The results folder is of another {what}; {found}",

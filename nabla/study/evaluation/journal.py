@@ -1,9 +1,10 @@
 """Records on disk, so that a killed run loses no finished unit and repeats none.
 
 A unit's lines and an end mark behind them are appended in one write to the journal of the process that
-solved it, and synced. Whatever follows the last end mark was cut by a kill: :func:`recover` removes it, and
-the unit is solved again from its beginning, because its problems share their batches. Only whole units
-count. When all units are there, :func:`merge` writes them in their canonical order into one file.
+solved it, and synced. Whatever follows the last end mark was cut by a kill: :func:`recover` removes it. Only
+whole units count here; the finished problems of a unit that is not whole are kept beside it
+(:mod:`nabla.study.evaluation.unfinished`). When all units are there, :func:`merge` writes them in their
+canonical order into one file.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
 from nabla.core.errors import ConfigError, NablaError
+from nabla.core.locks import Lock
 
 RECORDS = "records.jsonl"
 _END = "unit"
@@ -24,47 +25,6 @@ _END = "unit"
 def line(row: dict[str, Any]) -> bytes:
     """One record: floats with as many digits as they have, no NaN."""
     return json.dumps(row, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode() + b"\n"
-
-
-def _take(file: IO[bytes]) -> None:
-    """Locks an open file for this process or raises OSError, on Windows too."""
-    try:
-        import fcntl
-    except ImportError:
-        import msvcrt
-
-        file.seek(0)
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-        return
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-class Lock:
-    """Exclusive use of a file as long as this process lives. Raises ConfigError if another one has it."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("ab")
-        try:
-            _take(self._file)
-        except OSError as error:
-            self._file.close()
-            raise ConfigError(
-                "Another process is writing to this results folder",
-                got=str(path),
-                fix="Wait until it has ended, or choose another --output.",
-            ) from error
-
-    def close(self) -> None:
-        """Lets others have it."""
-        self._file.close()
-
-    def __enter__(self) -> Lock:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class Journal:
@@ -106,11 +66,12 @@ def journals(folder: Path) -> list[Path]:
     return sorted(folder.glob("journal-*.jsonl"))
 
 
-def units(path: Path) -> Iterator[tuple[tuple[Any, ...], bytes, int]]:
-    """(key, its lines, offset behind its end mark) of each whole unit of a journal."""
+def units(path: Path, start: int = 0) -> Iterator[tuple[tuple[Any, ...], bytes, int]]:
+    """(key, its lines, offset behind its end mark) of each whole unit of a journal from an offset on."""
     lines: list[bytes] = []
-    offset = 0
+    offset = start
     with path.open("rb") as file:
+        file.seek(start)
         for text in file:
             offset += len(text)
             lines.append(text)

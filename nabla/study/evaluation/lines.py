@@ -30,12 +30,13 @@ def rows(
 
     Args:
         labels: task, method, seed and problem.
-        outcome: an error makes every row wrong: it has no answer at any budget.
+        outcome: an error makes the run wrong, and the answers at the budgets that were not spent when it
+            happened; an answer that had been handed in within a smaller one is kept.
         grades: response → whether it is right, for all of :func:`responses`.
         ladder: (unit, value) of the answers.
     """
     if isinstance(outcome, NablaError):
-        return _failed(labels, outcome, ladder)
+        return _failed(labels, outcome, grades, ladder)
     checkpoints = outcome.checkpoints or (_last(outcome),)
     answers = [
         {**labels, "kind": "answer", "unit": unit, "value": value, **_answer(
@@ -51,7 +52,7 @@ def rows(
 def responses(outcome: Solution | NablaError) -> list[str]:
     """Every different text of a run that a record says right or wrong of."""
     if isinstance(outcome, NablaError):
-        return []
+        return list(dict.fromkeys(c.response for c in outcome.checkpoints))
     revised = [text for r in outcome.revisions for text in (r.old_response, r.new_response)]
     texts = [*(c.response for c in outcome.checkpoints), *revised, outcome.response]
     return list(dict.fromkeys(texts))
@@ -104,7 +105,10 @@ def _answer(found: Checkpoint | None, *, exhausted: bool, grades: Mapping[str, b
 
 
 def _failed(
-    labels: dict[str, Any], error: NablaError, ladder: Sequence[tuple[str, float]]
+    labels: dict[str, Any],
+    error: NablaError,
+    grades: Mapping[str, bool],
+    ladder: Sequence[tuple[str, float]],
 ) -> list[dict[str, Any]]:
     what = {"class": type(error).__name__, "message": str(error)}
     empty = {"response": None, "correct": False, "reward": None, "finished": None, "error": what}
@@ -117,17 +121,16 @@ def _failed(
         "candidates": 0, "answers": 0, "accepted": 0, "rejected": 0, "revisions": [], "first": None,
         **_cost(cost, None),
     }
-    answers = [
-        {
-            **labels,
-            "kind": "answer", "unit": unit, "value": value,
-            **empty,
-            "exhausted": float(getattr(cost.total, unit)) >= value,
-            "cost": None,
-            "timing": {"seconds": None, "peak_bytes": None},
-        }
-        for unit, value in ladder
-    ]
+    answers = []
+    for unit, value in ladder:
+        exhausted = float(getattr(cost.total, unit)) >= value
+        kept = answer_within(error.checkpoints, unit, value) if exhausted else None
+        if kept is not None:  # with this budget the run had ended before the error
+            found = _answer(kept, exhausted=True, grades=grades)
+        else:
+            timing = {"seconds": None, "peak_bytes": None}
+            found = {**empty, "exhausted": exhausted, "cost": None, "timing": timing}
+        answers.append({**labels, "kind": "answer", "unit": unit, "value": value, **found})
     return [run, *answers]
 
 

@@ -28,6 +28,8 @@ class Cell:
     failed: Array
     #: unit → cost until the answer that counts; NaN where there is none.
     cost: dict[str, Array]
+    #: Of that answer; NaN where there is none, or none that was scored.
+    reward: Array
 
 
 @dataclass
@@ -127,7 +129,7 @@ def _collect(rows: Iterable[dict[str, Any]], config: dict[str, Any], *, complete
 
 
 def _empty_cell(size: tuple[int, int]) -> Cell:
-    return Cell(_no(size), _no(size), _no(size), _no(size), _unknown(size))
+    return Cell(_no(size), _no(size), _no(size), _no(size), _unknown(size), np.full(size, np.nan))
 
 
 def _empty_runs(size: tuple[int, int]) -> Runs:
@@ -147,6 +149,8 @@ def _put_answer(cell: Cell, where: tuple[int, int], row: dict[str, Any]) -> None
     cell.answered[where] = row["cost"] is not None
     cell.exhausted[where] = row["exhausted"]
     cell.failed[where] = row["error"] is not None
+    if row["reward"] is not None:
+        cell.reward[where] = row["reward"]
     if row["cost"] is not None:
         for unit, value in {**row["cost"], "seconds": row["timing"]["seconds"]}.items():
             cell.cost[unit][where] = value

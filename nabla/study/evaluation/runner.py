@@ -6,24 +6,32 @@ import atexit
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from nabla.core.errors import ConfigError
+from nabla.core.errors import ConfigError, NablaError
+from nabla.core.locks import Lock
 from nabla.core.prompt import Prompt
 from nabla.core.quiet import main_process
+from nabla.core.solution import Solution
+from nabla.engine.events import Events
 from nabla.launch.folder import git_commit, versions
 from nabla.launch.launcher import leave_group, make_fabric
 from nabla.problems.tasks.base import Problem, Task, tasks
 from nabla.study.evaluation.claim import claim
 from nabla.study.evaluation.config import EvaluationConfig
 from nabla.study.evaluation.fingerprint import fingerprint
-from nabla.study.evaluation.journal import RECORDS, Journal, Lock, discard, merge, recover
+from nabla.study.evaluation.journal import RECORDS, Journal, discard, merge, recover
 from nabla.study.evaluation.lines import responses, rows
+from nabla.study.evaluation.monitor import Monitor
 from nabla.study.evaluation.plan import Unit, plan
+from nabla.study.evaluation.pulse import Pulse
+from nabla.study.evaluation.unfinished import Unfinished, forget, sweep
 from nabla.study.evaluation.workshop import Workshop
 
 #: What a results folder is a result of.
@@ -37,10 +45,12 @@ class Evaluation:
 
     Args:
         config: what to run.
-        folder: made if it does not exist. Started again on the folder of a killed run, the evaluation goes
-            on behind its last whole unit and ends with the same records, timings aside.
+        folder: made if it does not exist. Started again on the folder of a killed run, the evaluation solves
+            the problems that were not finished and ends with the same records, but for timings and the last
+            bits of rewards.
         workers: processes; the results do not depend on how many.
-        progress: hears of (finished units, all units, the unit, its seconds).
+        progress: hears of (finished units, all units, the unit with the problems that were solved now, their
+            seconds).
 
     Raises ConfigError or ModelError for whatever could not run, and for a folder that holds something
     else, before anything is loaded or written.
@@ -62,6 +72,9 @@ class Evaluation:
         self.tasks = {label: tasks.build(setup.task) for label, setup in config.tasks.items()}
         self.problems = {label: _chosen(label, task, config) for label, task in self.tasks.items()}
         self.plan = plan(config, self.problems)
+        self._places = {unit.key: index for index, unit in enumerate(self.plan)}
+        self._parent: int | None = None
+        self._missing_of: tuple[Problem, ...] = ()
 
     def run(self) -> None:
         """Solves what is missing. Raises ConfigError and ModelError."""
@@ -74,9 +87,17 @@ class Evaluation:
                 self._work(missing)
             if main_process() and not (self.folder / RECORDS).exists():
                 merge(self.folder, [unit.key for unit in self.plan])
+                sweep(self.folder, ())
         finally:
             if lock is not None:
                 lock.close()
+
+    def monitor(self) -> Monitor:
+        """How far it is, while it runs, in whatever process."""
+        problems: Counter[tuple[str, str]] = Counter()
+        for unit in self.plan:
+            problems[unit.task, unit.method] += len(unit.problems)
+        return Monitor(self.folder, problems, len(self.plan))
 
     # -- the folder ----------------------------------------------------------------------------------
 
@@ -106,9 +127,12 @@ class Evaluation:
         """Indices of the units still to do."""
         if (self.folder / RECORDS).exists():  # complete; a kill may have come before the journals went
             discard(self.folder)
+            sweep(self.folder, ())
             return []
         done = recover(self.folder)
-        return [index for index, unit in enumerate(self.plan) if unit.key not in done]
+        missing = [index for index, unit in enumerate(self.plan) if unit.key not in done]
+        sweep(self.folder, missing)
+        return missing
 
     # -- the work ------------------------------------------------------------------------------------
 
@@ -121,43 +145,56 @@ class Evaluation:
         threads = torch.get_num_threads()
         torch.set_num_threads(self.config.threads)  # their number decides the last bits
         journal = Journal(self.folder, fabric.global_rank)
-        parent = os.getppid()
+        self._parent = None if main_process() else os.getppid()
         try:
             workshop = Workshop(self.config, fabric.device)
             finished = len(self.plan) - len(missing)
             for index in missing[fabric.global_rank :: fabric.world_size]:
-                if not main_process() and os.getppid() != parent:
-                    raise SystemExit(1)  # the first process was killed
+                self._require_parent()
                 begin = time.perf_counter()
                 unit = self.plan[index]
+                self._missing_of = unit.problems
                 journal.append(unit.key, self._solve(unit, workshop))
+                forget(self.folder, index)
                 finished += fabric.world_size  # the others keep pace, more or less
                 if self.progress is not None:
-                    self.progress(
-                        min(finished, len(self.plan)), len(self.plan), unit, time.perf_counter() - begin
-                    )
+                    now = replace(unit, problems=self._missing_of)
+                    spent = time.perf_counter() - begin
+                    self.progress(min(finished, len(self.plan)), len(self.plan), now, spent)
         finally:
             journal.close()
             torch.set_num_threads(threads)
         if self.workers > 1:
             fabric.barrier()
 
+    def _require_parent(self) -> None:
+        """Ends this process if the first one, whose child it is, was killed."""
+        if self._parent is not None and os.getppid() != self._parent:
+            raise SystemExit(1)
+
     def _solve(self, unit: Unit, workshop: Workshop) -> list[dict[str, Any]]:
-        """All records of a unit, in the order of its problems."""
-        engine = workshop.engine(unit.task, unit.method, seed=unit.seed)
+        """All records of a unit, in the order of its problems, each kept as soon as it is solved."""
         method = workshop.method(unit.task, unit.method)
         system = self.config.tasks[unit.task].system
-        prompts = [Prompt.of(p.prompt, id=p.id, system=system) for p in unit.problems]
-        outcomes = {prompt.id: outcome for prompt, outcome in engine.run(method.solve, prompts)}
-        pairs = [(p, text) for p in unit.problems for text in responses(outcomes[p.id])]
-        verdicts = self.tasks[unit.task].grade_all(pairs)
-        right = {(p.id, text): verdict for (p, text), verdict in zip(pairs, verdicts, strict=True)}
-        found: list[dict[str, Any]] = []
-        for problem in unit.problems:
-            labels = {"task": unit.task, "method": unit.method, "seed": unit.seed, "problem": problem.id}
-            grades = {text: verdict for (name, text), verdict in right.items() if name == problem.id}
-            found += rows(labels, outcomes[problem.id], grades, self.config.ladder)
-        return found
+        problems = {p.id: p for p in unit.problems}
+        size = len(unit.problems)
+        with Unfinished(self.folder, self._places[unit.key], unit.key, size) as kept:
+            missing = tuple(p for p in unit.problems if p.id not in kept.rows)
+            self._missing_of = missing
+            prompts = [Prompt.of(p.prompt, id=p.id, system=system) for p in missing]
+            pulse = Pulse(kept.pulse, unit, len(kept.rows))
+            engine = workshop.engine(unit.task, unit.method, seed=unit.seed, events=Events([pulse]))
+            for prompt, outcome in engine.run(pulse.watched(method.solve), prompts):
+                kept.add(prompt.id, self._records(unit, problems[prompt.id], outcome))
+                self._require_parent()
+            return [row for p in unit.problems for row in kept.rows[p.id]]
+
+    def _records(self, unit: Unit, problem: Problem, outcome: Solution | NablaError) -> list[dict[str, Any]]:
+        """A problem's records, graded."""
+        texts = responses(outcome)
+        verdicts = self.tasks[unit.task].grade_all([(problem, text) for text in texts])
+        labels = {"task": unit.task, "method": unit.method, "seed": unit.seed, "problem": problem.id}
+        return rows(labels, outcome, dict(zip(texts, verdicts, strict=True)), self.config.ladder)
 
 
 def _chosen(label: str, task: Task, config: EvaluationConfig) -> tuple[Problem, ...]:

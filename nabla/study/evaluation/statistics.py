@@ -6,6 +6,7 @@ interval and test: seeds are averaged within it first.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -259,6 +260,34 @@ def pass_at_k(samples: int, right: int, k: int) -> float:
     from scipy.special import comb
 
     return float(1 - comb(samples - right, k, exact=True) / comb(samples, k, exact=True))
+
+
+def best_of_k(rewards: Float[Array, " samples"], right: Float[Array, " as_many"], k: int) -> float:
+    """Expected value of the sample with the highest reward among ``k``, drawn without replacement: the
+    unbiased estimator from one pool, over all subsets, ``Σ [C(b, k) - C(a, k)] / C(n, k)`` times the mean of
+    those that share a reward and take the places ``a+1 ... b`` in ascending order. With the rewards' own
+    values it is the expected best reward.
+
+    Args:
+        rewards: of the samples; one without a reward (NaN) is chosen last.
+        right: what is counted of each: whether it is right, or any number.
+        k: samples that are drawn.
+
+    Raises ConfigError unless ``1 <= k <= samples``.
+    """
+    _require_paired(rewards, right)
+    count = len(rewards)
+    if not 1 <= k <= count:
+        raise ConfigError("best-of-k needs 1 <= k <= samples", got=(count, k))
+    order = np.where(np.isnan(rewards), -np.inf, rewards)
+    total, below = 0.0, 0
+    for value in np.unique(order):
+        group = order == value
+        upto = below + int(group.sum())
+        chance = (math.comb(upto, k) - math.comb(below, k)) / math.comb(count, k)
+        total += chance * float(np.asarray(right, dtype=float)[group].mean())
+        below = upto
+    return total
 
 
 def unbeaten(correct: Sequence[Bool[Array, "seeds problems"]], *, level: float = 0.95) -> int | None:

@@ -13,6 +13,8 @@ from nabla.study.evaluation.results import Cell, Results, Runs
 from nabla.study.evaluation.statistics import (
     Array,
     Proportion,
+    best_of_k,
+    bootstrap_difference,
     bootstrap_share,
     compare,
     holm,
@@ -89,6 +91,8 @@ def _row(cell: Cell, problems: int) -> dict[str, Any]:
         "exhausted": float(cell.exhausted.mean()),
         "failed": int(cell.failed.sum()),
         "pass_at_k": _pass(cell.correct),
+        "best_of_k": _best(cell.reward, cell.correct),
+        **_reward(cell.reward),
         **{unit: _mean(cell.cost[unit]) for unit in UNITS},
     }
 
@@ -147,11 +151,33 @@ def _comparisons(
     ]
 
 
+def _reward(found: Array) -> dict[str, float | None]:
+    """Mean over problems with a scored answer, seeds averaged within each, and its bootstrap interval."""
+    scored = ~np.isnan(found).all(0)
+    if not scored.any():
+        return dict.fromkeys(("reward", "reward_low", "reward_high"))
+    means = np.nanmean(found[:, scored], axis=0)
+    low, high = bootstrap_difference(means, np.zeros_like(means), level=LEVEL)
+    return {"reward": float(means.mean()), "reward_low": low, "reward_high": high}
+
+
 def _pass(correct: Array) -> dict[str, float]:
     seeds, problems = correct.shape
     right = correct.sum(0)
     return {
         str(k): sum(pass_at_k(seeds, int(c), k) for c in right) / problems for k in range(1, seeds + 1)
+    }
+
+
+def _best(reward: Array, correct: Array) -> dict[str, float] | None:
+    """Accuracy of the best of k runs by their reward; None where nothing was scored."""
+    if np.isnan(reward).all():
+        return None
+    seeds, problems = correct.shape
+    right = correct.astype(float)
+    return {
+        str(k): sum(best_of_k(reward[:, p], right[:, p], k) for p in range(problems)) / problems
+        for k in range(1, seeds + 1)
     }
 
 

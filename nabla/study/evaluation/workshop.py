@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from nabla.engine.engine import Engine
+from nabla.engine.events import Events
 from nabla.launch.config.run import RunConfig
 from nabla.launch.launcher import place_models
 from nabla.methods.base import Method, methods
@@ -45,14 +46,16 @@ class Workshop:
         """A method with its settings for a task."""
         return self._methods[task, label]
 
-    def engine(self, task: str, label: str, *, seed: int) -> Engine:
+    def engine(self, task: str, label: str, *, seed: int, events: Events | None = None) -> Engine:
         """A fresh engine: what one unit leaves in caches does not reach the next."""
         config, setup = self.config, self.config.tasks[task]
         name = config.reward_name(label, task)
         rm = None if name is None else setup.rewards[name]
         run = RunConfig(setup.lm, rm, setup.lm_arguments, setup.rm_arguments)
         lm, reward = self._load(run)
-        return Engine(lm, reward, seed=seed, live=config.shard, budgets=config.driving, **config.engine)
+        return Engine(
+            lm, reward, seed=seed, live=config.shard, budgets=config.driving, events=events, **config.engine
+        )
 
     def _load(self, run: RunConfig) -> tuple[CausalLM, Reward | None]:
         """Each language model once, and each reward once for each language model: it is bound to it."""

@@ -6,9 +6,10 @@ import pytest
 
 from nabla.core.errors import ConfigError, ModelError, NablaError
 from nabla.launch.config.reader import dump
+from nabla.launch.fingerprint import difference
 from nabla.problems.tasks.base import Problem
 from nabla.study.evaluation.config import EvaluationConfig
-from nabla.study.evaluation.fingerprint import difference, fingerprint, weights
+from nabla.study.evaluation.fingerprint import fingerprint
 from nabla.study.evaluation.plan import plan
 from tests.study.evaluation.small import VALUES, small
 
@@ -205,13 +206,3 @@ def test_fingerprints_see_the_configuration_the_problems_and_the_weights(tmp_pat
     data[-1] ^= 1
     file.write_bytes(data)
     assert "models.squares.lm.files.model.safetensors" in difference(first, fingerprint(config, problems))
-
-
-def test_large_weights_are_sampled_to_their_end(tmp_path, monkeypatch):
-    monkeypatch.setattr("nabla.study.evaluation.fingerprint.WHOLE", 10)
-    monkeypatch.setattr("nabla.study.evaluation.fingerprint._BLOCK", 4)
-    file = tmp_path / "model.safetensors"
-    file.write_bytes(bytes(100))
-    before = weights(str(tmp_path), {})
-    file.write_bytes(bytes(99) + b"\x01")
-    assert weights(str(tmp_path), {}) != before

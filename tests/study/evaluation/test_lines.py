@@ -81,6 +81,22 @@ def test_an_error_is_wrong_everywhere_and_keeps_its_cost():
     assert [a["exhausted"] for a in answers] == [True, False, False, False]
 
 
+def test_an_error_keeps_the_answers_within_budgets_that_were_spent_before_it():
+    error = NumericalError("The reward is NaN")
+    error.cost = Cost({"reward": Usage(forward_passes=25, seconds=0.5)})
+    error.checkpoints = (checkpoint(8, "first", 1.0), checkpoint(20, "second", 2.0))
+    assert responses(error) == ["first", "second"]
+    run, *answers = rows(LABELS, error, GRADES, [*LADDER, ("calls", 22.0)])
+    fine = rows(LABELS, solution(), GRADES, [*LADDER, ("calls", 22.0)])
+    assert run["error"]
+    assert run["response"] is None
+    assert [a["response"] for a in answers] == [None, "first", None, None, "second"]
+    # 5 calls: no answer yet; 30 calls and a second: the run was still going on when it failed.
+    assert [a["error"] is None for a in answers] == [False, True, False, False, True]
+    assert answers[1] == fine[2]
+    assert [list(row) for row in (run, *answers)] == [list(row) for row in fine]
+
+
 def test_runs_and_errors_have_the_same_keys():
     fine, failed = (rows(LABELS, o, GRADES, LADDER) for o in (solution(), NumericalError("x")))
     assert [list(row) for row in fine] == [list(row) for row in failed]

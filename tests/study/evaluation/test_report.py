@@ -90,12 +90,28 @@ def test_accuracies_costs_and_marks(summary):
     assert strong["low"] < 35 / 40 < strong["high"]
     assert strong["calls"] == 10
     assert strong["pass_at_k"] == {"1": 35 / 40, "2": 35 / 40}
+    assert strong["best_of_k"] == pytest.approx({"1": 35 / 40, "2": 35 / 40})
     assert strong["best"]
     assert [key[0] for key, row in found.items() if row["best"]] == ["∇ strong"] * 2
     assert strong["exhausted"] == 0.0
     early = found["∇ strong", "calls", 5.0]
     assert (early["accuracy"], early["answered"], early["calls"]) == (0.0, 0.0, None)
     assert found["weak_1", "calls", 30.0]["failed"] == 2
+
+
+def test_rewards_are_means_over_problems_with_intervals():
+    from nabla.study.evaluation.results import Cell
+    from nabla.study.evaluation.summary import _row
+
+    nothing = np.zeros((2, 5), dtype=bool)
+    cost = {unit: np.full((2, 5), np.nan) for unit in ("calls", "tokens", "flops", "seconds")}
+    reward = np.array([[1.0, 2.0, 3.0, np.nan, np.nan], [3.0, 2.0, np.nan, np.nan, 7.0]])
+    row = _row(Cell(nothing, nothing, nothing, nothing, cost, reward), 5)
+    assert row["reward"] == (2 + 2 + 3 + 7) / 4  # seeds within a problem first, a problem without a score not
+    assert 2.0 <= row["reward_low"] < row["reward"] < row["reward_high"] <= 7.0
+    row = _row(Cell(nothing, nothing, nothing, nothing, cost, np.full((2, 5), np.nan)), 5)
+    assert (row["reward"], row["reward_low"], row["reward_high"]) == (None, None, None)
+    assert row["best_of_k"] is None
 
 
 def test_comparisons_are_with_the_reference(summary):
@@ -139,6 +155,7 @@ def test_all_files_parse(folder, summary):
     assert json.loads((folder / "summary.json").read_text()) == json.loads(json.dumps(summary))
     table = list(csv.DictReader(io.StringIO((folder / "results.csv").read_text())))
     assert len(table) == len(RIGHT) * len(LADDER)
+    assert {row["reward"] for row in table} == {"", "1.0"}  # no answer within five calls
     assert {float(row["accuracy"]) for row in table} == {r["accuracy"] for r in summary["rows"]}
     compared = list(csv.DictReader(io.StringIO((folder / "comparisons.csv").read_text())))
     assert [row["method"] for row in compared] == [r["method"] for r in summary["comparisons"]]

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,10 @@ import yaml
 
 from nabla.core.errors import ConfigError, NumericalError
 from nabla.study.evaluation.claim import LOCK
-from nabla.study.evaluation.journal import RECORDS, Lock, journals, read
+from nabla.study.evaluation.journal import RECORDS, Lock, journals, read, units
 from nabla.study.evaluation.lines import reproducible
 from nabla.study.evaluation.runner import ABOUT, Evaluation
+from nabla.study.evaluation.unfinished import FOLDER
 from tests.study.evaluation.small import VALUES, small
 
 ROOT = Path(__file__).parents[3]
@@ -173,6 +175,43 @@ def test_two_processes_give_the_records_of_one(unbroken, tmp_path):
     assert done.returncode == 0, done.stderr
     assert lines(tmp_path / "r") == lines(unbroken)
     assert done.stdout.count("accuracy in % by budget in calls") == 1  # one of them prints
+
+
+def test_two_processes_killed_within_their_units_go_on(tmp_path):
+    path, folder = tmp_path / "small.yaml", tmp_path / "r"
+    methods = {"best": {**VALUES["methods"]["best"], "n": 1}}
+    values = {**VALUES, "methods": methods, "shard": 4, "problems": 12}
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
+    command = [
+        *(sys.executable, "-m", "nabla", "evaluate", "--config", str(path)),
+        *("--output", str(folder), "--workers", "2"),
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    where = {"env": environment, "cwd": tmp_path, "stderr": subprocess.PIPE, "text": True}
+    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, **where)
+    while first.poll() is None and not _kept(folder):
+        time.sleep(0.01)
+    first.kill()
+    first.communicate()
+    kept = _kept(folder)
+    for _ in range(30):  # the other process may still be at a problem: nobody writes beside it
+        done = subprocess.run(command, stdout=subprocess.PIPE, timeout=200, **where)
+        if "Another process is writing" not in done.stderr:
+            break
+        time.sleep(1)
+    assert done.returncode == 0, done.stderr
+    found = [row for row in read(folder) if row["kind"] == "run"]
+    assert len(found) == len({(row["seed"], row["problem"]) for row in found}) == 24
+    assert kept
+    assert kept <= {(row["seed"], row["problem"], row["timing"]["seconds"]) for row in found}  # as they were
+    assert not (folder / FOLDER).exists()
+
+
+def _kept(folder: Path) -> set[tuple[int, str, float]]:
+    """What of unfinished units is on disk."""
+    parts = journals(folder / FOLDER)
+    rows = [json.loads(line) for path in parts for _, data, _ in units(path) for line in data.splitlines()]
+    return {(r["seed"], r["problem"], r["timing"]["seconds"]) for r in rows if r["kind"] == "run"}
 
 
 def test_methods_that_cannot_run_are_refused_before_the_first_unit(tmp_path, monkeypatch):

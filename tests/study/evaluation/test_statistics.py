@@ -17,6 +17,7 @@ from statsmodels.stats.proportion import proportion_confint
 from nabla.core.errors import ConfigError
 from nabla.study.evaluation.statistics import (
     Proportion,
+    best_of_k,
     bootstrap_difference,
     bootstrap_share,
     compare,
@@ -219,3 +220,27 @@ def test_shares_of_unequal_problems_are_of_items():
     assert (low, high) == (0.0, 1.0)
     even = np.array([True, False] * 3)
     assert bootstrap_share(even, np.array([1, 1, 2, 2, 3, 3])) == (0.5, 0.5)
+
+
+# -- best of k ---------------------------------------------------------------------------------------
+
+REWARDS = st.sampled_from([-1.0, 0.0, 2.0, float("nan")])
+
+
+@given(st.lists(st.tuples(REWARDS, st.integers(0, 3)), min_size=1, max_size=6), st.data())
+def test_best_of_k_is_the_mean_over_all_subsets(samples, data):
+    """Of those that share the highest reward of a subset, the mean; a sample without a reward comes last."""
+    k = data.draw(st.integers(1, len(samples)))
+    rewards, values = (np.array(column, dtype=float) for column in zip(*samples, strict=True))
+    ranked = np.where(np.isnan(rewards), -np.inf, rewards)
+    means = []
+    for chosen in itertools.combinations(range(len(samples)), k):
+        top = max(ranked[i] for i in chosen)
+        means.append(np.mean([values[i] for i in chosen if ranked[i] == top]))
+    assert best_of_k(rewards, values, k) == pytest.approx(np.mean(means))
+
+
+@pytest.mark.parametrize("k", [0, 3])
+def test_best_of_k_refuses_what_cannot_be_drawn(k):
+    with pytest.raises(ConfigError, match="best-of-k needs"):
+        best_of_k(np.zeros(2), np.zeros(2), k)

@@ -21,6 +21,7 @@ TARGETS: dict[int, tuple[str, str]] = {
     5: ("whole_solve", "share of a solve that is not rollouts; rollouts beside transformers' generate"),
     6: ("together", "64 problems together beside one after another"),
     7: ("growth", "growth in response length, vocabulary, steps and batch"),
+    8: ("proposals", "a gradient in scored proposals, with kept graphs and without"),
 }
 
 

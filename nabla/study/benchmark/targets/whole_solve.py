@@ -36,21 +36,21 @@ def measure(bench: Stand) -> list[Measurement]:
         sandbox = Sandbox(family, bench.setting.problems, bench.setting.device)
         for live in (1, bench.setting.problems):
             bench.tell(f"solve {family}, {live} at a time")
-            results.append(_shares(bench, sandbox, live))
+            results.append(shares(bench, sandbox, live))
         bench.tell(f"gradients of {family} at their floor")
         results.append(_floor(bench, sandbox))
     rows = min(SANDBOX_ROWS, bench.setting.problems)
     sandbox = Sandbox(FAMILIES[0], rows, bench.setting.device)
     bench.tell("rollouts beside generate (sandbox)")
-    results.append(_generate(bench, "sandbox model", sandbox.lm, sandbox.prompts))
+    results.append(beside_generate(bench, "sandbox model", sandbox.lm, sandbox.prompts))
     workbench = bench.workbench
     bench.tell("rollouts beside generate (setting)")
     prompts = [workbench.prompt(seed) for seed in range(bench.setting.rows)]
-    results.append(_generate(bench, f"setting {bench.setting.name}", workbench.lm, prompts))
+    results.append(beside_generate(bench, f"setting {bench.setting.name}", workbench.lm, prompts))
     return results
 
 
-def _shares(bench: Stand, sandbox: Sandbox, live: int) -> Measurement:
+def shares(bench: Stand, sandbox: Sandbox, live: int) -> Measurement:
     sandbox.solve(live=live)  # warm up
     others: list[float] = []
     walls: list[float] = []
@@ -111,7 +111,7 @@ def _floor(bench: Stand, sandbox: Sandbox) -> Measurement:
 
 
 @contextmanager
-def _endless(lm: CausalLM) -> Iterator[None]:
+def endless(lm: CausalLM) -> Iterator[None]:
     """Nothing ends a response but its length: both sides then run equally many decoding steps."""
     ends, lm.vocabulary.eos_ids = lm.eos_ids, ()
     try:
@@ -120,7 +120,7 @@ def _endless(lm: CausalLM) -> Iterator[None]:
         lm.vocabulary.eos_ids = ends
 
 
-def _generate(bench: Stand, name: str, lm: CausalLM, prompts: Sequence[Prompt]) -> Measurement:
+def beside_generate(bench: Stand, name: str, lm: CausalLM, prompts: Sequence[Prompt]) -> Measurement:
     sampling = Sampling(temperature=0.7, max_new_tokens=bench.setting.new_tokens)
     rows = [lm.encode(prompt) for prompt in prompts]
     longest = max(len(row) for row in rows)
@@ -141,7 +141,7 @@ def _generate(bench: Stand, name: str, lm: CausalLM, prompts: Sequence[Prompt]) 
     def theirs() -> None:
         _transformers(lm, ids, mask, sampling)
 
-    with _endless(lm):
+    with endless(lm):
         found = interleave({"ours": ours, "theirs": theirs}, bench.repeats)
     bench.keep(f"rollouts, {name}", found["ours"])
     bench.keep(f"generate, {name}", found["theirs"])

@@ -1,0 +1,104 @@
+"""What a reward says at each token, once per prefix of a problem's texts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from jaxtyping import Int
+from torch import Tensor
+
+from nabla.core.costs import Account
+from nabla.core.prompt import Prompt
+from nabla.core.trajectory import Score, Trajectory
+from nabla.engine.completion import Text, with_scores
+from nabla.engine.requests import JudgeRequest, Wait
+from nabla.rewards.base import Reading, Response, Reward
+
+
+@dataclass
+class _Node:
+    """Behind a prefix: the values of the tokens that have come next."""
+
+    values: dict[int, float] = field(default_factory=dict)
+    next: dict[int, _Node] = field(default_factory=dict)
+
+
+class Judgements:
+    """Values of one problem's texts. Texts that begin alike share those of their common prefix."""
+
+    def __init__(self) -> None:
+        self._roots: dict[Prompt, _Node] = {}
+
+    def known(self, prompt: Prompt, tokens: Int[Tensor, " length"]) -> list[float]:
+        """Values of the leading tokens that are known."""
+        node, found = self._roots.get(prompt), []
+        for token in tokens.tolist():
+            if node is None or token not in node.values:
+                break
+            found.append(node.values[token])
+            node = node.next.get(token)
+        return found
+
+    def keep(self, prompt: Prompt, tokens: Int[Tensor, " length"], values: Sequence[float]) -> None:
+        """Values of all tokens of a text; a value that is known already stays as it is."""
+        node = self._roots.setdefault(prompt, _Node())
+        for token, value in zip(tokens.tolist(), values, strict=True):
+            node.values.setdefault(token, value)
+            node = node.next.setdefault(token, _Node())
+
+
+async def with_values(
+    trajectories: Sequence[Trajectory],
+    judgements: Judgements,
+    scores: dict[Text, Score],
+    reward: Reward,
+    ended: Callable[[Trajectory], bool],
+    account: Account,
+) -> list[Trajectory]:
+    """The trajectories with their values; see :meth:`nabla.engine.session.Session.judge`.
+
+    Args:
+        trajectories: finished or not.
+        judgements: of the problem; they grow.
+        scores: the first score of each finished text, which stays its score; they grow.
+        reward: of the run.
+        ended: whether a response is at its end.
+        account: who pays.
+    """
+    requests: dict[tuple[Prompt, tuple[int, ...]], JudgeRequest] = {}
+    for trajectory in trajectories:
+        prompt, tokens = trajectory.prompt, trajectory.tokens
+        known = len(judgements.known(prompt, tokens))
+        if known == len(tokens):
+            continue
+        free = reward.of_policy(trajectory.log_probs.tolist())
+        if free is not None and not any(map(math.isnan, free)):
+            judgements.keep(prompt, tokens, free)
+            continue
+        reading = Reading(Response(prompt, tokens, account), known)
+        requests.setdefault((prompt, tuple(tokens.tolist())), JudgeRequest(account, reading))
+    found: list[list[float]] = await Wait(list(requests.values())) if requests else []
+    for request, new in zip(requests.values(), found, strict=True):
+        response = request.reading.response
+        before = judgements.known(response.prompt, response.tokens)[: request.reading.known]
+        judgements.keep(response.prompt, response.tokens, [*before, *new])
+    # An outcome reward is no function of its values: it reads what the template writes behind an answer.
+    values = [judgements.known(t.prompt, t.tokens) for t in trajectories]
+    totals = [reward.together(row) for row in values]
+    outcomes = [i for i, t in enumerate(trajectories) if totals[i] is None and ended(t)]
+    unscored = [replace(trajectories[i], score=None) for i in outcomes]
+    for i, scored in zip(outcomes, await with_scores(unscored, scores, account), strict=True):
+        totals[i] = scored.reward
+    judged = []
+    for trajectory, row, total in zip(trajectories, values, totals, strict=True):
+        ends = tuple(i for i, value in enumerate(row) if not math.isnan(value))
+        steps = tuple(row[i] for i in ends)
+        if total is None:
+            total = steps[-1] if steps else math.nan
+        elif ended(trajectory):
+            text = (trajectory.prompt, tuple(trajectory.tokens.tolist()))
+            total = scores.setdefault(text, Score(total, steps, ends)).value
+        judged.append(trajectory.with_score(Score(total, steps, ends)))
+    return judged

@@ -1,0 +1,141 @@
+"""Pairs of a position and a token drawn jointly: revision without an order (SPEC section 14)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from nabla.acceptance.base import Acceptance, acceptances
+from nabla.core.errors import ConfigError, require_positive
+from nabla.core.registry import construct
+from nabla.core.sampling import Sampling
+from nabla.core.solution import Revision, Solution
+from nabla.core.trajectory import Trajectory
+from nabla.methods.base import Method, methods
+from nabla.methods.pools import better
+from nabla.models.causal_lm import require_lm
+from nabla.moves.base import Move, moves
+from nabla.objectives.base import Objective, objectives, trajectory_terms
+from nabla.rewards.base import require_differentiable, require_reward
+
+if TYPE_CHECKING:
+    from nabla.engine.engine import Engine
+    from nabla.engine.session import Session
+
+
+@methods.register("pairs")
+class Pairs(Method):
+    """One pair of a position and a token is drawn from a law over all of them, the text goes on from there,
+    and is kept or not. The answer is the best text.
+
+    Args:
+        move: the law.
+        acceptance: whether a changed text replaces the current one.
+        sampling: how tokens are drawn.
+        width: pairs of one text that are written and scored in one batch; the best of them is offered.
+        objective: of moves by first-order gains.
+        attempts: texts per problem, without a budget.
+        patience: failures in a row after which a fresh text begins.
+
+    Raises ConfigError for exact acceptance: pairs are drawn without replacement, so there are no densities.
+    """
+
+    def __init__(
+        self,
+        move: Move | str | dict[str, Any] = "policy",
+        acceptance: Acceptance | str | dict[str, Any] = "strict",
+        sampling: Sampling | dict[str, Any] | None = None,
+        width: int = 1,
+        objective: Objective | str | dict[str, Any] | None = None,
+        attempts: int = 16,
+        patience: int = 12,
+    ) -> None:
+        require_positive(width=width, attempts=attempts, patience=patience)
+        self.move, self.acceptance = moves.build(move), acceptances.build(acceptance)
+        self.sampling = construct(Sampling, sampling)
+        self.objective = None if objective is None else objectives.build(objective)
+        self.width, self.attempts, self.patience = width, attempts, patience
+        if self.acceptance.needs_densities:
+            raise ConfigError(
+                "Pairs are drawn without replacement: exact acceptance is not defined with them",
+                got=acceptances.name_of(self.acceptance),
+                fix="Use acceptance 'metropolis' or 'strict', or the method 'qalign'.",
+            )
+        if self.move.needs_gradient and self.objective is None:
+            raise ConfigError(
+                "The move looks at a gradient, and there is no objective", fix="Pass an objective."
+            )
+
+    def check(self, engine: Engine) -> None:
+        require_lm(engine.lm, "Pairs are drawn from the language model's rows")
+        require_reward(engine.reward, "Pairs compare texts by reward")
+        terms = () if self.objective is None else trajectory_terms(self.objective)
+        if any(term.objective.needs_reward for term in terms):
+            what, fix = "The move's objective has a reward term", "choose another move"
+            require_differentiable(engine.reward, what, fix)
+
+    async def solve(self, session: Session) -> Solution:
+        session.objective = self.objective
+        current = held = await self._fresh(session)
+        tried: set[tuple[int, int]] = set()
+        texts, failures, revisions, calls = 1, 0, list[Revision](), -1
+        # A changed text may end at once and cost nothing: a round goes on until a model has run.
+        while session.cost.total.calls == calls or session.proceed(texts < self.attempts):
+            calls = session.cost.total.calls
+            edits = await self._edits(session, current, tried, texts) if failures < self.patience else []
+            if not edits:
+                current, tried, failures, texts = await self._fresh(session), set(), 0, texts + 1
+                held = better(held, current)
+                session.report(held)
+                continue
+            tried.update(edits)
+            offered = await self._score(session, await session.fork(current, edits))
+            texts += len(offered)
+            best = max(range(len(offered)), key=lambda i: offered[i].reward or float("-inf"))
+            accepted = self.acceptance.accept(current, offered[best], session.generator("accept", texts))
+            session.meter.count("accepted_proposals" if accepted else "rejected_proposals")
+            hear = session.events.on_accept if accepted else session.events.on_reject
+            hear(session.prompt, current, offered[best], edits[best][0])
+            revisions.append(_revision(session, current, offered[best], edits[best], accepted))
+            held = better(held, offered[best])
+            if accepted:
+                current, tried, failures = offered[best], set(), 0
+            else:
+                failures += 1
+            session.report(held)
+        return self.solution(session, held.commit(len(held)), revisions=revisions, candidates=texts)
+
+    async def _fresh(self, session: Session) -> Trajectory:
+        (scored,) = await self._score(session, await session.rollout(self.sampling))
+        session.report(scored)
+        return scored
+
+    async def _score(self, session: Session, texts: list[Trajectory]) -> list[Trajectory]:
+        """With values where the move reads them: the same pass gives both."""
+        return await (session.judge(texts) if self.move.needs_values else session.score(texts))
+
+    async def _edits(
+        self, session: Session, current: Trajectory, tried: set[tuple[int, int]], texts: int
+    ) -> list[tuple[int, int]]:
+        law, edits = await self.move.law(current, session), list[tuple[int, int]]()
+        drawn = session.generator("move", texts)
+        for _ in range(self.width):
+            pair = law.draw(drawn, tried={*tried, *edits})
+            if pair is not None:
+                session.events.on_proposal(session.prompt, current, *pair)
+                edits.append(pair)
+        return edits
+
+
+def _revision(
+    session: Session, old: Trajectory, new: Trajectory, edit: tuple[int, int], accepted: bool
+) -> Revision:
+    return Revision(
+        edit[0],
+        int(old.tokens[edit[0]]),
+        edit[1],
+        old.reward,
+        new.reward,
+        accepted,
+        session.decode(old.tokens),
+        session.decode(new.tokens),
+    )

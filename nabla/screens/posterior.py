@@ -1,0 +1,39 @@
+"""Stopping by the posterior of a change point (SPEC section 14)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nabla.core.change_point import ChangePoint
+from nabla.core.errors import ConfigError
+from nabla.screens.base import Screen, screens
+
+
+@screens.register("posterior")
+class Posterior(Screen):
+    """Stops where the text so far is more probably bad than not; the first bad token is then the most
+    probable one of the change point.
+
+    Args:
+        certainty: probability of a good text below which it is stopped.
+        centre, scale, hazard: of the change point, see :class:`~nabla.core.change_point.ChangePoint`.
+    """
+
+    def __init__(
+        self,
+        certainty: float = 0.5,
+        centre: float = 0.68,
+        scale: float = 0.5,
+        hazard: float = 0.02,
+    ) -> None:
+        if not 0 < certainty < 1:
+            raise ConfigError("certainty must be between 0 and 1", got=certainty)
+        self.certainty = certainty
+        self.centre, self.scale, self.hazard = centre, scale, hazard
+        self.change_point = ChangePoint(centre, scale, hazard)
+
+    def first_bad(self, values: Sequence[float], held: float | None) -> int | None:
+        odds = self.change_point.log_odds(values)
+        if not odds or self.change_point.none(values) >= self.certainty:
+            return None
+        return max(odds, key=lambda pair: pair[1])[0]

@@ -1,0 +1,140 @@
+"""What a reward says at each token: values of prefixes, each judged once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from nabla.core.prompt import Prompt
+from nabla.core.sampling import Sampling
+from nabla.engine.engine import Engine
+from nabla.rewards.likelihood import LikelihoodReward
+from nabla.rollouts.boundaries.length import Length
+from nabla.testing.tiny import char_tokenizer, tiny_lm, tiny_process_reward, tiny_reward
+
+PROMPT = Prompt.of("abba")
+SAMPLING = Sampling(max_new_tokens=12)
+
+
+def run(reward, script, lm=None):
+    """What a script says that is run as a method."""
+    lm = lm or tiny_lm(char_tokenizer("abcd"))
+    found = []
+
+    async def solve(session):
+        found.append(await script(session))
+
+    for _, error in Engine(lm, reward).run(solve, [PROMPT]):
+        if not found:
+            raise error
+    return found[0]
+
+
+def process(**arguments):
+    return tiny_process_reward(char_tokenizer("abcd"), step_separators=[], **arguments)
+
+
+@pytest.mark.parametrize("aggregation", ["min", "mean", "sum", "last"])
+def test_a_finished_text_is_worth_its_score(aggregation):
+    async def script(session):
+        written = await session.rollout(SAMPLING, n=4)
+        return await session.judge(written), [t.with_reward(0.0) for t in written]
+
+    judged, _ = run(process(aggregation=aggregation), script)
+
+    async def score(session):
+        return await session.score(await session.rollout(SAMPLING, n=4))
+
+    scored = run(process(aggregation=aggregation), score)
+    for one, other in zip(judged, scored, strict=True):
+        assert one.reward == pytest.approx(other.reward, abs=1e-9)
+        assert one.score.ends == other.score.ends
+        assert one.score.steps == pytest.approx(other.score.steps, abs=1e-9)
+
+
+@pytest.mark.parametrize("make", [process, lambda: tiny_reward(char_tokenizer("abcd"))])
+def test_values_of_a_prefix_are_those_of_the_whole(make):
+    async def script(session):
+        (open_,) = await session.rollout(SAMPLING, until=Length(4))
+        (begun,) = await session.judge([open_])
+        (whole,) = await session.extend([open_])
+        before = session.cost.total.tokens
+        (judged,) = await session.judge([whole])
+        return begun, judged, session.cost.total.tokens - before
+
+    begun, judged, tokens = run(make(), script)
+    assert judged.score.steps[: len(begun.score.steps)] == begun.score.steps
+    # New tokens alone, and what the template writes behind the answer where an outcome is read there.
+    assert tokens <= len(judged) - len(begun) + 4
+
+    async def at_once(session):
+        (open_,) = await session.rollout(SAMPLING, until=Length(4))
+        return (await session.judge(await session.extend([open_])))[0]
+
+    assert run(make(), at_once).score.steps == pytest.approx(judged.score.steps, abs=1e-9)
+
+
+def test_an_outcome_reward_is_its_score_at_the_end_and_its_last_value_before():
+    async def script(session):
+        (open_,) = await session.rollout(SAMPLING, until=Length(3))
+        (begun,) = await session.judge([open_])
+        (whole,) = await session.judge(await session.extend([open_]))
+        (scored,) = await session.score([replace(whole, score=None)])
+        return begun, whole, scored
+
+    begun, whole, scored = run(tiny_reward(char_tokenizer("abcd")), script)
+    assert begun.reward == begun.score.steps[-1]
+    assert whole.reward == scored.reward
+
+
+def test_a_text_is_judged_once():
+    async def script(session):
+        written = await session.rollout(SAMPLING, n=3)
+        first = await session.judge(written)
+        calls = session.cost.total.calls
+        again = await session.judge([*written, *written])
+        return first, again, session.cost.total.calls - calls
+
+    first, again, calls = run(process(), script)
+    assert calls == 0
+    assert [t.score for t in again] == [t.score for t in first] * 2
+
+
+def test_the_policy_judges_its_own_texts_for_nothing():
+    lm = tiny_lm(char_tokenizer("abcd"))
+
+    async def script(session):
+        written = await session.rollout(SAMPLING, n=2)
+        calls = session.cost.total.calls
+        judged = await session.judge(written)
+        return judged, session.cost.total.calls - calls
+
+    judged, calls = run(LikelihoodReward(lm), script, lm)
+    assert calls == 0
+    for trajectory in judged:
+        odds = torch.logit(trajectory.log_probs.double().exp())
+        assert trajectory.score.steps == pytest.approx(odds.tolist(), abs=1e-6)
+
+
+def test_neighbours_do_not_matter():
+    lm, prompts = tiny_lm(char_tokenizer("abcd")), [Prompt.of("ab"), Prompt.of("ba"), Prompt.of("abcd")]
+
+    def values(chosen):
+        found = {}
+
+        async def solve(session):
+            (open_,) = await session.rollout(SAMPLING, until=Length(5))
+            (judged,) = await session.judge([open_])
+            found[session.prompt.id] = judged.score.steps, session.cost.total.flops
+
+        for _, error in Engine(lm, process()).run(solve, chosen):
+            assert found, error
+        return found
+
+    together = values(prompts)
+    for prompt in prompts:
+        steps, flops = values([prompt])[prompt.id]
+        assert together[prompt.id][0] == pytest.approx(steps, abs=1e-9)
+        assert together[prompt.id][1] == flops
