@@ -92,10 +92,7 @@ class Engine:
         keep_graph: bool = False,
         events: Events | None = None,
     ) -> None:
-        counts = {"batch_size": batch_size, "live": live, "kept_prefixes": kept_prefixes}
-        for name, value in {**counts, "rows_ahead": rows_ahead}.items():
-            if value < 1:
-                raise ConfigError(f"{name} must be at least 1", got=value)
+        _require_counts(batch_size=batch_size, live=live, kept_prefixes=kept_prefixes, rows_ahead=rows_ahead)
         # Views of the engine's own: the mask of tokens, the reward's binding, checkpointing and compiling are
         # this engine's settings, and the models may serve another one at the same time.
         self.lm = None if isinstance(lm, Vocabulary) else lm.view()
@@ -107,8 +104,7 @@ class Engine:
             reward = reward.bind(self.vocabulary)
             if reward.unreadable is not None and self.lm is not None:
                 self.lm.head.block(reward.unreadable)
-        own = [] if self.lm is None else [self.lm.body]
-        bodies = (*own, *(reward.bodies() if reward is not None else ()))
+        bodies = (() if self.lm is None else (self.lm.body,)) + (() if reward is None else reward.bodies())
         for body in bodies:
             body.checkpoint = checkpoint_activations
             body.compile(compile_layers)
@@ -128,7 +124,7 @@ class Engine:
             keep_graph=keep_graph,
             events=events,
         )
-        policy = FullestFirst() if fullest_first else AllKinds()
+        policy = (FullestFirst if fullest_first else AllKinds)()
         self.scheduler = Scheduler(self.workspace, policy, live, continuous)
 
     def run(
@@ -141,6 +137,13 @@ class Engine:
         A failing problem does not touch the others. Closing the iterator stops the run.
         """
         return self.scheduler.run(method, prompts)
+
+
+def _require_counts(**counts: int) -> None:
+    """Raises ConfigError for one below 1."""
+    for name, value in counts.items():
+        if value < 1:
+            raise ConfigError(f"{name} must be at least 1", got=value)
 
 
 def _rollout_bytes(limit: int | Literal["auto"]) -> int | None:
