@@ -110,14 +110,14 @@ class Workspace:
             return []
         handler = self.handlers[requests[0].kind]
         if isinstance(requests[0], JointRequest):  # its own requests are answered one after another
-            return answered(handler, requests, self.runner)
+            return answered(handler, requests, self.runner, self.graphs)
         # Gradients and values run so many at a time, and find what the batch before them has stored.
         differentiated = isinstance(requests[0], GradientRequest)
         size = self.runner.batch_size if differentiated else len(requests)
         found: list[Any] = []
         for i in range(0, len(requests), size):
             with self.runner.frozen():
-                found += answered(handler, requests[i : i + size], self.runner)
+                found += answered(handler, requests[i : i + size], self.runner, self.graphs)
         return found
 
     def writer(self) -> Writer | None:
