@@ -204,19 +204,24 @@ class Appender:
         descriptor = os.open(self.path, flags, 0o666)
         try:
             self._made = True
-            append_whole(descriptor, data)
-            os.fsync(descriptor)
+            append_whole(descriptor, data, sync=True)
         finally:
             os.close(descriptor)
 
 
-def append_whole(descriptor: int, data: bytes) -> None:
-    """Writes all of it at the end of a file, or nothing. Raises OSError."""
+def append_whole(descriptor: int, data: bytes, *, sync: bool = False) -> None:
+    """Writes all of it at the end of a file, or nothing. Raises OSError.
+
+    ``sync``: it is on disk when this returns. A disk that says only then that it is full has taken nothing
+    either, so that writing it once more gives no second copy.
+    """
     before = os.fstat(descriptor).st_size
     written = 0
     try:
         while written < len(data):
             written += os.write(descriptor, data[written:])
+        if sync:
+            os.fsync(descriptor)
     except OSError:
         os.ftruncate(descriptor, before)
         raise

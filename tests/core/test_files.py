@@ -132,6 +132,19 @@ def test_a_line_is_written_whole_or_kept_until_there_is_room(tmp_path, monkeypat
     assert capsys.readouterr().err.count("kept in memory") == 1
 
 
+def test_a_line_whose_syncing_fails_is_written_once(tmp_path, monkeypatch):
+    def full(descriptor: int) -> None:
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")  # some file systems know only now
+
+    file = Appender(tmp_path / "rows.jsonl")
+    monkeypatch.setattr(os, "fsync", full)
+    file.append("one")
+    assert (tmp_path / "rows.jsonl").read_text() == ""
+    monkeypatch.undo()
+    file.append("two")
+    assert (tmp_path / "rows.jsonl").read_text() == "one\ntwo\n"
+
+
 def test_a_file_of_another_run_is_not_appended_to(tmp_path):
     (tmp_path / "rows.jsonl").write_text("theirs\n")
     file = Appender(tmp_path / "rows.jsonl")
