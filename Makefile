@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test families kill lint wheel clean
+.PHONY: help install demo test families kill fuzz lint wheel clean
 .DEFAULT_GOAL := help
 
 help:
@@ -13,6 +13,7 @@ help:
 	@echo "make test     run the test suite"
 	@echo "make families run the sweep over model families in full and write its table into docs/models.md"
 	@echo "make kill     kill runs fifty times over 200 problems, and compare with unbroken ones"
+	@echo "make fuzz     2,000 random command lines and as many files (TRIES=2000)"
 	@echo "make lint     ruff, mypy and the layering of the rooms"
 	@echo "make wheel    build dist/*.whl"
 	@echo "make clean    remove caches, builds and the stamp (not $(VENV), not runs/)"
@@ -37,6 +38,10 @@ families: $(STAMP)
 
 kill: $(STAMP)
 	$(BIN)/python -m tests.kills --kills 50 --problems 200
+
+TRIES ?= 2000
+fuzz: $(STAMP)
+	NABLA_FUZZ=$(TRIES) $(BIN)/python -m pytest tests/fuzz -q -s --timeout 3600
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

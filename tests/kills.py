@@ -127,11 +127,12 @@ class Solve(Door):
     def run(self, folder: Path) -> None:
         method = ["--method", "best-of-n", "--method.n", "2", "--engine.live", str(LIVE)]
         options = ["--prompts", str(self.file), "--json", "--output", str(folder), "--accelerator", "cpu"]
-        said = io.StringIO()
+        said = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
         with redirect_stdout(said), redirect_stderr(said):
             code = command(["solve", *options, *method])
         if code:
-            raise RuntimeError(said.getvalue())
+            said.seek(0)
+            raise RuntimeError(said.read())
 
     def finished(self, folder: Path) -> bool:
         return status(folder) == "finished"

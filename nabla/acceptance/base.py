@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 
 from nabla.core.errors import ConfigError, NumericalError
+from nabla.core.intact import intact
 from nabla.core.registry import Registry
 from nabla.core.trajectory import Trajectory
 
@@ -98,7 +99,8 @@ class Acceptance(ABC):
                 fix="Use a method whose proposals have densities, or acceptance 'metropolis'.",
             )
         given = (densities,) if self.needs_densities else ()
-        answer: object = self.rule(current, proposal, generator, *given)
+        with intact(self, current, proposal):
+            answer: object = self.rule(current, proposal, generator, *given)
         if not isinstance(answer, bool):
             raise ConfigError(
                 f"{type(self).__name__}.rule must return True or False",

@@ -8,37 +8,75 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from nabla.core.errors import NablaError
+from nabla.core.errors import NablaError, is_out_of_memory
 
 #: Exit status of everything that went wrong in a way the user can mend.
 FAILURE = 2
+#: Options of every command, and of none: they may stand anywhere before ``--``.
+EVERYWHERE = ("--debug", "--allow-code")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command line and returns its exit status: 0, or 2 with one message on standard error."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in given
-    given = [argument for argument in given if argument != "--debug"]
+    end = given.index("--") if "--" in given else len(given)
+    switches = {argument for argument in given[:end] if argument in EVERYWHERE}
+    given = [argument for argument in given[:end] if argument not in EVERYWHERE] + given[end:]
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    from nabla.cli.parsing import parse, told
+    from nabla.cli.terminal import outputs, signals
+
+    with outputs() as out:
+        with signals():
+            status = _run(given, "--debug" in switches, "--allow-code" in switches)
+        out.flush()
+        if out.lost is None or isinstance(out.lost, BrokenPipeError):  # the reader has seen enough
+            return status
+        return _fail(f"Standard output took not everything: {out.lost.strerror}", False)
+
+
+def _run(given: Sequence[str], debug: bool, allow_code: bool) -> int:
+    from nabla.cli.parsing import parse
+    from nabla.core.trust import code_allowed
 
     try:
         call = parse(given)
         command = importlib.import_module(f"nabla.cli.{call.command}_command")
         from nabla.core.quiet import one_voice, quiet
 
-        with quiet(debug), one_voice():
+        with quiet(debug), one_voice(), code_allowed(allow_code):
             status: int = command.run(call)
     except NablaError as error:
-        return _fail(told(error, given), debug)
-    except KeyboardInterrupt:
-        return _fail("Interrupted", debug)
-    except BrokenPipeError:  # the reader has seen enough (``nabla list | head``)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return _fail(_said(error, given), debug)
+    except KeyboardInterrupt as stop:
+        return _fail(f"Interrupted ({stop})" if str(stop) else "Interrupted", debug)
     except SystemExit as stop:  # the parser has said what is wrong, or printed its help
+        if stop.code:
+            _hint(given)
         return stop.code if isinstance(stop.code, int) else 0
+    except OSError as error:
+        return _fail(f"The system refuses: {error}", debug)
+    except Exception as error:
+        if is_out_of_memory(error):
+            return _fail(f"The memory is not enough: {error}", debug)
+        said = f"{type(error).__name__}: {error}"
+        return _fail(f"A bug of nabla or of a component: {said}. With --debug it says where.", debug)
     return status
+
+
+def _said(error: NablaError, given: Sequence[str]) -> str:
+    """The message in the words of the command line."""
+    from nabla.cli.parsing import told
+    from nabla.cli.words import spoken
+
+    message = told(error, given)
+    cause = error.__cause__
+    if isinstance(cause, KeyboardInterrupt) and str(cause):  # a signal
+        message = f"{message} ({cause})"
+    # What the user has written stays as it is; only the advice is put in other words.
+    fix = error.fix or ""
+    command = next((a for a in given if not a.startswith("-")), "")
+    said = spoken(fix, options=command in ("solve", "compare", "demo"))
+    return message.replace(fix, said) if fix else message
 
 
 def _fail(message: str, debug: bool) -> int:
@@ -46,3 +84,13 @@ def _fail(message: str, debug: bool) -> int:
         traceback.print_exc()
     print(f"nabla: error: {message}", file=sys.stderr)
     return FAILURE
+
+
+def _hint(given: Sequence[str]) -> None:
+    """A prompt such as -5+3 looks like an option."""
+    prompts = [a for a in given[1:] if a.startswith("-") and not a.startswith("--") and a != "-h"]
+    if given and given[0] == "solve" and prompts and "--" not in given:
+        print(
+            f"nabla: a prompt that begins with a dash goes behind --: nabla solve -- '{prompts[0]}'",
+            file=sys.stderr,
+        )

@@ -66,6 +66,7 @@ def run(call: Call) -> int:
 
 def _compare(call: Call, emit: Callable[[str], None] | None) -> int:
     from nabla.cli.storage import open_folder, output_path
+    from nabla.launch.readiness import require_ready
     from nabla.study.evaluation.compare import DEFAULT_METHODS, variants
 
     require_extra("eval", "scipy", "statsmodels", purpose="nabla compare")
@@ -79,6 +80,11 @@ def _compare(call: Call, emit: Callable[[str], None] | None) -> int:
         task: {label: config.resolved() for label, config in plan.items()} for task, plan in plans.items()
     }
     path = output_path(call.options.output, "compare")
+    for plan in plans.values():
+        for config in plan.values():
+            config.build_callbacks()
+            config.build_loggers(path)
+            require_ready(config)
     folder = None
     try:
         for task, plan in plans.items():

@@ -44,6 +44,7 @@ def run(call: Call) -> int:
     from nabla.study.laboratory.truths import verdicts
 
     options = call.options
+    folder = output_path(options.output, "estimators")
     names = None
     if options.estimators is not None:
         names = [name.strip() for name in options.estimators.split(",") if name.strip()]
@@ -56,7 +57,6 @@ def run(call: Call) -> int:
         console.print(table, soft_wrap=False)
     for name, reason in study.skipped.items():
         console.print(f"not measured: {name} ({reason})", markup=False)
-    folder = output_path(options.output, "estimators")
     if folder is not None:
         make_folder(folder)
         write_csv(study, folder / "estimators.csv")

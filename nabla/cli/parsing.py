@@ -69,6 +69,9 @@ def parse(arguments: Sequence[str]) -> Call:
         version=nabla.__version__,
     )
     parser.add_argument("--debug", action="store_true", help="Show tracebacks and warnings.")
+    parser.add_argument(
+        "--allow-code", action="store_true", help="Let settings run code: reward functions, models with code."
+    )
     commands = parser.add_subcommands(dest="command")
     for name, summary in COMMANDS.items():
         own = ArgumentParser(description=summary, parser_mode="nabla")

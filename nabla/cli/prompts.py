@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nabla.core.errors import PromptError
+from nabla.core.errors import NablaError, PromptError
+from nabla.core.files import parse_json, read_text
 from nabla.core.prompt import Prompt, numbered
 
 _FORMAT = (
@@ -32,10 +32,8 @@ def read_prompts(texts: Sequence[str], file: str | None, system: str | None) -> 
 def read_file(file: str, *, system: str | None = None, first: int = 0) -> list[Prompt]:
     """Prompts of a file; ``first`` is the number of the first one."""
     path = Path(file)
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise PromptError(f"The prompts cannot be read: {error}", got=file, fix=_FORMAT) from error
+    # A line ends at a line feed alone: JSON may hold U+2028 and other ends of lines in its strings.
+    lines = read_text(file, "prompts", fix=_FORMAT, kind=PromptError).split("\n")
     if path.suffix not in (".txt", ".jsonl"):
         raise PromptError("Unknown kind of prompt file", got=file, fix=_FORMAT)
     found: list[Prompt] = []
@@ -45,11 +43,15 @@ def read_file(file: str, *, system: str | None = None, first: int = 0) -> list[P
             continue
         default = str(first + len(found))
         named = False
-        if path.suffix == ".txt":
-            found.append(Prompt.of(line.strip(), id=default, system=system))
-        else:
-            prompt, named = _from_json(line, f"{file}:{number}", default, system)
-            found.append(prompt)
+        try:
+            if path.suffix == ".txt":
+                prompt = Prompt.of(line.strip(), id=default, system=system)
+            else:
+                prompt, named = _from_json(line, default, system)
+        except NablaError as error:
+            error.at(f"{file}:{number}")
+            raise
+        found.append(prompt)
         if not named:
             unnamed.append(len(found) - 1)
     if not found:
@@ -59,15 +61,18 @@ def read_file(file: str, *, system: str | None = None, first: int = 0) -> list[P
     return found
 
 
-def _from_json(line: str, where: str, default: str, system: str | None) -> tuple[Prompt, bool]:
+def _from_json(line: str, default: str, system: str | None) -> tuple[Prompt, bool]:
     """The prompt, and whether it brings an id."""
     try:
-        row: Any = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise PromptError(f"{where} is no JSON: {error}", got=line, fix=_FORMAT) from error
+        row: Any = parse_json(line)
+    except ValueError as error:
+        raise PromptError(f"The line is no JSON: {error}", got=line, fix=_FORMAT) from error
     if not isinstance(row, dict) or ("prompt" in row) == ("messages" in row):
-        raise PromptError(f"{where} needs either 'prompt' or 'messages'", got=row, fix=_FORMAT)
+        raise PromptError("The line needs either 'prompt' or 'messages'", got=row, fix=_FORMAT)
     content: Any = row.get("prompt", row.get("messages"))
-    prompt = Prompt.of(content, id=str(row.get("id", default)), system=system)
+    name = row.get("id")  # null is none
+    if isinstance(name, bool) or not isinstance(name, str | int | float | None) or name in ("", float("inf")):
+        raise PromptError("An id is a text or a number", got=name, fix="Leave it out to be numbered.")
+    prompt = Prompt.of(content, id=default if name is None else str(name), system=system)
     metadata = {key: value for key, value in row.items() if key not in ("prompt", "messages", "id")}
-    return Prompt(prompt.id, prompt.messages, metadata), "id" in row
+    return Prompt(prompt.id, prompt.messages, metadata), name is not None

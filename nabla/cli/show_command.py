@@ -7,6 +7,7 @@ import sys
 from jsonargparse import ArgumentParser
 
 from nabla.cli.parsing import Call, load_config
+from nabla.cli.terminal import as_data
 from nabla.launch.config.reader import dump
 
 #: Of a run's options, those that this command takes.
@@ -21,5 +22,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(call: Call) -> int:
     """Prints what would run. Raises ConfigError for whatever could not."""
     config = load_config(call.options.file).changed(call.changes)
-    sys.stdout.write(dump(config.resolved()))
+    text = dump(config.resolved())
+    as_data()
+    sys.stdout.write(text)
     return 0

@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from jsonargparse import ArgumentParser
 
 from nabla.cli.parsing import RUN, Call
+from nabla.cli.terminal import as_data
 from nabla.core.errors import ConfigError, NablaError, PromptError
 from nabla.core.solution import Interrupted, RunError
 from nabla.launch.config.reader import conform, hints
@@ -80,11 +81,12 @@ def run(call: Call) -> int:
         config, task = settle(call.config, prompts)
     config = config.changed(call.changes)
     if options.logger is not None:
-        names = [*config.loggers, *(name.strip() for name in options.logger.split(","))]
-        loggers = conform(hints(RunConfig)["loggers"], list(dict.fromkeys(names)), "loggers")
-        config = replace(config, loggers=loggers)
+        (kind,) = get_args(hints(RunConfig)["loggers"])
+        named = [conform(kind, name.strip(), "logger") for name in options.logger.split(",")]
+        config = replace(config, loggers=list(dict.fromkeys([*config.loggers, *named])))
     if not options.json:
         return _solve(call, config, prompts, task)
+    as_data()
     emit = partial(print, file=sys.stdout, flush=True)
     with redirect_stdout(sys.stderr):  # whatever callbacks print stays out of the JSON
         return _solve(call, config, prompts, task, emit)
@@ -158,7 +160,7 @@ def _solve(
     from nabla.launch.resume import Earlier, identity
 
     resolved = config.resolved()
-    path = output_path(call.options.output, resolved["method"]["name"])
+    path = output_path(call.options.output, resolved["method"]["name"], resume=True)
     ordered = None if emit is None else InOrder([p.id for p in prompts], emit)
     with Earlier(path, {} if path is None else identity(config, resolved), prompts) as earlier:
         if ordered is not None:
@@ -180,6 +182,7 @@ def _run(
 
     from nabla.cli.storage import open_folder
     from nabla.core.console import make_console
+    from nabla.launch.readiness import require_ready
     from nabla.launch.resume import gather
 
     missing = [prompt for prompt in prompts if prompt.id not in earlier.lines]
@@ -189,9 +192,11 @@ def _run(
         recorder.complete([], {})
         _say_finished(call, resolved, earlier)
         return 0
-    lm, reward = config.load_models()
     quiet = recorder.emit is not None
     callbacks = [recorder, *_callbacks(config, len(missing), quiet=quiet)]
+    config.build_loggers(earlier.path)
+    require_ready(config)
+    lm, reward = config.load_models()
     loop = config.loop(lm, reward, callbacks=callbacks, folder=earlier.path)
     earlier.begin()
     device = loop.fabric.device

@@ -8,26 +8,33 @@ from typing import Any
 
 import torch
 
-from nabla.core.errors import ConfigError
+from nabla.core.files import require_free, require_writable, unwritable
 from nabla.core.quiet import main_process
 from nabla.launch.folder import RunFolder, default_folder
+from nabla.launch.resume import IDENTITY, LEFTOVERS
 
 
-def output_path(option: str | None, name: str) -> Path | None:
-    """The folder that ``--output`` means: None for ``none``, a new one under ``runs/`` if it is not given."""
+def output_path(option: str | None, name: str, *, resume: bool = False) -> Path | None:
+    """The folder that ``--output`` means: None for ``none``, a new one under ``runs/`` if it is not given.
+
+    Raises ConfigError for one that is not empty or cannot be written, before anything is computed; with
+    ``resume`` it may be that of a run that goes on.
+    """
     if option == "none" or not main_process():
         return None
-    return default_folder(name) if option is None else Path(option)
+    folder = default_folder(name) if option is None else Path(option)
+    if not (resume and (folder / IDENTITY).is_file()):
+        require_free(folder, LEFTOVERS if resume else ())
+    require_writable(folder)
+    return folder
 
 
-def make_folder(path: Path) -> None:
-    """The folder, made if it does not exist. Raises ConfigError."""
+def make_folder(folder: Path) -> None:
+    """The folder, made with its parents. Raises ConfigError."""
     try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"The folder cannot be made: {error}", got=str(path), fix="Pass another --output."
-        ) from error
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        raise unwritable(folder, error) from error
 
 
 def open_folder(

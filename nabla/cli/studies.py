@@ -7,6 +7,8 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
+from nabla.core.errors import ConfigError
+
 
 def add_study_arguments(parser: ArgumentParser, what: str) -> None:
     """Options of every study; ``what`` ends the name of its default folder."""
@@ -25,6 +27,9 @@ def add_study_arguments(parser: ArgumentParser, what: str) -> None:
 
 
 def results_folder(options: Any, file: str, what: str) -> Path:
-    """Where the results of a configuration file go."""
+    """Where the results of a configuration file go: the records in there are the study, and it goes on where
+    it was stopped. Raises ConfigError for ``none``."""
+    if options.output == "none":
+        raise ConfigError(f"The {what} works on the records in its folder", got="--output none")
     suffix = "-quick" if options.quick else ""
     return Path(options.output or Path("runs") / f"{Path(file).stem}-{what}{suffix}")

@@ -6,13 +6,11 @@ import json
 import os
 import time
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser
 
 from nabla.cli.parsing import Call
-from nabla.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -27,13 +25,19 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--seeds", type=int, default=1, help="Runs per check; more than one reports the spread."
     )
-    parser.add_argument("--output", type=str | None, default=None, help="Folder for plots and reports.json.")
+    parser.add_argument(
+        "--output",
+        type=str | None,
+        default=None,
+        help="Folder of plots and reports.json ('none', and no such option, keep nothing).",
+    )
     parser.add_argument("--jobs", type=int | None, default=None, help="Processes; at most 2 by default.")
     parser.add_argument("--list", action="store_true", help="List the checks and what they claim.")
 
 
 def run(call: Call) -> int:
     """Prints the table of reports; exit status 1 if a verdict fails. Raises NablaError."""
+    from nabla.cli.storage import make_folder, output_path
     from nabla.core.console import make_console
     from nabla.theory.duality.base import checks
     from nabla.theory.plots import save
@@ -46,9 +50,7 @@ def run(call: Call) -> int:
         for name in names():
             console.print(f"{name:{width}}  {checks[name].claim}", markup=False)
         return 0
-    folder = None if options.output is None else Path(options.output)
-    if folder is not None and folder.exists() and not folder.is_dir():
-        raise ConfigError("--output is a folder", got=str(folder))
+    folder = None if options.output is None else output_path(options.output, "theory")
     jobs = min(2, os.cpu_count() or 1) if options.jobs is None else options.jobs
     begin = time.perf_counter()
     finished: set[str] = set()
@@ -64,11 +66,12 @@ def run(call: Call) -> int:
     counts = {v: sum(r.verdict is v for r in outcome.reports) for v in Verdict}
     console.print(", ".join(f"{n} {v.value}" for v, n in counts.items()) + f", in {seconds:.0f} s")
     if folder is not None:
-        paths = save(outcome.figures, folder)
+        make_folder(folder)
         rows = [_plain(asdict(report)) for report in outcome.reports]
         (folder / "reports.json").write_text(
             json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
         )
+        paths = save(outcome.figures, folder)
         console.print(f"{len(paths)} plots and reports.json in {folder}", markup=False)
     return 1 if outcome.verdict is Verdict.FAIL else 0
 

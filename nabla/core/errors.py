@@ -6,6 +6,7 @@ import difflib
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from numbers import Integral
 from typing import Any
 
 _UNSET: Any = object()
@@ -71,6 +72,10 @@ class ServerError(NablaError):
     """A server that does not answer, or not as it should."""
 
 
+class StorageError(NablaError):
+    """A file that cannot be written: a full disk, a folder that has gone."""
+
+
 class ComponentError(NablaError):
     """A component raised something that is no NablaError: a bug in it, kept as ``__cause__``."""
 
@@ -119,8 +124,10 @@ def require_one_of(value: object, known: Iterable[str], what: str, noun: str = "
 def require_finite(name: str, value: Any, *, minimum: float | None = None) -> float:
     """``value`` as a float; raises ConfigError if it is none, NaN, infinite or under ``minimum``."""
     try:
+        if isinstance(value, bool | str):
+            raise TypeError("no number by itself")
         number = float(value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ConfigError(f"{name} must be a number", got=value) from error
     if not math.isfinite(number):
         raise ConfigError(f"{name} must be finite", got=value)
@@ -129,8 +136,32 @@ def require_finite(name: str, value: Any, *, minimum: float | None = None) -> fl
     return number
 
 
-def require_positive(**values: int) -> None:
-    """Raises ConfigError for a count below 1."""
+def require_count(name: str, value: Any, *, minimum: int = 0, note: str = "") -> int:
+    """``value`` as an int; raises ConfigError if it is no whole number (true and 2.0 are none) or under
+    ``minimum``.
+
+    Args:
+        name: of the argument, for the message.
+        value: of the argument.
+        minimum: the smallest that is allowed.
+        note: what a special value means, for the message.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise ConfigError(f"{name} must be a whole number", got=value)
+    if value < minimum:
+        raise ConfigError(f"{name} must be at least {minimum}{note}", got=value)
+    return int(value)
+
+
+def require_positive(**values: Any) -> None:
+    """Raises ConfigError for a count that is no whole number or below 1."""
     for name, value in values.items():
-        if value < 1:
-            raise ConfigError(f"{name} must be at least 1", got=value)
+        require_count(name, value, minimum=1)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, of this machine or of a device."""
+    said = str(error).lower()
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and ("out of memory" in said or "can't allocate memory" in said)
+    )

@@ -13,9 +13,13 @@ if TYPE_CHECKING:
     pass
 
 
+#: Who may speak in a conversation. A chat template would write any other name without a word.
+ROLES = ("system", "user", "assistant")
+
+
 @dataclass(frozen=True)
 class Message:
-    """One turn of a conversation; ``role`` is ``system``, ``user`` or ``assistant``."""
+    """One turn of a conversation; ``role`` is one of ROLES."""
 
     role: str
     content: str
@@ -39,6 +43,15 @@ class Prompt:
     noise: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.id, str):
+            raise PromptError("A prompt's id is a text", got=self.id, fix="Write it as one: str(id).")
+        for message in self.messages:
+            if not (isinstance(message, Message) and isinstance(message.content, str)):
+                raise PromptError("A message's content is a text", got=message)
+            if message.role not in ROLES:
+                raise PromptError(
+                    "A message's role is unknown", got=message.role, fix=f"Use {', '.join(ROLES)}."
+                )
         if not self.messages or not self.messages[-1].content.strip():
             raise PromptError(
                 "The prompt is empty",

@@ -15,9 +15,11 @@ import functools
 import importlib
 import inspect
 import pkgutil
+import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
+from numbers import Integral, Real
 from typing import Any, Generic, TypeVar
 
 from nabla.core.errors import ConfigError, NablaError, require_one_of
@@ -234,12 +236,44 @@ def construct(maker: Callable[..., T], spec: T | Mapping[str, Any] | None = None
         raise ConfigError(
             f"{label}: {error}", got=arguments, fix=f"Its signature is {called}{signature}."
         ) from error
+    for name, value in arguments.items():
+        wanted = _unfit(maker, name, value)
+        if wanted is not None:  # the caller's mistake, not the component's
+            raise ConfigError(f"{name} is {wanted}", got=value, fix=f"Its signature is {called}{signature}.")
     try:
         return maker(**arguments)
     except NablaError:
         raise
     except Exception as error:
         raise ConfigError(f"The constructor of {label} failed: {error!r}", got=arguments) from error
+
+
+_KINDS: dict[Any, tuple[Any, str]] = {
+    int: (Integral, "a whole number"),
+    float: (Real, "a number"),
+    str: (str, "text"),
+    bool: (bool, "true or false"),
+    type(None): (type(None), "null"),
+}
+
+
+def _unfit(maker: Callable[..., Any], name: str, value: Any) -> str | None:
+    """What an argument should be, where its annotation allows plain values alone and this is none of them."""
+    try:
+        notes = typing.get_type_hints(maker.__init__ if inspect.isclass(maker) else maker)
+    except (NameError, TypeError, AttributeError):  # annotations that exist for type checkers only
+        return None
+    hint = notes.get(name, Any)
+    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    options = typing.get_args(hint) if union else (hint,)
+    if not all(option in _KINDS for option in options):
+        return None
+    if inspect.signature(maker).parameters[name].default is None:  # ``n: int = None`` means ``int | None``
+        options = (*options, type(None))
+    for option in options:
+        if isinstance(value, _KINDS[option][0]) and (option is bool or not isinstance(value, bool)):
+            return None
+    return " or ".join(dict.fromkeys(_KINDS[option][1] for option in options))
 
 
 def _source(maker: Any) -> str:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from nabla.core.errors import ConfigError
+from nabla.core.errors import ConfigError, require_count, require_finite
 
 if TYPE_CHECKING:
     pass
@@ -32,18 +32,11 @@ class Sampling:
     max_new_tokens: int = 1024
 
     def __post_init__(self) -> None:
-        if not self.temperature >= 0 or self.temperature == float("inf"):
-            raise ConfigError("temperature must be >= 0 and finite", got=self.temperature)
-        if self.top_k < 0:
-            raise ConfigError("top_k must be >= 0 (0 keeps all tokens)", got=self.top_k)
-        if not 0 < self.top_p <= 1:
+        require_finite("temperature", self.temperature, minimum=0)
+        require_count("top_k", self.top_k, note=" (0 keeps all tokens)")
+        if not 0 < require_finite("top_p", self.top_p) <= 1:
             raise ConfigError("top_p must be in (0, 1] (1 keeps all tokens)", got=self.top_p)
-        if self.max_new_tokens < 1:
-            raise ConfigError(
-                "max_new_tokens must be at least 1",
-                got=self.max_new_tokens,
-                fix="A response needs room for one token.",
-            )
+        require_count("max_new_tokens", self.max_new_tokens, minimum=1, note=": a response needs room")
 
     def filter(self, logits: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch k"]:
         """Logits divided by the temperature, -inf outside top-k and top-p. Needs temperature > 0."""

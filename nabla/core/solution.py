@@ -146,3 +146,17 @@ class Interrupted(NablaError):
             f"Interrupted after {len(solutions)} of {total} problems",
             fix="The finished solutions are kept; run the remaining prompts again.",
         )
+
+
+class Stopped(Interrupted):
+    """A run that an error ended, of a callback say; finished solutions are in ``solutions``."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.solutions, self.total, self.error)
+
+    def __init__(self, solutions: list[Solution], total: int, error: BaseException) -> None:
+        super().__init__(solutions, total)
+        self.error = error
+        said = str(error) if isinstance(error, NablaError) else f"{type(error).__name__}: {error}"
+        self.what = f"Stopped after {len(solutions)} of {total} problems: {said}"
+        self.args = (f"{self.what}. {self.fix}" if solutions else self.what,)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 from nabla.core.budget import Budget
-from nabla.core.errors import ConfigError, NablaError
+from nabla.core.errors import ConfigError, NablaError, require_count
 from nabla.core.prompt import Prompt
 from nabla.core.solution import Solution
 from nabla.engine.events import Events
@@ -92,17 +92,12 @@ class Engine:
         keep_graph: bool = False,
         events: Events | None = None,
     ) -> None:
-        counts = {"batch_size": batch_size, "live": live, "kept_prefixes": kept_prefixes}
-        for name, value in {**counts, "rows_ahead": rows_ahead}.items():
-            if value < 1:
-                raise ConfigError(f"{name} must be at least 1", got=value)
-        whole = isinstance(rollout_bytes, int) and not isinstance(rollout_bytes, bool)
-        if rollout_bytes != "auto" and not (whole and rollout_bytes > 0):
-            raise ConfigError(
-                'rollout_bytes must be a whole number of bytes above 0, or "auto"',
-                got=rollout_bytes,
-                fix="2000000000 lets rollouts wait beyond two gigabytes of keys and values.",
-            )
+        require_settings(
+            batch_size=batch_size, live=live, kept_prefixes=kept_prefixes, rows_ahead=rows_ahead,
+            kept_gradients=kept_gradients, split_padding=split_padding, budgets=budgets,
+            prefix_bytes=prefix_bytes, rollout_bytes=rollout_bytes,
+        )  # fmt: skip
+        require_loaded(lm, reward)
         # Views of the engine's own: the mask of tokens, the reward's binding, checkpointing and compiling are
         # this engine's settings, and the models may serve another one at the same time.
         self.lm = None if isinstance(lm, Vocabulary) else lm.view()
@@ -110,12 +105,7 @@ class Engine:
         rollout = rollouts.build(rollout)
         if not rollout.remote:
             require_lm(self.lm, f"The rollout {rollouts.name_of(rollout)!r} writes in this process")
-        if reward is not None:
-            reward = reward.bind(self.vocabulary)
-            if reward.unreadable is not None and self.lm is not None:
-                self.lm.head.block(reward.unreadable)
-        own = [] if self.lm is None else [self.lm.body]
-        bodies = (*own, *(reward.bodies() if reward is not None else ()))
+        reward, bodies = self._bound(reward)
         for body in bodies:
             body.checkpoint = checkpoint_activations
             body.compile(compile_layers)
@@ -138,6 +128,17 @@ class Engine:
         policy = FullestFirst() if fullest_first else AllKinds()
         self.scheduler = Scheduler(self.workspace, policy, live, continuous)
 
+    def _bound(self, reward: Reward | None) -> tuple[Reward | None, list[Body]]:
+        """The reward for this engine's language model, which may not write what it cannot read; and the
+        bodies of both."""
+        bodies = [] if self.lm is None else [self.lm.body]
+        if reward is not None:
+            reward = reward.bind(self.vocabulary)
+            bodies += reward.bodies()
+            if reward.unreadable is not None and self.lm is not None:
+                self.lm.head.block(reward.unreadable)
+        return reward, bodies
+
     def run(
         self,
         method: Callable[[Session], Coroutine[Any, Any, Solution]],
@@ -150,14 +151,55 @@ class Engine:
         return self.scheduler.run(method, prompts)
 
 
-def _budget(limit: int | Literal["auto"], bodies: Sequence[Body]) -> ByteBudget:
-    """Of what is kept between requests. Raises ConfigError for anything but a number of bytes and "auto"."""
-    if limit == "auto":
-        return ByteBudget(default_limit({p.device for body in bodies for p in body.module.parameters()}))
-    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
+def require_loaded(lm: Any, reward: Any) -> None:
+    """Raises ConfigError for paths, functions and the like in place of models."""
+    if not isinstance(lm, CausalLM | Vocabulary):
+        raise ConfigError(
+            "The language model is a CausalLM, or a Vocabulary where it runs elsewhere",
+            got=lm,
+            fix="Load it: CausalLM.from_pretrained(path).",
+        )
+    if reward is not None and not isinstance(reward, Reward):
+        raise ConfigError(
+            "The reward is a Reward", got=reward, fix="Make one: nabla.rewards.loading.load_reward(...)."
+        )
+
+
+def require_settings(**settings: Any) -> None:
+    """Raises ConfigError for an engine's numbers that cannot be; those not given are not looked at."""
+    for name in ("batch_size", "live", "kept_prefixes", "rows_ahead"):
+        if name in settings:
+            require_count(name, settings[name], minimum=1)
+    if "kept_gradients" in settings:
+        require_count("kept_gradients", settings["kept_gradients"])
+    padding = settings.get("split_padding", 0.0)
+    if not (isinstance(padding, int | float) and padding >= 0):
+        raise ConfigError("split_padding must be a number of tokens, 0 or more", got=padding)
+    require_bytes(settings.get("prefix_bytes", "auto"))
+    rollout_bytes = settings.get("rollout_bytes", "auto")
+    if rollout_bytes != "auto":
+        require_count("rollout_bytes", rollout_bytes, minimum=1)
+    for budget in settings.get("budgets", ()):
+        if not isinstance(budget, Budget):
+            raise ConfigError(
+                "budgets are nabla.core.budget.Budget objects",
+                got=budget,
+                fix="In a configuration they belong to an evaluation: nabla evaluate --budget flops=1e9.",
+            )
+
+
+def require_bytes(limit: int | Literal["auto"]) -> None:
+    """Raises ConfigError for anything but a number of bytes and "auto"."""
+    if limit != "auto" and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 0):
         raise ConfigError(
             'prefix_bytes must be a whole number of bytes, or "auto"',
             got=limit,
             fix="0 keeps nothing and runs every prefix again; 2000000000 keeps two gigabytes.",
         )
+
+
+def _budget(limit: int | Literal["auto"], bodies: Sequence[Body]) -> ByteBudget:
+    """Of what is kept between requests."""
+    if limit == "auto":
+        return ByteBudget(default_limit({p.device for body in bodies for p in body.module.parameters()}))
     return ByteBudget(limit)

@@ -57,7 +57,7 @@ class Estimator(ABC):
 
     def __init__(self, temperature: float | Schedule | str | dict[str, Any] = 1.0) -> None:
         self._check_declarations()
-        self.temperature = as_schedule(temperature)
+        self.temperature = as_schedule(temperature, "temperature")
         if self.temperature.bounds[0] <= 0:
             raise ConfigError(
                 "An estimator's temperature must be positive",

@@ -34,7 +34,7 @@ class DecoupledStraightThrough(HardEstimator):
         backward_temperature: float | Schedule | str | dict[str, Any] = 1.0,
     ) -> None:
         super().__init__(backward_temperature)
-        self.forward_temperature = as_schedule(forward_temperature)
+        self.forward_temperature = as_schedule(forward_temperature, "forward_temperature")
         if self.forward_temperature.bounds[0] <= 0:
             raise ConfigError("forward_temperature must be positive", got=forward_temperature)
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from nabla.core.errors import ConfigError
+from nabla.core.errors import require_positive
 from nabla.core.random import conditional_gumbel
 from nabla.estimators.anchors.base import AnchorPoint
 from nabla.estimators.base import Estimator, estimators, hard_rows, perturbation, straight_through
@@ -33,8 +33,7 @@ class RaoGumbel(Estimator):
 
     def __init__(self, temperature: float | Schedule | str | dict[str, Any] = 1.0, samples: int = 10) -> None:
         super().__init__(temperature)
-        if samples < 1:
-            raise ConfigError("samples must be at least 1", got=samples)
+        require_positive(samples=samples)
         self.samples = samples
 
     def relax(

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from nabla.core.errors import ConfigError
+from nabla.core.errors import require_count
 from nabla.core.random import gumbel_like
 from nabla.estimators.anchors.base import AnchorPoint
 from nabla.estimators.base import Estimator, estimators, hard_rows
@@ -30,10 +30,7 @@ class ScoreFunction(Estimator):
 
     def __init__(self, draws: int = 4) -> None:
         super().__init__(1.0)
-        if draws < 2:
-            raise ConfigError(
-                "draws must be at least 2", got=draws, fix="The baseline of a text is the others' mean."
-            )
+        require_count("draws", draws, minimum=2, note=": the baseline of a text is the others' mean")
         self.draws = draws
 
     def relax(

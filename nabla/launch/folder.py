@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -13,7 +12,16 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from nabla.core.errors import ConfigError
+from nabla.core.errors import StorageError
+from nabla.core.files import (
+    Appender,
+    json_line,
+    reason,
+    replace_whole,
+    require_free,
+    unwritable,
+    write_new,
+)
 from nabla.launch.config.reader import dump
 
 #: Packages whose versions can change a result.
@@ -32,10 +40,13 @@ PACKAGES = (
 
 
 class RunFolder:
-    """Writes ``config.yaml`` and ``run.json`` at once, ``*.jsonl`` rows as they come.
+    """Writes ``config.yaml`` and ``run.json`` at once, ``*.jsonl`` rows as they come; never over a file that
+    it did not make.
+
+    Rows that the disk does not take are kept in memory, and written as soon as it takes one again.
 
     Args:
-        path: created with its parents. Raises ConfigError if it holds a run already or cannot be made.
+        path: created with its parents. Raises ConfigError if it is not empty or cannot be made.
         config: resolved configuration, plain data.
         arguments: the command line.
         device: what the models ran on.
@@ -53,18 +64,8 @@ class RunFolder:
         resumed: bool = False,
     ) -> None:
         self.path = path
-        if not resumed:
-            require_new(path)
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            if not (resumed and (path / "config.yaml").exists()):
-                (path / "config.yaml").write_text(dump(dict(config)), encoding="utf-8")
-        except OSError as error:
-            raise ConfigError(
-                f"The run's folder cannot be written: {error}",
-                got=str(path),
-                fix="Choose another --output, or --output none to keep nothing.",
-            ) from error
+        self._resumed = resumed
+        self._files: dict[str, Appender] = {}
         self._about: dict[str, Any] = {
             "arguments": arguments,
             "started": _now(),
@@ -78,28 +79,52 @@ class RunFolder:
             known = ("started",) if device != "unknown" else ("started", "device")
             self._about |= {key: before[key] for key in known if key in before}
             self._about["resumed"] = [*before.get("resumed", []), _now()]
-        self._write()
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            if not (resumed and (path / "config.yaml").exists()):
+                write_new(path / "config.yaml", dump(dict(config)))
+            try:
+                (replace_whole if resumed else write_new)(path / "run.json", self._text)
+            except OSError:
+                if not resumed:
+                    (path / "config.yaml").unlink()
+                raise
+        except FileExistsError as error:
+            require_free(path)
+            raise unwritable(path, error) from error
+        except (OSError, ValueError) as error:
+            raise unwritable(path, error) from error
+
+    @property
+    def _text(self) -> str:
+        return json.dumps(self._about, indent=2, ensure_ascii=False) + "\n"
 
     def append(self, name: str, row: Mapping[str, Any]) -> None:
-        """One line of ``name``, on disk when this returns."""
-        with (self.path / name).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        """One line of ``name``, on disk when this returns; see :class:`~nabla.core.files.Appender`."""
+        if name not in self._files:
+            self._files[name] = Appender(self.path / name, shared=self._resumed)
+        self._files[name].append(json_line(row))
 
     def finish(self, status: str, **about: Any) -> None:
-        """Records how the run ended: ``finished``, ``failed`` or ``interrupted``."""
+        """Records how the run ended: ``finished``, ``failed`` or ``interrupted``.
+
+        Raises StorageError where lines are left that the disk does not take, or this record.
+        """
         self._about |= {"status": status, "ended": _now(), **about}
-        self._write()
-
-    def _write(self) -> None:
-        (self.path / "run.json").write_text(json.dumps(self._about, indent=2, ensure_ascii=False) + "\n")
-
-
-def require_new(path: Path) -> None:
-    """Raises ConfigError for a folder that holds a run."""
-    if (path / "run.json").exists():
-        raise ConfigError("The folder holds a run already", got=str(path), fix="Choose another --output.")
+        errors = [error for file in self._files.values() if (error := file.flush()) is not None]
+        if errors:
+            left = sum(file.left for file in self._files.values())
+            raise StorageError(
+                f"{left} lines could not be stored: {errors[0].what}",
+                got=str(self.path),
+                fix="Make room and run again; what was solved has been printed.",
+            )
+        try:
+            replace_whole(self.path / "run.json", self._text)
+        except OSError as error:
+            raise StorageError(
+                f"The end of the run cannot be recorded: {reason(error)}", got=str(self.path)
+            ) from error
 
 
 def default_folder(method: str) -> Path:

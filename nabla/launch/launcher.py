@@ -14,7 +14,7 @@ import torch
 
 from nabla.core.errors import ConfigError, NablaError, PromptError
 from nabla.core.prompt import Prompt, numbered
-from nabla.core.solution import Interrupted, RunError, Solution
+from nabla.core.solution import Interrupted, RunError, Solution, Stopped
 from nabla.engine.engine import Engine
 from nabla.engine.events import Callback, Events, Run
 from nabla.launch.callbacks.base import callbacks as registry
@@ -76,12 +76,7 @@ class TestTimeLoop:
         callbacks: Sequence[Callback | str | dict[str, Any]] = (),
         **engine_arguments: Any,
     ) -> None:
-        if precision is not None and precision not in _PRECISIONS:
-            raise ConfigError(
-                "Unknown precision",
-                got=precision,
-                fix=f"Use {', '.join(_PRECISIONS)}; mixed precisions do not apply to frozen models.",
-            )
+        require_precision(precision)
         self.method = methods.build(method)
         self.fabric = make_fabric(
             accelerator=accelerator,
@@ -94,7 +89,8 @@ class TestTimeLoop:
             self.fabric.launch()  # starts the other processes; each runs its share of the problems
             atexit.register(leave_group)
         self.callbacks = tuple(registry.build(callback) for callback in callbacks)
-        self.events = Events(self.callbacks)
+        self._finished = _Finished()
+        self.events = Events((self._finished, *self.callbacks))
         if place:
             place_models(lm, reward, self.fabric.device, precision)
         self.engine = Engine(lm, reward, seed=seed, events=self.events, **engine_arguments)
@@ -109,7 +105,8 @@ class TestTimeLoop:
         Raises:
             PromptError: no prompts, or two of the same id.
             RunError: problems failed; it holds the solutions of all others.
-            Interrupted: Ctrl-C; it holds what was finished.
+            Interrupted: Ctrl-C or a signal; it holds what was finished.
+            Stopped: likewise, where a callback failed.
         """
         problems = [Prompt.of(p, id=str(i)) for i, p in enumerate(prompts)]
         texts = iter(numbered([p for p, given in zip(problems, prompts, strict=True) if p is not given]))
@@ -122,20 +119,22 @@ class TestTimeLoop:
             raise PromptError("Two prompts have the same id", got=twice, fix="Give each its own.")
         mine = problems[self.fabric.global_rank :: self.fabric.world_size]
         found: dict[str, Solution] = {}
+        self._finished.found = found  # before any other callback hears of a solution, and may fail
         failures: dict[str, NablaError] = {}
         self.events.on_run_start(self._about(), problems)
         try:
             for prompt, outcome in self.engine.run(self.method.solve, mine):
                 if isinstance(outcome, NablaError):
                     failures[prompt.id] = outcome
-                else:
-                    found[prompt.id] = outcome
+            found, failures = self._gather(found), self._gather(failures)
         except KeyboardInterrupt as stop:
-            done = [found[p.id] for p in mine if p.id in found]
-            raise Interrupted(done, len(mine)) from stop
+            raise Interrupted([found[p.id] for p in mine if p.id in found], len(mine)) from stop
+        except (Exception, SystemExit) as error:  # of a callback, or a component that ends the program
+            if isinstance(error, NablaError) and not found:
+                raise
+            raise Stopped([found[p.id] for p in mine if p.id in found], len(mine), error) from error
         finally:
             self.events.on_run_end(self._about(), [found[p.id] for p in problems if p.id in found])
-        found, failures = self._gather(found), self._gather(failures)
         solutions = [found[p.id] for p in problems if p.id in found]
         if failures:
             ordered = {p.id: failures[p.id] for p in problems if p.id in failures}
@@ -154,6 +153,26 @@ class TestTimeLoop:
         parts: list[Any] = [None] * self.fabric.world_size
         torch.distributed.all_gather_object(parts, own)
         return {key: value for part in parts for key, value in part.items()}
+
+
+def require_precision(precision: str | None) -> None:
+    """Raises ConfigError for an unknown one."""
+    if precision is not None and precision not in _PRECISIONS:
+        raise ConfigError(
+            "Unknown precision",
+            got=precision,
+            fix=f"Use {', '.join(_PRECISIONS)}; mixed precisions do not apply to frozen models.",
+        )
+
+
+class _Finished(Callback):
+    """Keeps solutions as they are announced."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, Solution] = {}
+
+    def on_solution(self, solution: Solution) -> None:
+        self.found[solution.prompt.id] = solution
 
 
 def make_fabric(**arguments: Any) -> Fabric:
@@ -178,7 +197,7 @@ def make_fabric(**arguments: Any) -> Fabric:
         arguments["accelerator"] = "cpu"
     try:
         return Fabric(**arguments)
-    except (MisconfigurationException, RuntimeError) as error:
+    except (MisconfigurationException, RuntimeError, ValueError, TypeError) as error:
         raise ConfigError(
             f"The processes cannot run on these devices: {error}",
             got=f"accelerator={arguments.get('accelerator')!r}, devices={arguments.get('devices')!r}",

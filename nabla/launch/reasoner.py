@@ -15,6 +15,7 @@ from nabla.core.solution import Solution
 from nabla.engine.engine import Engine
 from nabla.launch.config.reader import conform, hints
 from nabla.launch.launcher import TestTimeLoop
+from nabla.launch.readiness import require_models, require_parts
 from nabla.methods.base import Method, methods
 from nabla.models.causal_lm import CausalLM
 from nabla.models.vocabulary import Vocabulary
@@ -75,12 +76,20 @@ class NablaReasoner:
 
         Raises ModelError, VocabularyError or ConfigError.
         """
+        method = arguments.pop("method", None)
+        if not isinstance(method, Method):  # what is wrong with it, or missing, shows now
+            parts = {name: part for name, part in arguments.items() if name != "system"}
+            method, loop = _compose(method, parts)
+            arguments = {name: part for name, part in arguments.items() if name == "system"} | loop
+        require_parts(method, rm)
+        path = None if isinstance(lm, CausalLM | Vocabulary) else str(lm)
+        require_models(path, lm_arguments or {}, _plain(rm), rm_arguments or {})
         if isinstance(lm, CausalLM | Vocabulary):
             model = lm
         else:
             model = CausalLM.from_pretrained(str(lm), **(lm_arguments or {}))
         reward = load_reward(rm, **(rm_arguments or {}))
-        return cls(model, reward, **arguments)
+        return cls(model, reward, method=method, **arguments)
 
     @overload
     def solve(self, prompt: str | Prompt) -> Solution: ...
@@ -97,6 +106,11 @@ class NablaReasoner:
         if _is_one(prompt):
             return self.loop.run([Prompt.of(prompt, system=self.system)])[0]
         return self.loop.run(_numbered([Prompt.of(p, system=self.system) for p in prompt], prompt))
+
+
+def _plain(rm: Any) -> Any:
+    """A reward's specification where models are named in it."""
+    return str(rm) if isinstance(rm, PathLike) else rm if isinstance(rm, str | Mapping) else None
 
 
 def _numbered(prompts: list[Prompt], given: Sequence[Any]) -> list[Prompt]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from nabla.acceptance.base import Acceptance, Densities, acceptances
-from nabla.core.errors import ConfigError
+from nabla.core.errors import ConfigError, require_positive
 from nabla.core.registry import construct
 from nabla.core.sampling import Sampling
 from nabla.core.solution import Revision, Solution
@@ -103,10 +103,9 @@ class Sweep(Method):
         self.proposal = proposals.build(proposal)
         self.acceptance = acceptances.build(acceptance)
         self.sampling = construct(Sampling, sampling)
-        if max_rollouts is not None and max_rollouts < 1:
-            raise ConfigError("max_rollouts must be at least 1", got=max_rollouts)
-        if rounds < 1:
-            raise ConfigError("rounds must be at least 1", got=rounds)
+        if max_rollouts is not None:
+            require_positive(max_rollouts=max_rollouts)
+        require_positive(rounds=rounds)
         self.max_rollouts = max_rollouts
         self.rounds = rounds
         if self.selector.needs_gradient and rows.selection_objective is None:

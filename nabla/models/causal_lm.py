@@ -17,7 +17,8 @@ from nabla.models.architecture import batch_dependent
 from nabla.models.body import EMPTY, Body, Chunk, Prefix
 from nabla.models.causality import require_causal
 from nabla.models.head import EmbeddingTable, Head
-from nabla.models.loading import freeze, load, reason, unwrap
+from nabla.models.loading import freeze, load, unwrap
+from nabla.models.refusals import reason
 from nabla.models.vocabulary import Vocabulary, usable_ids
 
 log = logging.getLogger(__name__)

@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 
-from nabla.core.errors import ConfigError, ModelError
+from nabla.core.errors import ConfigError, ModelError, is_out_of_memory
+from nabla.core.trust import require_trusted
 from nabla.models.gguf import locate_gguf
+from nabla.models.refusals import no_folder, not_loaded, reason
 
 log = logging.getLogger(__name__)
 
@@ -108,14 +110,10 @@ def load(
 
     Raises ModelError with the reason if anything is missing or broken.
     """
+    require_trusted(arguments)
     folder, arguments = locate_gguf(Path(path).expanduser(), arguments, role)
     if (folder.is_absolute() or path.startswith((".", "~"))) and not folder.is_dir():
-        raise ModelError(
-            f"The {role} cannot be loaded: there is no such folder",
-            got=path,
-            fix="Pass a folder saved by save_pretrained, a .gguf file, or a hub id such as "
-            "'Qwen/Qwen2.5-7B-Instruct'.",
-        )
+        raise no_folder(path, role)
     path = str(folder) if folder.is_dir() else path
     words = path
     if (folder / "adapter_config.json").exists() and not (folder / "config.json").exists():
@@ -135,12 +133,7 @@ def load(
             **arguments,
         )
     except Exception as error:  # transformers raises many kinds; all mean that the path is unusable
-        raise ModelError(
-            f"The {role} cannot be loaded: {reason(error)}",
-            got=str(path),
-            fix="Pass a folder saved by save_pretrained (config.json, safetensors, tokenizer files) or "
-            "a hub id that this machine can reach or has cached.",
-        ) from error
+        raise not_loaded(error, str(path), role) from error
     missing = sorted(report["missing_keys"])
     if missing and adapter is None:  # an adapter may bring them; else transformers made up numbers
         value_head = any("v_head" in k or "value_head" in k for k in report["unexpected_keys"])
@@ -207,21 +200,6 @@ def _require_rows(model: Any, tokenizer: Any, adapter: str) -> None:
         )
 
 
-def reason(error: BaseException, limit: int = 1500) -> str:
-    """All that an error says, and what caused it where that says more."""
-    lines: list[str] = []
-    seen: list[BaseException] = []
-    cause: BaseException | None = error
-    while cause is not None and cause not in seen:
-        seen.append(cause)
-        text = " ".join(str(cause).split()) or repr(cause)
-        if not any(text in line for line in lines):
-            lines.append(text if cause is error else f"{type(cause).__name__}: {text}")
-        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
-    whole = "; because of ".join(lines)
-    return whole if len(whole) <= limit else whole[: limit - 3] + "..."
-
-
 def is_quantised(model: Any) -> bool:
     """Whether transformers stored the weights in a quantised form: they keep their place and type. Those of a
     GGUF file are unpacked by :func:`load`."""
@@ -242,9 +220,14 @@ def move(model: Any, device: torch.device, *, role: str = "model", dtype: torch.
                 fix="Load it there (device_map='auto' or device_map={'': 0}), and leave precision unset.",
             )
         return
-    if dtype is not None:
-        cast(model, dtype)
-    model.to(device)
+    try:
+        if dtype is not None:
+            cast(model, dtype)
+        model.to(device)
+    except (MemoryError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise not_loaded(error, str(device), role) from error
+        raise
 
 
 def cast(model: Any, dtype: torch.dtype) -> None:
@@ -270,7 +253,8 @@ def _base_of(folder: Path, role: str, arguments: dict[str, Any]) -> tuple[str, s
     """Of a folder with an adapter alone: its base model, where its tokenizer is, and what the base is loaded
     with (as many labels as the adapter's own head has)."""
     try:
-        base = json.loads((folder / "adapter_config.json").read_text()).get("base_model_name_or_path")
+        text = (folder / "adapter_config.json").read_text(encoding="utf-8")
+        base = json.loads(text).get("base_model_name_or_path")
     except ValueError as error:
         raise ModelError(f"The adapter of the {role} cannot be loaded: {error}", got=str(folder)) from error
     if not base:

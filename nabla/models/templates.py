@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from nabla.core.errors import ConfigError
+from nabla.core.files import decode, parse_json, read_bytes
 
 #: ``chat_template`` for base models: contents joined by newlines, one newline behind them, no roles.
 PLAIN = "plain"
@@ -30,9 +30,9 @@ def find_template(tokenizer: Any, template: str | None) -> str | None:
     named = f"{', '.join(map(repr, own))}, " if isinstance(own, Mapping) else ""
     path = Path(template).expanduser()
     try:
-        text = path.read_text(encoding="utf-8")
+        text = decode(read_bytes(path))
         if path.suffix == ".json":
-            text = json.loads(text)["chat_template"]
+            text = parse_json(text)["chat_template"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"The chat template is no Jinja template, and no file to read one from ({error})",

@@ -38,7 +38,7 @@ class WeightedSum(Objective):
         if unknown:
             raise ConfigError("parts without a weight", got=unknown, fix="Give each part a weight.")
         self.parts = {name: objectives.build(parts.get(name, name)) for name in weights}
-        self.weights = {name: as_schedule(weight) for name, weight in weights.items()}
+        self.weights = {name: as_schedule(weight, f"weight of {name}") for name, weight in weights.items()}
 
     def terms(self) -> tuple[Term, ...]:
         found: list[Term] = []

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from nabla.core.errors import ConfigError
+from nabla.core.intact import intact
 from nabla.core.registry import Registry
 from nabla.core.trajectory import Trajectory
 
@@ -60,7 +61,8 @@ class Proposal(ABC):
 
     def propose(self, view: ProposalView) -> int:
         """Id of the proposed token. Raises ConfigError if ``index`` gives no usable column."""
-        found = torch.as_tensor(self.index(view))
+        with intact(self, view.trajectory, view.logits, view.reference):
+            found = torch.as_tensor(self.index(view))
         if found.numel() != 1:
             raise ConfigError(f"{type(self).__name__}.index must return one column", got=found)
         index = int(found)

@@ -44,8 +44,8 @@ class Descent:
         self.arguments = dict(arguments or {})
         if optimizer == "AdamW":
             self.arguments.setdefault("weight_decay", 0.0)  # decay would pull logits towards uniform
-        self.learning_rate = as_schedule(learning_rate)
-        self.langevin = as_schedule(langevin)
+        self.learning_rate = as_schedule(learning_rate, "learning_rate")
+        self.langevin = as_schedule(langevin, "langevin")
         # One kernel instead of a dozen, where the user has not chosen an implementation.
         chosen = {"fused", "foreach", "capturable", "differentiable"} & set(self.arguments)
         if optimizer in FUSED and not chosen:

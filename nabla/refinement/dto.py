@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from nabla.core.errors import ConfigError, NablaError
+from nabla.core.errors import ConfigError, NablaError, require_positive
 from nabla.core.trajectory import Trajectory
 from nabla.engine.reports import Refinement
 from nabla.engine.session import Session
@@ -64,8 +64,7 @@ class DTO:
         self.anchor = anchors.build(anchor)
         self.parameterization = parameterizations.build(parameterization)
         self.rows = rows_registry.build(rows)
-        if steps < 1:
-            raise ConfigError("steps must be at least 1", got=steps)
+        require_positive(steps=steps)
         self.steps, self.closed_form = steps, closed_form
         self.descent = Descent(optimizer, optimizer_arguments, learning_rate, langevin)
         self.optimizer, self.optimizer_arguments = optimizer, self.descent.arguments

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from nabla.core.errors import ConfigError
+from nabla.core.deadline import Late, within
+from nabla.core.errors import ConfigError, require_finite
 from nabla.core.trajectory import Score
 from nabla.rewards.base import Response, Reward, rewards
 
 if TYPE_CHECKING:
     from nabla.models.runner import Runner
+
+#: Seconds that a function may take for a response, unless it is told otherwise.
+SECONDS = 300.0
 
 
 @rewards.register("function")
@@ -19,29 +23,37 @@ class FunctionReward(Reward):
 
     Args:
         function: takes the last user turn and the decoded response; its unit is its own.
+        seconds: it may take for one response; None: any time. One that takes longer is an error of the
+            problem, and the run goes on.
     """
 
     unit = "function value"
 
-    def __init__(self, function: Callable[[str, str], float]) -> None:
+    def __init__(self, function: Callable[[str, str], float], seconds: float | None = SECONDS) -> None:
         if not callable(function):
             raise ConfigError(
                 "A function reward needs a callable (prompt: str, response: str) -> float",
                 got=function,
             )
         self.function = function
+        self.seconds = None if seconds is None else require_finite("seconds", seconds, minimum=1e-3)
 
     def score(self, responses: Sequence[Response], runner: Runner) -> list[Score]:
-        values = []
-        for response in responses:
-            text = self.text(response)
-            try:
-                value = float(self.function(response.prompt.text, text))
-            except Exception as error:
-                raise ConfigError(
-                    f"The reward function failed: {error!r}",
-                    got=getattr(self.function, "__name__", self.function),
-                    fix="It must take (prompt: str, response: str) and return a number.",
-                ) from error
-            values.append(Score(value))
-        return values
+        return [Score(self._value(response.prompt.text, self.text(response))) for response in responses]
+
+    def _value(self, prompt: str, text: str) -> float:
+        name = getattr(self.function, "__name__", self.function)
+        try:
+            return float(within(self.seconds, self.function, prompt, text))
+        except Late as error:
+            raise ConfigError(
+                f"The reward function has not answered within {self.seconds:g} seconds",
+                got=name,
+                fix="Give it more time (seconds=...; null: any), or mend what it loops over.",
+            ) from error
+        except (Exception, SystemExit) as error:  # sys.exit in a function ends no run
+            raise ConfigError(
+                f"The reward function failed: {error!r}",
+                got=name,
+                fix="It must take (prompt: str, response: str) and return a number.",
+            ) from error

@@ -8,6 +8,7 @@ from os import PathLike
 from typing import Any
 
 from nabla.core.errors import ConfigError
+from nabla.core.trust import require_trusted
 from nabla.rewards.base import Reward, rewards
 from nabla.rewards.function import FunctionReward
 from nabla.rewards.outcome import OutcomeReward
@@ -52,12 +53,13 @@ def _from_dict(spec: dict[str, Any], arguments: dict[str, Any]) -> Reward:
 
 
 def _import(target: str) -> Any:
+    require_trusted({"function": target}, "rm")
     module, _, attribute = target.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (Exception, SystemExit) as error:  # of the module's own code, too
         raise ConfigError(
-            f"The reward function cannot be imported: {error}",
+            f"The reward function cannot be imported: {type(error).__name__}: {error}",
             got=target,
             fix="Write 'package.module:function'.",
         ) from error

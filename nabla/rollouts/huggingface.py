@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nabla.core.errors import ConfigError, NablaError
+from nabla.core.errors import NablaError, require_positive
 from nabla.models.causal_lm import require_lm
 from nabla.rollouts.base import Continuation, Opening, Resources, Rollout, Writer, rollouts
 from nabla.rollouts.decoder import Decoder
@@ -23,8 +23,7 @@ class HuggingFaceRollout(Rollout):
     """
 
     def __init__(self, batch_size: int = 64) -> None:
-        if batch_size < 1:
-            raise ConfigError("batch_size must be at least 1", got=batch_size)
+        require_positive(batch_size=batch_size)
         self.batch_size = batch_size
 
     async def generate(

@@ -39,14 +39,15 @@ class Schedule(ABC):
 schedulers: Registry[Schedule] = Registry("schedulers", lambda: Schedule, __package__)
 
 
-def as_schedule(value: int | float | Schedule | str | dict[str, Any]) -> Schedule:
-    """A schedule from a schedule, a number (constant) or a registry spec."""
+def as_schedule(value: int | float | Schedule | str | dict[str, Any], name: str = "value") -> Schedule:
+    """A schedule from a schedule, a number (constant) or a registry spec; ``name`` is its argument's, for
+    messages."""
     if isinstance(value, bool):
-        raise ConfigError("A schedule is a number or a Schedule", got=value)
+        raise ConfigError(f"{name} is a number or a Schedule", got=value)
     if isinstance(value, int | float):
         from nabla.schedulers.base import Constant
 
-        return Constant(float(value))
+        return Constant(require_finite(name, value))
     return schedulers.build(value)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from nabla.core.errors import ConfigError, require_finite
+from nabla.core.errors import require_count, require_finite
 from nabla.schedulers.base import Schedule, Step, schedulers
 
 
@@ -19,9 +19,7 @@ class Cosine(Schedule):
     def __init__(self, start: float = 0.01, end: float = 0.001, warmup: int = 0) -> None:
         self.start = require_finite("start", start)
         self.end = require_finite("end", end)
-        if warmup < 0:
-            raise ConfigError("warmup must be a number of steps >= 0", got=warmup)
-        self.warmup = warmup
+        self.warmup = require_count("warmup", warmup, note=" steps")
 
     def __call__(self, step: Step) -> float:
         if step.index < self.warmup:

@@ -12,6 +12,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from nabla.core.errors import ConfigError
+from nabla.core.intact import intact
 from nabla.core.registry import Registry
 from nabla.core.trajectory import Trajectory
 
@@ -47,11 +48,12 @@ class Selector(ABC):
     async def select(self, trajectory: Trajectory, session: Session) -> Bool[Tensor, " length"]:
         """The mask, never true at a committed position or at an end-of-sequence token.
 
-        Raises ConfigError if ``mask`` returns anything but a boolean per position, or if gradient
-        norms are needed and cannot be had.
+        Raises ConfigError if ``mask`` returns anything but a boolean per position or writes into the
+        response, or if gradient norms are needed and cannot be had.
         """
         length = len(trajectory)
-        mask: Any = await self.mask(trajectory, session)
+        with intact(self, trajectory):
+            mask: Any = await self.mask(trajectory, session)
         if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape != (length,):
             raise ConfigError(
                 f"{type(self).__name__}.mask must return a boolean tensor of shape [{length}]",

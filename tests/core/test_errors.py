@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 
 import pytest
 
 from nabla.core import errors
 from nabla.core.costs import Cost
-from nabla.core.errors import ConfigError, NablaError, NumericalError, PromptError, nearest, require_one_of
+from nabla.core.errors import (
+    ConfigError,
+    NablaError,
+    NumericalError,
+    PromptError,
+    nearest,
+    require_count,
+    require_finite,
+    require_one_of,
+    require_positive,
+)
 from nabla.core.prompt import Prompt
 from nabla.core.solution import Interrupted, RunError, Solution
 
@@ -75,6 +87,59 @@ def test_errors_of_a_run_survive_pickling():
     assert list(copy.failures) == ["a"]
     stop = pickle.loads(pickle.dumps(Interrupted([], 3)))
     assert (stop.solutions, stop.total) == ([], 3)
+
+
+def test_counts_are_whole_numbers():
+    assert require_count("n", 3) == 3
+    for value in (float("nan"), float("inf"), True, 2.0, "3", None, [1]):
+        with pytest.raises(ConfigError, match="n must be a whole number"):
+            require_count("n", value)
+        with pytest.raises(ConfigError, match="n must be a whole number"):
+            require_positive(n=value)
+    with pytest.raises(ConfigError, match="at least 2 candidates"):
+        require_count("n", 1, minimum=2, note=" candidates")
+    for value in (True, "0.5", float("nan"), float("inf"), None, 10**400):
+        with pytest.raises(ConfigError, match="x must be"):
+            require_finite("x", value)
+
+
+ODD = """
+import math
+from nabla import DTO, Sampling, TestTimeLoop
+from nabla.core.errors import NablaError
+from nabla.engine.engine import Engine
+from nabla.estimators.rao_gumbel import RaoGumbel
+from nabla.methods.base import methods
+from nabla.rollouts.boundaries.newline import Newline
+from nabla.rollouts.huggingface import HuggingFaceRollout
+from nabla.schedulers.cosine import Cosine
+nan, inf = math.nan, math.inf
+tries = [
+    lambda: Sampling(top_k=nan), lambda: Sampling(max_new_tokens=inf), lambda: Sampling(temperature="1"),
+    lambda: Sampling(top_p=True), lambda: DTO(steps=nan), lambda: DTO(steps=2.5),
+    lambda: DTO(learning_rate=nan),
+    lambda: methods["nabla-reasoner"](max_rollouts=nan), lambda: methods["nabla-reasoner"](max_rollouts=True),
+    lambda: methods["nabla-reasoner"](rounds=inf), lambda: methods["best-of-n"](n=nan),
+    lambda: methods["cold"](top_k=inf), lambda: methods["tpo"](n=nan),
+    lambda: methods["coordinate-search"](batch=nan),
+    lambda: methods.build({"name": "best-of-n", "n": "4"}), lambda: Newline(count=nan),
+    lambda: HuggingFaceRollout(batch_size=nan), lambda: Cosine(warmup=nan), lambda: Engine("a path"),
+    lambda: TestTimeLoop("greedy", None),
+]
+for number, attempt in enumerate(tries):
+    try:
+        attempt()
+    except NablaError as error:
+        assert "constructor" not in str(error), error
+    else:
+        raise SystemExit(f"try {number} is taken")
+"""
+
+
+def test_python_refuses_odd_numbers_too():
+    """In a process without the type checker of these tests."""
+    done = subprocess.run([sys.executable, "-c", ODD], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_misspelt_name_is_answered_with_the_nearest_and_with_all():

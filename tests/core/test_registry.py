@@ -387,6 +387,26 @@ def test_construct():
         construct(Flat, Constant(1.0))
 
 
+def test_a_wrong_type_is_the_caller_s_mistake_and_a_failing_constructor_the_component_s():
+    class Fragile:
+        def __init__(self, n: int, name: str | None = None, share: float = 0.5, parts: list | None = None):
+            raise TypeError("oops")
+
+    for arguments, said in (
+        ({"n": "4"}, r"n is a whole number \(got '4'\)"),
+        ({"n": True}, "n is a whole number"),
+        ({"n": 1.5}, "n is a whole number"),
+        ({"n": 1, "name": 3}, "name is text or null"),
+        ({"n": 1, "share": "0.5"}, "share is a number"),
+    ):
+        with pytest.raises(ConfigError, match=said) as caught:
+            construct(Fragile, arguments)
+        assert "constructor" not in str(caught.value)
+    for arguments in ({"n": 1}, {"n": 1, "share": 1}, {"n": 1, "parts": "no plain value: its own affair"}):
+        with pytest.raises(ConfigError, match="The constructor of Fragile failed: TypeError"):
+            construct(Fragile, arguments)
+
+
 def test_summary():
     assert summary(Flat) == "A schedule of this test."
     assert summary(type("Bare", (), {"__doc__": None})) == ""

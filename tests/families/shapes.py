@@ -115,6 +115,8 @@ FORMATS = (
       for name in ("qwen2.5", "mistral-v0.2", "mistral-v0.3", "phi3") for separator in ("\n", "\n\n")),
     *(Format("math-shepherd", "test_math_shepherd", {"name": name})
       for name in ("mistral-v0.2", "mistral-v0.3")),
+    *(Format("rlhflow", "test_rlhflow", {"name": name, "template": None, "separator": "\n\n"})
+      for name in ("mistral-v0.3", "phi3", "qwen2.5")),
     *(Format("classifier, separator of several tokens", "test_a_separator_of_several_tokens", {"name": name})
       for name in ("mistral-v0.2", "phi3", "qwen2.5")),
     Format("classifier, two labels", "test_two_labels_are_log_odds", {}),

@@ -93,3 +93,24 @@ def test_values_that_are_no_numbers_are_errors(value: float) -> None:
 
     with pytest.raises(NumericalError, match="NaN or infinite"):
         tiny.drive(engine, Prompt.of("1+2="), method)
+
+
+def test_a_function_that_ends_the_program_ends_no_run() -> None:
+    def leave(prompt: str, answer: str) -> float:
+        raise SystemExit(0)
+
+    with pytest.raises(ConfigError, match=r"failed: SystemExit\(0\)"):
+        tiny.rewards_of(bound(leave), [response("1")], Runner())
+
+
+def test_a_function_that_never_returns_is_named() -> None:
+    def endless(prompt: str, answer: str) -> float:
+        while True:
+            pass
+
+    reward = FunctionReward(endless, seconds=0.1).bind(tiny.causal_lm().vocabulary)
+    with pytest.raises(ConfigError, match=r"within 0.1 seconds .*endless.*seconds=\.\.\."):
+        tiny.rewards_of(reward, [response("1")], Runner())
+    assert FunctionReward(endless, seconds=None).seconds is None
+    with pytest.raises(ConfigError, match="seconds"):
+        FunctionReward(endless, seconds=0.0)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from nabla.core.errors import ConfigError, NablaError
+from nabla.core.files import Appender, json_line, reason
 from nabla.core.prompt import Prompt
 from nabla.core.solution import Solution
 from nabla.core.trajectory import Trajectory
@@ -23,8 +23,11 @@ class Trace(Callback):
     """Writes what happened to each problem as JSON lines: rollouts, refinements, decisions.
 
     Args:
-        path: of the file, replaced at the start of a run.
+        path: of the file. Runs of one process share it; a file of another one is not written over.
     """
+
+    #: Files of this process: a comparison of methods writes one trace, each method with an object of its own.
+    _files: ClassVar[dict[Path, Appender]] = {}
 
     def __init__(self, path: str) -> None:
         self.path = Path(path)
@@ -33,14 +36,19 @@ class Trace(Callback):
         self._decode = run.vocabulary.response
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.write_text("")
-        except OSError as error:
-            raise ConfigError(f"The trace cannot be written: {error}", got=str(self.path)) from error
+            place = self.path.resolve()
+            if place not in self._files or not place.exists():
+                if run.main and place.exists():
+                    raise ConfigError(
+                        "The trace's file is there already", got=str(self.path), fix="Choose another path."
+                    )
+                self._files[place] = Appender(place, shared=not run.main)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"The trace cannot be written: {reason(error)}", got=str(self.path)) from error
+        self._file = self._files[place]
 
     def _write(self, event: str, problem: str, **about: Any) -> None:
-        with self.path.open("a") as file:
-            row = {"event": event, "problem": problem, **about}
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        self._file.append(json_line({"event": event, "problem": problem, **about}))
 
     def on_rollout(self, prompt: Prompt, trajectory: Trajectory) -> None:
         self._write("rollout", prompt.id, text=self._decode(trajectory.tokens))

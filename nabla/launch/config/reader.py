@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 import yaml
 
 from nabla.core.errors import ConfigError, nearest
+from nabla.core.files import read_bytes
 
 T = TypeVar("T")
 
@@ -60,7 +61,7 @@ def load(path: str | Path, what: str = "configuration") -> dict[str, Any]:
 
 def _text(path: Path) -> str:
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
     except FileNotFoundError as error:
         raise ConfigError("it does not exist") from error
     except (OSError, ValueError) as error:  # a zero byte in the path is a ValueError

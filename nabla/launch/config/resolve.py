@@ -14,6 +14,7 @@ from typing import Any
 
 from nabla.core.errors import ConfigError, located
 from nabla.core.registry import Registry, construct
+from nabla.launch.config.nested import refuse_nested
 from nabla.launch.config.reader import conform, hints, join, members, require_known
 from nabla.launch.config.slots import slots
 
@@ -60,6 +61,7 @@ def fill(
     named = {name: p for name, p in signature.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
     known = {name: p for name, p in named.items() if name not in omit}
     if len(named) == len(signature):
+        refuse_nested(cls, [*arguments, *changes], label, path)
         require_known(known, [*arguments, *changes], label, path=path, noun="argument")
     start = {**{name: p.default for name, p in known.items() if p.default is not p.empty}, **arguments}
     if set(known) <= set(start) and any(start.get(name) is None for name in changes):

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from nabla.core.errors import ConfigError
+from nabla.core.errors import require_count, require_positive
 from nabla.core.registry import construct
 from nabla.core.sampling import Sampling
 from nabla.core.solution import Solution
@@ -67,10 +67,8 @@ class Cold(Method):
         sampling: Sampling | dict[str, Any] | None = None,
         rounds: int = 1,
     ) -> None:
-        if rounds < 1:
-            raise ConfigError("rounds must be at least 1", got=rounds)
-        if top_k < 2:
-            raise ConfigError("top_k must be at least 2 candidates", got=top_k)
+        require_positive(rounds=rounds)
+        require_count("top_k", top_k, minimum=2, note=" candidates")
         self.dto = DTO(
             estimator={"name": "soft-embedding", "temperature": temperature},
             objective=objective,

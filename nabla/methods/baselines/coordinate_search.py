@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from nabla.core.errors import ConfigError
+from nabla.core.errors import ConfigError, require_count, require_positive
 from nabla.core.registry import construct
 from nabla.core.sampling import Sampling
 from nabla.core.solution import Solution
@@ -62,11 +62,9 @@ class CoordinateSearch(Method):
         sampling: Sampling | dict[str, Any] | None = None,
         rounds: int = 1,
     ) -> None:
-        for name, value in (("steps", steps), ("batch", batch), ("top_k", top_k), ("rounds", rounds)):
-            if value < 1:
-                raise ConfigError(f"{name} must be at least 1", got=value)
-        if support is not None and support < 2:
-            raise ConfigError("support must be at least 2 candidates, or None for all", got=support)
+        require_positive(steps=steps, batch=batch, top_k=top_k, rounds=rounds)
+        if support is not None:
+            require_count("support", support, minimum=2, note=" candidates, or None for all")
         self.objective = objectives.build(objective)
         self.terms = trajectory_terms(self.objective)
         logit = [t.name for t in self.objective.terms() if isinstance(t.objective, LogitObjective)]

@@ -6,7 +6,7 @@ from dataclasses import replace
 from string import Formatter
 from typing import TYPE_CHECKING, Any
 
-from nabla.core.errors import ConfigError, PromptError
+from nabla.core.errors import ConfigError, PromptError, require_positive
 from nabla.core.prompt import Message, Prompt
 from nabla.core.registry import construct
 from nabla.core.sampling import Sampling
@@ -62,9 +62,7 @@ class TPO(Method):
         revision_prompt: str = REVISION,
         sampling: Sampling | dict[str, Any] | None = None,
     ) -> None:
-        for name, value in (("n", n), ("revisions", revisions), ("iterations", iterations)):
-            if value < 1:
-                raise ConfigError(f"{name} must be at least 1", got=value)
+        require_positive(n=n, revisions=revisions, iterations=iterations)
         self.n, self.revisions, self.iterations = n, revisions, iterations
         self.critique_prompt = _template(
             "critique_prompt", critique_prompt, {"question", "chosen", "rejected"}

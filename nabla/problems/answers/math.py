@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 
-from nabla.core.errors import ConfigError
+from nabla.core.errors import require_count
 from nabla.problems.answers.base import Answers, answers
 from nabla.problems.answers.extraction import final_answer
 from nabla.problems.answers.inequalities import interval, members, relational
@@ -104,8 +104,7 @@ class MathAnswers(Answers):
     last_number: bool = False
 
     def __post_init__(self) -> None:
-        if self.seconds < 1:
-            raise ConfigError("A comparison needs at least 1 second", got=self.seconds)
+        require_count("seconds", self.seconds, minimum=1, note=" second")
 
     def extract(self, response: str) -> str | None:
         return final_answer(response, last_number=self.last_number)

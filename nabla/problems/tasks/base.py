@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-from nabla.core.errors import ConfigError
+from nabla.core.errors import ConfigError, require_count
 from nabla.core.registry import Registry
 from nabla.problems.answers.base import Answers
 from nabla.problems.problem import Problem
@@ -68,10 +68,11 @@ class Task(ABC):
 
 def check_range(n: int | None, offset: int) -> None:
     """Raises ConfigError unless ``n >= 1`` (or None) and ``offset >= 0``."""
-    if n is not None and n < 1:
-        raise ConfigError("The number of problems must be at least 1", got=n)
-    if offset < 0:
+    if n is not None:
+        require_count("The number of problems", n, minimum=1)
+    if isinstance(offset, int) and offset < 0:
         raise ConfigError("The offset must not be negative", got=offset)
+    require_count("The offset", offset)
 
 
 tasks: Registry[Task] = Registry("tasks", lambda: Task, __package__)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 
 from nabla.core.errors import ConfigError, nearest
 from nabla.core.extras import require_extra
+from nabla.core.files import parse_json, read_bytes, reason
 
 
 @dataclass(frozen=True)
@@ -52,19 +52,17 @@ def read_jsonl(path: str | Path) -> list[Row]:
     """
     path = Path(path)
     try:
-        lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
-    except OSError as error:
-        raise ConfigError(
-            f"The file of problems cannot be read: {error.strerror or error}", got=str(path)
-        ) from error
+        lines = read_bytes(path).removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"The file of problems cannot be read: {reason(error)}", got=str(path)) from error
     rows: list[Row] = []
     for number, line in enumerate(lines, start=1):
         place = f"{path.name}, line {number}"
         if not line.strip():
             continue
         try:
-            fields = json.loads(line.decode("utf-8"))
-        except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError included
+            fields = parse_json(line)
+        except ValueError as error:
             raise ConfigError(f"{place} is not JSON: {error}", got=line[:80], fix=f"Mend {path}.") from error
         if not isinstance(fields, dict):
             raise ConfigError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from nabla.core.errors import ConfigError
+from nabla.core.errors import require_count
 from nabla.core.registry import Registry
 from nabla.core.trajectory import Trajectory
 
@@ -17,8 +17,8 @@ class Rows(ABC):
     """
 
     def __init__(self, support: int | None = None) -> None:
-        if support is not None and support < 2:
-            raise ConfigError("support must be at least 2 candidates, or None for all", got=support)
+        if support is not None:
+            require_count("support", support, minimum=2, note=" candidates, or None for all")
         self.support = support
 
     @abstractmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from nabla.core.errors import ConfigError
+from nabla.core.errors import require_positive
 from nabla.rollouts.boundaries.base import Boundary, boundaries
 
 if TYPE_CHECKING:
@@ -21,8 +21,7 @@ class Length(Boundary):
     """
 
     def __init__(self, tokens: int = 16) -> None:
-        if tokens < 1:
-            raise ConfigError("A step has at least one token", got=tokens)
+        require_positive(tokens=tokens)
         self.tokens = tokens
 
     def closed(self, tokens: Sequence[int], vocabulary: Vocabulary) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from nabla.core.errors import ConfigError
+from nabla.core.errors import require_positive
 from nabla.rollouts.boundaries._pieces import pieces
 from nabla.rollouts.boundaries.base import Boundary, boundaries
 
@@ -22,8 +22,7 @@ class Newline(Boundary):
     """
 
     def __init__(self, count: int = 1) -> None:
-        if count < 1:
-            raise ConfigError("count must be at least 1", got=count)
+        require_positive(count=count)
         self.count = count
 
     def closed(self, tokens: Sequence[int], vocabulary: Vocabulary) -> bool:

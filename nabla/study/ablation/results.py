@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from nabla.core.errors import ConfigError
+from nabla.core.files import decode, parse_json, read_bytes
 from nabla.study.evaluation.journal import read
 from nabla.study.evaluation.results import Results
 from nabla.study.evaluation.statistics import Array
@@ -85,10 +85,14 @@ class Study:
         if not path.is_file():
             raise ConfigError("There are no results of an ablation here", got=str(folder))
         try:
-            design = json.loads(path.read_text(encoding="utf-8"))
-            listed, factors = design["points"], design["factors"]
-        except (ValueError, KeyError) as error:
+            design = parse_json(decode(read_bytes(path)))
+            return cls._of(folder, design)
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, StopIteration) as error:
             raise ConfigError(f"{DESIGN} is damaged: {error!r}", got=str(path)) from error
+
+    @classmethod
+    def _of(cls, folder: Path, design: Mapping[str, Any]) -> Study:
+        listed, factors = design["points"], design["factors"]
         once = {entry["folder"]: entry for entry in reversed(listed)}  # a search may come to a point twice
         points = [_point(folder, entry) for entry in reversed(once.values())]
         first = points[0].outcomes

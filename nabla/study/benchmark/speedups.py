@@ -85,6 +85,12 @@ SWITCHES: dict[str, Switch] = {
         scenarios=("solve",),
         common={"live": 16},
     ),
+    "rows that join": Switch(
+        "a rollout joins those that are written when another one has ended; 16 problems, 8 rows at a time",
+        engine={"continuous": False},
+        scenarios=("solve",),
+        common={"live": 16, "rollout": {"name": "huggingface", "batch_size": 8}},
+    ),
     "padded batches": Switch(
         "rewards and gradients of several texts run together",
         engine={"batch_size": 1},

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nabla.core.errors import ConfigError
+from nabla.core.files import decode, parse_json, read_bytes
 from nabla.core.locks import Lock
 from nabla.launch.fingerprint import difference, known_to
 
@@ -62,7 +63,7 @@ def _is_free(folder: Path, name: str) -> bool:
 
 def _require_same(path: Path, about: Mapping[str, Any], what: str) -> None:
     try:
-        there = json.loads(path.read_text(encoding="utf-8"))
+        there = parse_json(decode(read_bytes(path)))
     except ValueError as error:
         raise ConfigError(
             f"{path.name} of the results folder is damaged: {error}", got=str(path)

@@ -18,10 +18,12 @@ from nabla.core.errors import (
     require_one_of,
     require_positive,
 )
+from nabla.core.trust import require_trusted
 from nabla.launch.config.reader import conform, load, make, settle
 from nabla.launch.config.resolve import fill, resolve
 from nabla.launch.config.run import locate, model_paths
 from nabla.launch.config.slots import slots
+from nabla.models.checkpoint import require_writer
 from nabla.models.loading import WHERE
 
 #: Label of the method where an evaluation has one alone, as the points of an ablation.
@@ -192,6 +194,8 @@ class EvaluationConfig:
         """
         spec = {key: value for key, value in self.spec(method).items() if key not in OPTIONS}
         with located(place(method)):
+            if "name" in spec:  # without one, or with none, the resolver says so
+                conform(str, spec["name"], f"{place(method)}.name")
             known = inspect.signature(slots()["methods"][spec["name"]]).parameters if "name" in spec else {}
         return {**{name: value for name, value in shared.items() if name in known}, **spec}
 
@@ -203,26 +207,33 @@ class EvaluationConfig:
     def resolved(self) -> dict[str, Any]:
         """Plain data with every default written out. Raises ConfigError or ModelError for anything that
         cannot work, as far as that shows without loading a model."""
-        from nabla.engine.engine import Engine
+        from nabla.engine.engine import Engine, require_settings
+        from nabla.launch.launcher import require_precision
+        from nabla.launch.readiness import require_parts
 
         given = ("lm", "reward", "seed", "events", "budgets", "live")
         for name in given:
             if name in self.engine:
                 raise ConfigError("The evaluation itself sets this argument of the engine", got=name)
         engine = fill(Engine, self.engine, label="engine", omit=given, path="engine")
+        require_precision(self.precision)
+        with located("engine"):
+            require_settings(**{k: v for k, v in engine.items() if k != "rollout"})
         tasks = {}
         for label, setup in self.tasks.items():
             task = resolve(slots()["tasks"], setup.task, path=f"tasks.{label}.task")
-            for path, arguments in setup.paths().values():
-                _require(path, arguments)
+            require_trusted(vars(setup), f"tasks.{label}")
+            for name, (path, arguments) in setup.paths().items():
+                _require(path, arguments, writes=name == "lm")
             tasks[label] = {**asdict(setup), "task": task}
         methods: dict[str, dict[str, Any]] = {label: {} for label in self.methods}
         for label, per_task in methods.items():
             for name in filter(partial(self.runs, label), self.tasks):
-                spec = self.method(label, name)
+                spec, rm = self.method(label, name), self.reward_name(label, name)
                 with located(place(label)):
-                    slots()["methods"].build(spec)
-                per_task[name] = {**spec, "rm": self.reward_name(label, name)}
+                    method = slots()["methods"].build(spec)
+                    require_parts(method, None if rm is None else self.tasks[name].rewards[rm])
+                per_task[name] = {**spec, "rm": rm}
         rest = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "quick"}
         return {**rest, "tasks": tasks, "methods": methods, "engine": engine}
 
@@ -236,8 +247,9 @@ def _budgets(ladders: Mapping[str, Sequence[float]]) -> tuple[Budget, ...]:
     return tuple(Budget(unit, tuple(values)) for unit, values in ladders.items())
 
 
-def _require(path: str, arguments: Mapping[str, Any]) -> None:
-    """Raises ModelError for a model that is not there, by its small configuration file alone."""
+def _require(path: str, arguments: Mapping[str, Any], *, writes: bool) -> None:
+    """Raises ModelError for a model that is not there, or writes no text where it is to, by its small
+    configuration file alone."""
     from transformers import AutoConfig
 
     if Path(path).suffix == ".gguf" and Path(path).is_file():
@@ -245,10 +257,12 @@ def _require(path: str, arguments: Mapping[str, Any]) -> None:
     # Without trust_remote_code transformers would ask on the terminal.
     where = {"trust_remote_code": False, **{k: v for k, v in arguments.items() if k in WHERE}}
     try:
-        AutoConfig.from_pretrained(locate(path), **where)
-    except (OSError, ValueError) as error:
+        config = AutoConfig.from_pretrained(locate(path), **where)
+    except (OSError, ValueError, RecursionError, TypeError) as error:
         raise ModelError(
             f"There is no such model: {' '.join(str(error).split())}",
             got=path,
             fix="Check the path or hub id; embedded models are written sandbox:NAME.",
         ) from error
+    if writes:
+        require_writer(config, path)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from nabla.core.errors import ConfigError, NablaError
+from nabla.core.files import parse_json
 from nabla.core.locks import Lock
 
 RECORDS = "records.jsonl"
@@ -24,7 +25,9 @@ _END = "unit"
 
 def line(row: dict[str, Any]) -> bytes:
     """One record: floats with as many digits as they have, no NaN."""
-    return json.dumps(row, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+    return json.dumps(row, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode(
+        "utf-8", "backslashreplace"  # half a character as the escape that it came as
+    ) + b"\n"
 
 
 class Journal:
@@ -79,8 +82,8 @@ def units(path: Path, start: int = 0) -> Iterator[tuple[tuple[Any, ...], bytes, 
                 continue
             if not text.endswith(b"\n"):
                 return  # torn
-            mark = json.loads(text)
-            if mark["lines"] != len(lines) - 1:
+            mark = _mark(text)
+            if mark is None or mark["lines"] != len(lines) - 1:
                 raise ConfigError(
                     "A journal of this results folder is damaged",
                     got=f"{path} up to byte {offset}",
@@ -88,6 +91,17 @@ def units(path: Path, start: int = 0) -> Iterator[tuple[tuple[Any, ...], bytes, 
                 )
             yield tuple(mark[_END]), b"".join(lines[:-1]), offset
             lines = []
+
+
+def _mark(text: bytes) -> dict[str, Any] | None:
+    """An end mark; None for what is none."""
+    try:
+        mark = parse_json(text)
+    except ValueError:
+        return None
+    key = mark.get(_END) if isinstance(mark, dict) else None
+    plain = isinstance(key, list) and all(isinstance(part, str | int | float | None) for part in key)
+    return mark if plain and "lines" in mark else None
 
 
 def recover(folder: Path) -> set[tuple[Any, ...]]:
@@ -157,7 +171,7 @@ def read(folder: Path) -> Iterator[dict[str, Any]]:
 
 def _parsed(text: bytes, path: Path, number: int) -> dict[str, Any]:
     try:
-        row = json.loads(text)
+        row = parse_json(text)
     except ValueError as error:
         raise ConfigError(f"Line {number} of {path.name} is no record: {error}", got=text[:80]) from error
     if not isinstance(row, dict):

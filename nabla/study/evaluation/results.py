@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from nabla.core.budget import UNITS
 from nabla.core.errors import ConfigError
+from nabla.core.files import decode, parse_json, read_bytes
 from nabla.study.evaluation.journal import RECORDS, read
 from nabla.study.evaluation.statistics import Array
 
@@ -86,10 +86,17 @@ class Results:
         if not path.is_file():
             raise ConfigError("There are no results of an evaluation here", got=str(folder))
         try:
-            config = json.loads(path.read_text(encoding="utf-8"))["config"]
-        except (ValueError, KeyError) as error:
+            config = parse_json(decode(read_bytes(path)))["config"]
+        except (OSError, ValueError, LookupError, TypeError) as error:
             raise ConfigError(f"{ABOUT} is damaged: {error!r}", got=str(path)) from error
-        return _collect(read(folder), config, complete=(folder / RECORDS).exists())
+        try:
+            return _collect(read(folder), config, complete=(folder / RECORDS).exists())
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise ConfigError(
+                f"The records of this results folder are damaged: {error!r}",
+                got=str(folder),
+                fix="Start the evaluation again with another --output.",
+            ) from error
 
 
 def _collect(rows: Iterable[dict[str, Any]], config: dict[str, Any], *, complete: bool) -> Results:

@@ -1,0 +1,88 @@
+"""Whether a run can work, as far as that shows before a model is loaded, which may take minutes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from nabla.core.errors import located
+from nabla.core.trajectory import Score
+from nabla.core.trust import require_trusted
+from nabla.engine.engine import Engine, require_settings
+from nabla.launch.config.run import RunConfig, locate, model_paths
+from nabla.launch.launcher import make_fabric, require_precision
+from nabla.methods.base import Method
+from nabla.models.causal_lm import CausalLM
+from nabla.models.checkpoint import require_checkpoint
+from nabla.rewards.base import Response, Reward, rewards
+
+if TYPE_CHECKING:
+    from nabla.models.runner import Runner
+
+
+def require_ready(config: RunConfig) -> None:
+    """Raises ConfigError or ModelError for whatever cannot run: settings, devices, models that are not there,
+    a method that lacks a reward."""
+    require_trusted(vars(config))
+    require_precision(config.precision)
+    make_fabric(
+        accelerator=config.accelerator,
+        devices=config.devices,
+        strategy=config.strategy,
+        num_nodes=config.num_nodes,
+    )
+    with located("engine"):
+        require_settings(**config.engine)
+    require_models(config.lm, config.lm_arguments, config.rm, config.rm_arguments)
+    require_parts(config.build_method(), config.rm)
+
+
+def require_models(
+    lm: str | None, lm_arguments: Mapping[str, Any], rm: Any, rm_arguments: Mapping[str, Any]
+) -> None:
+    """Raises ModelError for models that are not there, and for a reward model as language model."""
+    if lm is not None:
+        require_checkpoint(locate(lm), lm_arguments, role="language model", writes=True)
+    for path in model_paths(rm):
+        own = rm if isinstance(rm, Mapping) else {}
+        require_checkpoint(locate(path), {**rm_arguments, **own}, role="reward model")
+
+
+def require_parts(method: Method, rm: Any) -> None:
+    """Raises ConfigError where a method needs a reward, or a differentiable one, and ``rm`` names none.
+
+    A check that looks at more than the reward waits for the models.
+    """
+    engine: Any = object.__new__(Engine)  # one that has nothing but what is known already
+    engine.lm, engine.reward = object.__new__(CausalLM), prospect(rm)
+    try:
+        method.check(engine)
+    except AttributeError:  # of the engine: said once there are models
+        return
+
+
+class Prospect(Reward):
+    """Stands for a reward that is not loaded yet."""
+
+    def __init__(self, differentiable: bool) -> None:
+        self._differentiable = differentiable
+
+    @property
+    def differentiable(self) -> bool:
+        return self._differentiable
+
+    def score(self, responses: Sequence[Response], runner: Runner) -> list[Score]:
+        raise AttributeError(f"{len(responses)} responses, and no reward for {runner} to run yet")
+
+
+def prospect(rm: Any) -> Reward | None:
+    """What a reward's specification promises; one that is loaded already is itself."""
+    if rm is None or isinstance(rm, Reward):
+        return rm
+    if not isinstance(rm, Mapping):
+        return Prospect(not callable(rm))
+    if "members" in rm:
+        members = [prospect(member) for member in rm["members"]]
+        return Prospect(all(member is None or member.differentiable for member in members))
+    cls: Any = rewards[str(rm.get("name", "outcome"))]
+    return Prospect(getattr(cls, "differentiable", True) is not Reward.differentiable)

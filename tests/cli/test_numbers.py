@@ -1,0 +1,83 @@
+"""Numbers that cannot be: each is refused with its option before a model is loaded, and within a second."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from nabla.cli import main
+from nabla.launch.config.run import RunConfig
+
+SUM = "28*6+68-71+94"
+NO_COUNTS = (
+    "nan", ".nan", "inf", ".inf", "-.inf", "true", "abc", "1.5", "1e18", "9" * 5000, "[]", "{}", "1e400"
+)  # fmt: skip
+COUNTS = (
+    "num_nodes", "engine.batch_size", "engine.live", "engine.kept_prefixes", "engine.rows_ahead",
+    "method.max_rollouts", "method.rounds", "method.dto.steps", "method.sampling.max_new_tokens",
+)  # fmt: skip
+FROM_NOTHING = ("engine.kept_gradients", "method.sampling.top_k", "method.proposal.top_k", "seed")
+NUMBERS = ("method.dto.estimator.temperature", "method.sampling.temperature", "method.sampling.top_p",
+           "method.proposal.temperature", "engine.split_padding")  # fmt: skip
+
+ODD = [
+    *itertools.product(COUNTS, ("0", "-1", *NO_COUNTS)),
+    *itertools.product(FROM_NOTHING, NO_COUNTS),
+    *((name, "-1") for name in FROM_NOTHING[:-1]),  # a seed may be negative
+    *itertools.product(NUMBERS, ("nan", ".nan", "-.inf", "-1", "true", "abc", "null", "[1]", "1e400")),
+    ("devices", "0"), ("devices", "-2"), ("devices", "abc"), ("devices", "[]"), ("devices", "nan"),
+    ("accelerator", "abc"), ("strategy", "abc"), ("precision", "8-bit"), ("place", "2"),
+    ("engine.budgets", "[1e9]"), ("engine.budgets", "abc"), ("loggers", "[smoke]"), ("callbacks", "[5]"),
+    ("method.dto.learning_rate.start", ".inf"), ("method.dto.objective.weights.reward", ".nan"),
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _no_model(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+
+    def loads(self):
+        raise AssertionError("a model is loaded")
+
+    for name in ("load_models", "load_lm", "load_reward"):
+        monkeypatch.setattr(RunConfig, name, loads)
+
+
+def test_there_are_many():
+    assert len(ODD) > 200
+
+
+@pytest.mark.parametrize("name", dict(ODD))
+def test_an_odd_number_is_refused_with_its_option(name, capsys, tmp_path):
+    for value in (value for other, value in ODD if other == name):
+        assert main(["solve", SUM, "--output", "none", f"--{name}", value]) == 2, value
+        said = capsys.readouterr().err
+        assert "bug" not in said
+        assert "Traceback" not in said
+        assert name.rpartition(".")[2] in said or f"--{name.rpartition('.')[0]}" in said, said
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["compare", "--problems", "nan"],
+        ["compare", "--problems", "-3", "--task", "latin"],
+        ["demo", "--problems", "1.5"],
+        ["solve", "--task", "sandbox", "--problems", "0"],
+        ["solve", "--task", "sandbox", "--offset", "-1"],
+        ["bench", "--repeats", "0"],
+        ["bench", "--threads", "inf"],
+        ["theory", "--seeds", "0"],
+        ["theory", "--jobs", "0"],
+        ["estimators", "--seed", "x"],
+        ["evaluate", "nothing.yaml", "--workers", "nan"],
+        ["ablate", "nothing.yaml", "--problems", "true"],
+    ],
+)
+def test_the_other_commands_refuse_them_too(arguments, capsys):
+    assert main(arguments) == 2
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    assert "A bug" not in said
