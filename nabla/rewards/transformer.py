@@ -311,8 +311,7 @@ class TransformerReward(ConversationReward):
         return (self.body,)
 
     def channels(self) -> tuple[Channel, ...]:
-        own = TableChannel(self._bound_table())
-        return (own, *(SeamChannel(table) for table in self.seam_tables))
+        return (TableChannel(self._bound_table()), *map(SeamChannel, self.seam_tables))
 
     def _tables(self) -> tuple[EmbeddingTable, ...]:
         """Of all tokens but an answer's first one, and of that one by its family at the template's seam."""
