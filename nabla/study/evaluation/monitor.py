@@ -31,8 +31,8 @@ class Monitor:
 
     def __init__(self, folder: Path, problems: Mapping[Kind, int], units: int, points: str = ".") -> None:
         self.folder, self.problems, self.units, self.points = folder, dict(problems), units, points
-        #: (point, task, method, seed, problem) → (right, reward, seconds).
-        self._runs: dict[tuple[Any, ...], tuple[bool, float | None, float]] = {}
+        #: (point, task, method, seed, problem) → (right or None, reward, seconds).
+        self._runs: dict[tuple[Any, ...], tuple[bool | None, float | None, float]] = {}
         self._ended: set[tuple[Any, ...]] = set()
         self._offsets: dict[Path, int] = {}
         self._since = time.time()
@@ -93,7 +93,8 @@ class Monitor:
         rest = pulse["problems"] - pulse["kept"] - made
         known = [run for key, run in self._runs.items() if key[0] == point and key[1:3] == (task, method)]
         rewards = [reward for _, reward, _ in known if reward is not None]
-        notes = [f"{100 * sum(right for right, _, _ in known) / len(known):.1f} % right"] if known else []
+        grades = [right for right, _, _ in known if right is not None]
+        notes = [f"{100 * sum(grades) / len(grades):.1f} % right"] if grades else []
         if rewards:
             notes.append(f"reward {sum(rewards) / len(rewards):.3g}")
         elif pulse["reward"] is not None:
