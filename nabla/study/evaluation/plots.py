@@ -28,6 +28,8 @@ def write_plots(results: Results, summary: Mapping[str, Any], folder: Path) -> l
 
     metric = results.metric
     drawn = [(f"{metric.noun}_{unit}.png", _level(unit, metric)) for unit in UNITS]
+    if len(results.seeds) > 1:
+        drawn.append(("best_of_k.png", _best(metric)))
     drawn.append(("phases.png", _phases))
     if any(run.proposals for run in results.runs.values()):
         graded = set(results.tasks) - results.ungraded
@@ -87,6 +89,31 @@ def _level(unit: str, metric: Metric) -> Any:
         axis.set(xlabel=f"{_UNIT[unit]} per problem ({kind})", ylabel=metric.axis)
         if ladder or ends:
             axis.set_xscale("log")
+
+    return draw
+
+
+def _best(metric: Metric) -> Any:
+    """The best of k runs by reward, at the first unit's largest budget: the mean over all choices of k of the
+    seeds' runs. Dotted, for right and wrong: whether one of the k is right."""
+
+    def draw(results: Results, summary: Mapping[str, Any], task: str, axis: Any) -> None:
+        ladder = [(unit, value) for unit, value in results.ladder if unit == results.ladder[0][0]]
+        key = (task, *max(ladder, default=(None, None)))
+        for row in summary["rows"]:
+            if (row["task"], row["unit"], row["value"]) != key:
+                continue
+            style = _style(results, row["method"])
+            for name, look in (("best_of_k", "-"), ("pass_at_k", ":")):
+                curve = row[name] if name == "best_of_k" or metric.rate else None
+                if curve is None:
+                    continue
+                label = {"label": row["method"]} if look == "-" or row["best_of_k"] is None else {}
+                ys = [metric.scale * value for value in curve.values()]
+                axis.plot([int(k) for k in curve], ys, linestyle=look, linewidth=1, **label, **style)
+        unit, value = key[1:]
+        within = "" if unit is None else f" at {value:g} {_UNIT[unit]} each"
+        axis.set(xlabel=f"k runs{within}; best by reward (dotted: pass@k)", ylabel=metric.axis)
 
     return draw
 
