@@ -113,7 +113,9 @@ def _best(metric: Metric) -> Any:
                 axis.plot([int(k) for k in curve], ys, linestyle=look, linewidth=1, **label, **style)
         unit, value = key[1:]
         within = "" if unit is None else f" at {value:g} {_UNIT[unit]} each"
-        axis.set(xlabel=f"k runs{within}; best by reward (dotted: pass@k)", ylabel=metric.axis)
+        dotted = " (dotted: pass@k)" if metric.rate else ""
+        axis.set(xlabel=f"k runs{within}; best by reward{dotted}", ylabel=metric.axis)
+        axis.locator_params(axis="x", integer=True)
 
     return draw
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from nabla.core.budget import UNITS
 from nabla.core.errors import ConfigError
-from nabla.study.evaluation.metric import Metric
+from nabla.study.evaluation.metric import REWARD, Metric
 from nabla.study.evaluation.results import Cell, Results, Runs
 from nabla.study.evaluation.statistics import (
     Array,
@@ -129,7 +129,7 @@ def _row(
         "exhausted": float(cell.exhausted.mean()),
         "failed": int(cell.failed.sum()),
         "pass_at_k": _pass(cell.correct) if graded else None,
-        "best_of_k": _best(cell.reward, values),
+        "best_of_k": _best(values if metric.name == REWARD else cell.reward, values),
         **dict(zip(("reward", "reward_low", "reward_high"), reward, strict=True)),
         **{unit: _mean(cell.cost[unit]) for unit in UNITS},
     }

@@ -13,8 +13,9 @@ import pytest
 from rich.console import Console
 from scipy.stats import ttest_1samp
 
-from nabla.core.errors import ConfigError
+from nabla.core.errors import ConfigError, NumericalError
 from nabla.core.trust import code_allowed
+from nabla.engine.session import Session
 from nabla.study.evaluation.fingerprint import fingerprint
 from nabla.study.evaluation.journal import RECORDS, line, read
 from nabla.study.evaluation.lines import reproducible
@@ -161,6 +162,24 @@ def test_a_method_with_another_reward_is_measured_by_the_first(tmp_path, prompts
     rows = [row for row in read(tmp_path / "r") if row["response"] is not None]
     assert rows
     assert all(row["metric"] is not None and row["metric"] != row["reward"] for row in rows)
+
+
+def test_an_answer_that_the_reward_cannot_score_has_no_number(tmp_path, monkeypatch, caplog):
+    """The run goes on, says so, and its tables show nothing where nothing was measured."""
+
+    async def score(self, trajectories, *, keep_graph=False):
+        raise NumericalError("The text is too long for the reward")
+
+    monkeypatch.setattr(Session, "score", score)
+    methods = {name: {"name": "greedy", "max_new_tokens": 48} for name in ("one", "two")}
+    Evaluation(small(**FEW, metric="reward", methods=methods), tmp_path / "r").run()
+    assert all(row["metric"] is None and row["error"] is None for row in read(tmp_path / "r"))
+    assert "no reward for the answers of one" in caplog.text
+    assert "too long for the reward" in caplog.text
+    _, summary = write_report(tmp_path / "r")
+    assert {(row["mean"], row["measured"], row["answered"]) for row in summary["rows"]} == {(None, 0.0, 1.0)}
+    assert summary["comparisons"] == []
+    assert "| one | - |" in (tmp_path / "r" / "tables.md").read_text()
 
 
 def test_no_right_and_wrong_without_gold_answers(by_reward):
