@@ -93,6 +93,9 @@ async def with_values(
         known = len(judgements.known(prompt, tokens))
         if known == len(tokens):
             continue
+        if not reward.has_values:
+            judgements.keep(prompt, tokens, [math.nan] * len(tokens), True)
+            continue
         free = reward.of_policy(trajectory.log_probs.tolist())
         if free is not None and not any(map(math.isnan, free)):
             judgements.keep(prompt, tokens, free, every)

@@ -184,6 +184,12 @@ class Reward(ABC):
         return found
 
     @property
+    def has_values(self) -> bool:
+        """Whether :meth:`values` says anything. A reward whose :meth:`score` has steps, without ``values`` of
+        its own, overrides this."""
+        return type(self).values is not Reward.values
+
+    @property
     def reads_every_token(self) -> bool:
         """Whether a value is that of the prefix which ends at its token, whatever follows. Otherwise the last
         token's may be that of a step which is not at its end yet, and holds for this text alone."""
@@ -269,6 +275,20 @@ def unbound() -> ConfigError:
     return ConfigError(
         "The reward is not bound to a language model", fix="Use what bind(vocabulary) returns."
     )
+
+
+def require_values(reward: Reward | None, what: str) -> Reward:
+    """The reward, which says something at the tokens of a text. Raises ConfigError if there is none or it
+    says nothing there."""
+    reward = require_reward(reward, what)
+    if not reward.has_values:
+        raise ConfigError(
+            f"{what}: the reward has values at tokens for that, and this one has none",
+            got=type(reward).__name__,
+            fix="Pass a reward model, a process reward, or the likelihood of a language model "
+            "(name: likelihood).",
+        )
+    return reward
 
 
 def require_differentiable(reward: Reward | None, what: str, fix: str) -> Reward:

@@ -225,3 +225,25 @@ def test_a_model_that_gives_nan_has_not_said_nothing(monkeypatch):
     with torch.no_grad():
         judge.body.embedding.weight[tokens("a", add_special_tokens=False)["input_ids"][-1]] = math.nan
     assert run(LikelihoodReward(judge), script)
+
+
+def test_a_reward_without_values_is_asked_once_and_never_of_an_open_text():
+    from nabla.rewards.function import FunctionReward
+
+    asked = []
+
+    def function(prompt, response):
+        asked.append(response)
+        return 1.5
+
+    async def script(session):
+        (open_,) = await session.rollout(SAMPLING, until=Length(3))
+        (begun,) = await session.judge([open_])
+        assert not asked
+        return begun, (await session.judge(await session.extend([open_])))[0]
+
+    begun, whole = run(FunctionReward(function), script)
+    assert begun.score.steps == whole.score.steps == ()
+    assert math.isnan(begun.reward)
+    assert whole.reward == 1.5
+    assert len(asked) == 1

@@ -152,3 +152,14 @@ def test_changes_that_cost_nothing_are_no_end():
     for _, outcome in Engine(tiny_lm(TOKENS), reward).run(method.solve, PROMPTS[:1]):
         assert isinstance(outcome, Solution)
         assert 3 <= outcome.candidates <= 3 * FREE
+
+
+def test_a_reward_without_values_is_refused_before_a_run():
+    from nabla.rewards.function import FunctionReward
+
+    silent = Engine(tiny_lm(TOKENS), FunctionReward(lambda prompt, response: 0.0))
+    with pytest.raises(ConfigError, match="has values at tokens"):
+        Backtrack(**STEPS).check(silent)
+    with pytest.raises(ConfigError, match="has values at tokens"):
+        Pairs(move="change-point").check(silent)
+    Pairs().check(silent)

@@ -15,7 +15,7 @@ from nabla.methods.pools import better
 from nabla.methods.screened import Writer, Written
 from nabla.models.causal_lm import require_lm
 from nabla.moves.base import Move, moves
-from nabla.rewards.base import require_reward
+from nabla.rewards.base import require_values
 from nabla.rollouts.boundaries.base import Boundary, boundaries
 from nabla.screens.base import Screen, screens
 
@@ -79,7 +79,7 @@ class Backtrack(Method):
 
     def check(self, engine: Engine) -> None:
         require_lm(engine.lm, "Backtracking draws tokens from the language model's rows")
-        require_reward(engine.reward, "Backtracking reads the reward at every token")
+        require_values(engine.reward, "Backtracking reads texts token by token")
 
     async def solve(self, session: Session) -> Solution:
         writer = Writer(self.screen, self.boundary)

@@ -15,7 +15,7 @@ from nabla.methods.pools import better
 from nabla.models.causal_lm import require_lm
 from nabla.moves.base import Move, moves
 from nabla.objectives.base import Objective, objectives, trajectory_terms
-from nabla.rewards.base import require_differentiable, require_reward
+from nabla.rewards.base import require_differentiable, require_reward, require_values
 
 if TYPE_CHECKING:
     from nabla.engine.engine import Engine
@@ -72,6 +72,8 @@ class Pairs(Method):
     def check(self, engine: Engine) -> None:
         require_lm(engine.lm, "Pairs are drawn from the language model's rows")
         require_reward(engine.reward, "Pairs compare texts by reward")
+        if self.move.needs_values:
+            require_values(engine.reward, "The move weighs positions by values")
         terms = () if self.objective is None else trajectory_terms(self.objective)
         if any(term.objective.needs_reward for term in terms):
             what, fix = "The move's objective has a reward term", "choose another move"
