@@ -30,7 +30,7 @@ def run(call: Call) -> int:
     """Runs, or goes on, and reports. Raises NablaError; finished units are kept."""
     options = call.options
     if options.report is not None:
-        return _report(Path(options.report))
+        return _report(Path(options.report), options.metric)
     if options.config is None:
         raise ConfigError("There is nothing to ablate", fix="Pass a CONFIG, or --report FOLDER.")
     # Now, and not after hours of work, when the report needs them.
@@ -43,24 +43,29 @@ def run(call: Call) -> int:
         config = config.quickened()
     if options.problems is not None:
         config = replace(config, base=replace(config.base, problems=options.problems))
+    if options.metric is not None:
+        config = replace(config, base=replace(config.base, metric=options.metric))
     folder = results_folder(options, options.config, "ablation")
     ablation = Ablation(config, folder, workers=options.workers, progress=_tell)
     with Display(ablation.monitor().lines):
         ablation.run()
-    return _report(folder)
+    return _report(folder, None)
 
 
 def _tell(finished: int, points: int, point: Point, accuracy: Mapping[str, float], seconds: float) -> None:
-    found = ", ".join(f"{task} {100 * value:.1f} %" for task, value in accuracy.items())
+    from nabla.study.evaluation.metric import Metric
+
+    rate = Metric(point.config.metric).rate
+    found = ", ".join(f"{task} {f'{100 * v:.1f} %' if rate else f'{v:.3g}'}" for task, v in accuracy.items())
     print(f"{finished}/{points} {point.label}: {found}; {seconds:.1f} s", file=sys.stderr)
 
 
-def _report(folder: Path) -> int:
+def _report(folder: Path, metric: str | None) -> int:
     from nabla.core.console import make_console
     from nabla.study.ablation.report import write_report
     from nabla.study.ablation.tables import console_tables
 
-    summary = write_report(folder)
+    summary = write_report(folder, metric)
     console = make_console()
     for shown in console_tables(summary):
         console.print(shown)

@@ -58,7 +58,7 @@ def run(call: Call) -> int:
 
     options = call.options
     if options.report is not None:
-        return _report(Path(options.report), options.reference)
+        return _report(Path(options.report), options.reference, options.metric)
     file = options.file or options.config
     if file is None:
         raise ConfigError("There is nothing to evaluate", fix="Pass --config FILE, or --report FOLDER.")
@@ -73,7 +73,7 @@ def run(call: Call) -> int:
     evaluation = Evaluation(config, folder, workers=options.workers, progress=_tell)
     with Display(evaluation.monitor().lines, on=main_process()):
         evaluation.run()
-    return _report(folder, options.reference) if main_process() else 0
+    return _report(folder, options.reference, None) if main_process() else 0
 
 
 def changed(config: EvaluationConfig, options: Any) -> EvaluationConfig:
@@ -84,6 +84,8 @@ def changed(config: EvaluationConfig, options: Any) -> EvaluationConfig:
         config = replace(config, budgets=parse_budgets(options.budget))
     if options.problems is not None:
         config = replace(config, problems=options.problems)
+    if options.metric is not None:
+        config = replace(config, metric=options.metric)
     if options.seeds is not None:
         config = replace(config, seeds=numbers("--seeds", options.seeds, int))
     if options.methods is not None:
@@ -115,22 +117,23 @@ def _tell(finished: int, units: int, unit: Unit, seconds: float) -> None:
         )
 
 
-def _report(folder: Path, reference: str | None) -> int:
+def _report(folder: Path, reference: str | None, metric: str | None) -> int:
     from nabla.core.console import make_console
     from nabla.study.evaluation.report import write_report
     from nabla.study.evaluation.summary import require_met
     from nabla.study.evaluation.tables import comparison_table, console_tables
 
-    results, summary = write_report(folder, reference)
+    results, summary = write_report(folder, reference, metric)
     console = make_console()
     for shown in console_tables(summary):
         console.print(shown)
     if summary["comparisons"]:
         console.print(comparison_table(summary))
+    counted = "counted as wrong" if results.metric.rate else "left out"
     for run in summary["runs"]:
         if run["failed"]:
             kinds = ", ".join(f"{count} {name}" for name, count in run["errors"].items())
-            console.print(f"{run['task']}, {run['method']}: {kinds}, counted as wrong", markup=False)
+            console.print(f"{run['task']}, {run['method']}: {kinds}, {counted}", markup=False)
     print(f"stored in {folder}", file=sys.stderr)
     require_met(results)
     return 0

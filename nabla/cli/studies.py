@@ -20,6 +20,13 @@ def add_study_arguments(parser: ArgumentParser, what: str) -> None:
     )
     parser.add_argument("--quick", action="store_true", help="The small form that the configuration names.")
     parser.add_argument("--problems", type=int | None, default=None, help="Problems of each task.")
+    parser.add_argument(
+        "--metric",
+        type=str | None,
+        default=None,
+        help="What answers are measured by, in place of the configuration's: answer (right or wrong), "
+        "reward, or package.module:function; with --report, if the records know it.",
+    )
     parser.add_argument("--workers", type=int, default=1, help="Processes; the results do not depend on it.")
     parser.add_argument(
         "--report", type=str | None, default=None, help="Only tables and plots of this results folder again."

@@ -51,7 +51,7 @@ def require_trusted(values: Any, path: str = "") -> None:
 
 def _code(key: str, value: Any) -> str | None:
     """What a setting would run; None if it is data."""
-    if key == "function" and isinstance(value, str):
+    if (key == "function" and isinstance(value, str)) or (key == "metric" and ":" in str(value)):
         return "The function would be imported and run, and that was not allowed"
     if key == "trust_remote_code" and value not in (False, None):
         return "Code that came with the model would run, and that was not allowed"

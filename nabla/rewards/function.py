@@ -42,18 +42,38 @@ class FunctionReward(Reward):
         return [Score(self._value(response.prompt.text, self.text(response))) for response in responses]
 
     def _value(self, prompt: str, text: str) -> float:
-        name = getattr(self.function, "__name__", self.function)
-        try:
-            return float(within(self.seconds, self.function, prompt, text))
-        except Late as error:
-            raise ConfigError(
-                f"The reward function has not answered within {self.seconds:g} seconds",
-                got=name,
-                fix="Give it more time (seconds=...; null: any), or mend what it loops over.",
-            ) from error
-        except (Exception, SystemExit) as error:  # sys.exit in a function ends no run
-            raise ConfigError(
-                f"The reward function failed: {error!r}",
-                got=name,
-                fix="It must take (prompt: str, response: str) and return a number.",
-            ) from error
+        more = "Give it more time (seconds=...; null: any), or mend what it loops over."
+        return called(self.function, self.seconds, prompt, text, "reward", more)
+
+
+def called(
+    function: Callable[[str, str], float],
+    seconds: float | None,
+    prompt: str,
+    response: str,
+    what: str,
+    more: str = "Mend what it loops over.",
+) -> float:
+    """A user's function of a prompt and a response.
+
+    Args:
+        function: returns a number.
+        seconds: it may take; None: any time.
+        prompt, response: as texts.
+        what: the function is for, in messages.
+        more: the way out where it takes too long.
+
+    Raises ConfigError if it fails or takes too long.
+    """
+    name = getattr(function, "__name__", function)
+    try:
+        return float(within(seconds, function, prompt, response))
+    except Late as error:
+        took = f"The {what} function has not answered within {seconds:g} seconds"
+        raise ConfigError(took, got=name, fix=more) from error
+    except (Exception, SystemExit) as error:  # sys.exit in a function ends no run
+        raise ConfigError(
+            f"The {what} function failed: {error!r}",
+            got=name,
+            fix="It must take (prompt: str, response: str) and return a number.",
+        ) from error

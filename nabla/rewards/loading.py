@@ -48,18 +48,20 @@ def _from_dict(spec: dict[str, Any], arguments: dict[str, Any]) -> Reward:
     if "members" in spec:
         spec["members"] = [load_reward(member, **arguments) for member in spec["members"]]
     if isinstance(spec.get("function"), str):
-        spec["function"] = _import(spec["function"])
+        require_trusted({"function": spec["function"]}, "rm")
+        spec["function"] = load_function(spec["function"], "reward")
     return rewards.build({"name": name, **spec})
 
 
-def _import(target: str) -> Any:
-    require_trusted({"function": target}, "rm")
+def load_function(target: str, what: str) -> Any:
+    """What ``package.module:function`` names; ``what`` it is for, in the error. The caller has asked whether
+    code may run. Raises ConfigError."""
     module, _, attribute = target.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
     except (Exception, SystemExit) as error:  # of the module's own code, too
         raise ConfigError(
-            f"The reward function cannot be imported: {type(error).__name__}: {error}",
+            f"The {what} function cannot be imported: {type(error).__name__}: {error}",
             got=target,
             fix="Write 'package.module:function'.",
         ) from error

@@ -137,3 +137,26 @@ def test_unknown_tasks_and_missing_models_leave_nothing(config, capsys, tmp_path
         assert status == 2
         assert message in err
         assert not (tmp_path / "runs").exists()
+
+
+def test_a_metric_of_the_command_line(config, capsys, tmp_path):
+    assert changed(small(), options("--metric", "reward")).metric == "reward"
+    given = ("--config", config, "--quick", "--problems", "1", "--methods", "best", "--output")
+    function = f"{__name__}:length"
+    status, _, err = run(capsys, *given, str(tmp_path / "f"), "--metric", function)
+    assert status == 2
+    assert "--allow-code" in err
+    assert not (tmp_path / "f").exists()
+    status, out, err = run(capsys, *given, str(tmp_path / "r"))
+    assert status == 0, err
+    assert "accuracy in %" in out
+    status, out, err = run(capsys, "--report", str(tmp_path / "r"), "--metric", "reward")
+    assert status == 0, err
+    assert "squares: mean reward by budget in calls, 1 problems, 1 seed" in out
+    status, _, err = run(capsys, "--report", str(tmp_path / "r"), "--metric", "bleu")
+    assert status == 2
+    assert "There is no such metric" in err
+
+
+def length(prompt: str, response: str) -> float:
+    return len(response) / len(prompt)

@@ -13,6 +13,7 @@ from nabla.core.trust import code_allowed, require_trusted
         ({"trust_remote_code": "yes"}, "trust_remote_code"),
         ({"name": "function", "function": "os:getcwd"}, "function"),
         ({"members": ["a", {"function": "os:getcwd"}]}, "members.1.function"),
+        ({"metric": "os.path:commonprefix"}, "metric"),
         ({"weights_only": False}, "weights_only"),
         ({"attn_implementation": "somebody/kernels"}, "attn_implementation"),
         ({"use_kernels": True}, "use_kernels"),

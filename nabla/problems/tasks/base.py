@@ -54,6 +54,22 @@ class Task(ABC):
         answer = self.answers.extract(response)
         return answer is not None and self.answers.equal(problem.gold, answer)
 
+    def grades(self, problems: Sequence[Problem]) -> bool:
+        """Whether right can be told from wrong: the task has a grader of its own, or says how answers are
+        compared and every problem has a gold answer."""
+        own = type(self).grade is not Task.grade or type(self).grade_all is not Task.grade_all
+        return own or (self.answers is not None and all(p.gold is not None for p in problems))
+
+    def require_grades(self, problems: Sequence[Problem], fix: str = "") -> None:
+        """Raises ConfigError for problems that cannot be graded; ``fix`` is another way out."""
+        if not self.grades(problems):
+            lacking = next((p.id for p in problems if p.gold is None), None)
+            raise ConfigError(
+                f"The task {self.name!r} has no gold answers: right cannot be told from wrong",
+                got=None if lacking is None else f"problem {lacking!r} without one",
+                fix=f"Give every problem its answer{fix}.",
+            )
+
     def grade_all(self, pairs: Sequence[tuple[Problem, str]]) -> list[bool]:
         """``grade`` of every (problem, response); a pair that repeats is graded once."""
         verdicts: dict[tuple[str, str | None, str], bool] = {}
@@ -84,9 +100,12 @@ class TaskChecker:
     Args:
         task: grades.
         problems: what was asked.
+
+    Raises ConfigError for problems without gold answers, unless the task has a grader of its own.
     """
 
     def __init__(self, task: Task, problems: Sequence[Problem]) -> None:
+        task.require_grades(problems)
         self.task, self.name = task, task.name
         self._problems = {problem.prompt: problem for problem in problems}
 

@@ -10,15 +10,19 @@ from nabla.problems.tasks.base import Problem, tasks
 from nabla.problems.tasks.listed import ListedTask, build_answers, checked_template, distinct
 from nabla.problems.tasks.rows import read_jsonl
 
+_ANSWER = "answer"
+
 
 @tasks.register("jsonl")
 class JSONL(ListedTask):
-    """A file with one JSON object per line, each a problem and its answer.
+    """A file with one JSON object per line, each a problem and its answer; or no line has one, and
+    the answers of methods are measured otherwise (an evaluation's ``metric``).
 
     Args:
         path: of the file.
         prompt_field: the problem's text.
-        answer_field: the gold answer, a text or a number.
+        answer_field: the gold answer, a text or a number. A name of your own must be there; of the usual one
+            the problems may all do without.
         id_field: a name for each problem; None: numbers them in order, from 0.
         template: the user's turn, with ``{problem}`` where the problem goes.
         answers: how answers are extracted and compared.
@@ -28,7 +32,7 @@ class JSONL(ListedTask):
         self,
         path: str,
         prompt_field: str = "prompt",
-        answer_field: str = "answer",
+        answer_field: str = _ANSWER,
         id_field: str | None = None,
         template: str = "{problem}",
         answers: Answers | str | dict[str, Any] = "math",
@@ -44,12 +48,13 @@ class JSONL(ListedTask):
 
     def read(self) -> list[Problem]:
         fields = {self.prompt_field, self.answer_field, self.id_field}
-        found = []
-        for number, row in enumerate(read_jsonl(self.path)):
+        found, lines = [], read_jsonl(self.path)
+        graded = self.answer_field != _ANSWER or any(_ANSWER in row.fields for row in lines)
+        for number, row in enumerate(lines):
             problem = Problem(
                 id=str(number) if self.id_field is None else row.text((self.id_field,), "id"),
                 prompt=self.fill(row.text((self.prompt_field,), "prompt")),
-                gold=row.text((self.answer_field,), "answer"),
+                gold=row.text((self.answer_field,), "answer") if graded else None,
                 metadata={name: value for name, value in row.fields.items() if name not in fields},
             )
             found.append((row, problem))

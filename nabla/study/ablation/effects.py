@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import combinations
 from typing import Any
 
@@ -18,6 +19,7 @@ from nabla.study.ablation.results import Measure, PointResult, Study
 from nabla.study.evaluation.statistics import (
     Array,
     bootstrap_difference,
+    common_means,
     detectable,
     holm,
     mcnemar,
@@ -26,6 +28,7 @@ from nabla.study.evaluation.statistics import (
     solved,
     wilson,
 )
+from nabla.study.evaluation.summary import mean
 
 LEVEL = 0.95
 
@@ -38,9 +41,10 @@ class Effect:
         task, factor, level, reference: labels.
         unit, value: budget; None for whole runs.
         points: number of points at the level.
-        accuracy: at the level.
+        accuracy: at the level; where the metric is a number, its mean (``mean`` in a summary).
         difference: level minus reference; low, high: its paired bootstrap interval.
-        level_only, reference_only: problems that one of them alone solves in more than half of its runs.
+        level_only, reference_only: problems that one of them alone solves in more than half of its runs; of a
+            number, those on which it has the higher mean.
         p: of the difference, see :func:`nabla.study.evaluation.statistics.paired_p`; p_holm: corrected
             over all effects on the task.
         detectable: smallest true difference that this many problems find with a power of 80 %.
@@ -96,8 +100,10 @@ def summarise(study: Study) -> dict[str, Any]:
     """Everything that tables and plots show, JSON-ready."""
     places = [(task, measure) for task in study.tasks for measure in study.measures]
     sizes = {task: study.reference.outcomes[task].responses.shape for task in study.tasks}
+    name = partial(_named, key=study.metric.key)
     return {
         "level": LEVEL,
+        **({} if study.metric.rate else {"metric": study.metric.name}),
         "grid": study.grid,
         "complete": study.complete,
         "factors": study.factors,
@@ -105,8 +111,8 @@ def summarise(study: Study) -> dict[str, Any]:
         "problems": {task: size[1] for task, size in sizes.items()},
         "seeds": {task: size[0] for task, size in sizes.items()},
         "reference": study.reference.label,
-        "points": [row for place in places for row in _points(study, *place)],
-        "effects": [asdict(e) for place in places for e in effects(study, *place)],
+        "points": [name(row) for place in places for row in _points(study, *place)],
+        "effects": [name(asdict(e)) for place in places for e in effects(study, *place)],
         "interactions": [asdict(i) for place in places for i in interactions(study, *place)],
     }
 
@@ -117,8 +123,8 @@ def effects(study: Study, task: str, measure: Measure) -> list[Effect]:
     for factor, (reference, *levels) in study.factors.items():
         for level in levels:
             own, other = _having(study, {factor: level}), _having(study, {factor: reference})
-            if own and other:
-                found.append(_effect(task, measure, factor, level, reference, own, other))
+            if own and other and len(_means(study, [own, other], task, measure)[0]):
+                found.append(_effect(study, task, measure, factor, level, reference, own, other))
     adjusted = holm([effect.p for effect in found])
     return [Effect(**{**asdict(e), "p_holm": p}) for e, p in zip(found, adjusted, strict=True)]
 
@@ -135,7 +141,9 @@ def interactions(study: Study, task: str, measure: Measure) -> list[Interaction]
                 ]
                 if not all(groups):
                     continue
-                means = [_runs(group, task, measure).mean(0) for group in groups]
+                means = _means(study, groups, task, measure)
+                if not len(means[0]):
+                    continue
                 there, here = means[0] - means[1], means[2] - means[3]
                 gains = there - here
                 interval = bootstrap_difference(there, here, level=LEVEL)
@@ -147,6 +155,7 @@ def interactions(study: Study, task: str, measure: Measure) -> list[Interaction]
 
 
 def _effect(
+    study: Study,
     task: str,
     measure: Measure,
     factor: str,
@@ -156,10 +165,14 @@ def _effect(
     other: Sequence[PointResult],
 ) -> Effect:
     first, second = _runs(own, task, measure), _runs(other, task, measure)
-    one, two = first.mean(0), second.mean(0)
+    one, two = _means(study, [own, other], task, measure)
     low, high = bootstrap_difference(one, two, level=LEVEL)
-    only_first, only_second, _ = mcnemar(solved(first), solved(second))
-    p = paired_p(first, second)
+    if study.metric.rate:
+        only_first, only_second, _ = mcnemar(solved(first), solved(second))
+        p = paired_p(first, second)
+    else:
+        only_first, only_second = int((one > two).sum()), int((one < two).sum())
+        p = paired_t(one - two)
     calls, tokens, flops, seconds = (
         _ratio(_cost(own, task, unit), _cost(other, task, unit)) for unit in UNITS
     )
@@ -171,14 +184,17 @@ def _effect(
 
 
 def _points(study: Study, task: str, measure: Measure) -> list[dict[str, Any]]:
-    """Accuracy and mean cost of each point, and how many of its answers are the reference point's."""
+    """Accuracy (or mean) and cost of each point, and how many of its answers are the reference point's."""
     answers = study.reference.outcomes[task].responses
     unit, value = _budget(measure)
     rows = []
     for point in study.points:
         outcome = point.outcomes[task]
         correct = outcome.correct[measure]
-        low, high = wilson(float(correct.mean(0).sum()), correct.shape[1], LEVEL)
+        average, low, high = mean(correct)
+        if study.metric.rate:
+            average = float(correct.mean())
+            low, high = wilson(float(correct.mean(0).sum()), correct.shape[1], LEVEL)
         rows.append(
             {
                 "task": task,
@@ -186,7 +202,7 @@ def _points(study: Study, task: str, measure: Measure) -> list[dict[str, Any]]:
                 "value": value,
                 "point": point.label,
                 **point.levels,
-                "accuracy": float(correct.mean()),
+                "accuracy": average,
                 "low": low,
                 "high": high,
                 "failed": outcome.failed,
@@ -206,6 +222,19 @@ def _having(study: Study, levels: dict[str, str]) -> list[PointResult]:
 def _runs(points: Sequence[PointResult], task: str, measure: Measure) -> Array:
     """``[points × seeds, problems]``."""
     return np.concatenate([point.outcomes[task].correct[measure] for point in points])
+
+
+def _means(
+    study: Study, groups: Sequence[Sequence[PointResult]], task: str, measure: Measure
+) -> list[Array]:
+    """Of each group's runs, by problem; of a number, on the problems where all groups have one."""
+    runs = [_runs(group, task, measure) for group in groups]
+    return [own.mean(0) for own in runs] if study.metric.rate else common_means(*runs)
+
+
+def _named(row: dict[str, Any], key: str) -> dict[str, Any]:
+    """The row with its mean under the metric's own name."""
+    return {key if name == "accuracy" else name: value for name, value in row.items()}
 
 
 def _cost(points: Sequence[PointResult], task: str, unit: str) -> float | None:

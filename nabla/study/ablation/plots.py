@@ -12,6 +12,7 @@ import numpy as np
 from nabla.core.extras import require_extra
 from nabla.study.ablation.tables import short
 from nabla.study.evaluation.plots import MARKERS
+from nabla.study.evaluation.summary import metric_of
 
 Row = Mapping[str, Any]
 
@@ -63,15 +64,15 @@ def shown(rows: Sequence[Row], task: str) -> list[Row]:
 def _effects(summary: Row, task: str, axis: Any) -> None:
     """Differences from the reference levels, a colour per factor, and what could have been seen."""
     rows = shown(summary["effects"], task)
-    factors = list(dict.fromkeys(row["factor"] for row in rows))
+    factors, metric = list(dict.fromkeys(row["factor"] for row in rows)), metric_of(summary)
     for place, row in enumerate(rows):
-        values = 100 * np.array([row["difference"], row["low"], row["high"]])
+        values = metric.scale * np.array([row["difference"], row["low"], row["high"]])
         error = [[max(values[0] - values[1], 0)], [max(values[2] - values[0], 0)]]
         index = factors.index(row["factor"])
         axis.errorbar(values[0], place, xerr=error, fmt=MARKERS[index % len(MARKERS)], color=f"C{index % 10}",
                       capsize=2, markersize=4)  # fmt: skip
         if row["detectable"] is not None:
-            wide = 100 * row["detectable"]
+            wide = metric.scale * row["detectable"]
             axis.barh(place, 2 * wide, left=-wide, height=0.8, color="0.5", alpha=0.12, linewidth=0)
     many = len(factors) > 1
     labels = [f"{short(r['factor'])}: {r['level']}" if many else r["level"] for r in rows]
@@ -79,48 +80,52 @@ def _effects(summary: Row, task: str, axis: Any) -> None:
     axis.invert_yaxis()
     axis.axvline(0, color="0.3", linewidth=0.8)
     left, right = axis.get_xlim()
-    axis.set_xlim(min(left, -1.0), max(right, 1.0))  # differences of 0 are not magnified
+    if metric.rate:
+        axis.set_xlim(min(left, -1.0), max(right, 1.0))  # differences of 0 are not magnified
     against = ", ".join(dict.fromkeys(row["reference"] for row in rows))
-    axis.set_xlabel(f"points of accuracy against {against} (grey: below the MDE)", fontsize=8)
+    axis.set_xlabel(f"{metric.difference} against {against} (grey: below the MDE)", fontsize=8)
 
 
 def _cost(summary: Row, task: str, axis: Any) -> None:
-    """Accuracy of each point against the FLOPs of a run."""
+    """Accuracy, or mean, of each point against the FLOPs of a run."""
     require_extra("eval", "matplotlib", purpose="Figures")
     from matplotlib import colormaps
 
+    metric = metric_of(summary)
     for index, row in enumerate(shown(summary["points"], task)):
-        if row["flops"] is None:
+        if row["flops"] is None or row[metric.key] is None:
             continue
-        values = 100 * np.array([row["accuracy"], row["low"], row["high"]])
+        values = metric.scale * np.array([row[metric.key], row["low"], row["high"]])
         error = [[max(values[0] - values[1], 0)], [max(values[2] - values[0], 0)]]
         axis.errorbar(
             row["flops"], values[0], yerr=error, fmt=MARKERS[index % len(MARKERS)], capsize=2, markersize=5,
             color=colormaps["tab20"](index % 20), label=row["point"],
         )  # fmt: skip
-    axis.set(xscale="log", xlabel="FLOPs per problem", ylabel="accuracy, %")
+    axis.set(xscale="log", xlabel="FLOPs per problem", ylabel=metric.axis)
 
 
 def _heat_map(one: str, two: str) -> Callable[[Row, str, Any], None]:
-    """Mean accuracy by the levels of two factors."""
+    """Mean accuracy, or mean of a number, by the levels of two factors."""
 
     def draw(summary: Row, task: str, axis: Any) -> None:
-        rows = shown(summary["points"], task)
+        rows, metric = shown(summary["points"], task), metric_of(summary)
         down, across = summary["factors"][one], summary["factors"][two]
         values = np.full((len(down), len(across)), np.nan)
         for i, a in enumerate(down):
             for j, b in enumerate(across):
-                own = [row["accuracy"] for row in rows if (row[one], row[two]) == (a, b)]
-                values[i, j] = 100 * np.mean(own) if own else np.nan
+                own = [row[metric.key] for row in rows if (row[one], row[two]) == (a, b)]
+                known = [value for value in own if value is not None]
+                values[i, j] = metric.scale * np.mean(known) if known else np.nan
         image = axis.imshow(values, aspect="auto", cmap="viridis")
         middle = (np.nanmin(values) + np.nanmax(values)) / 2
         for (i, j), value in np.ndenumerate(values):
             if not np.isnan(value):
                 colour = "white" if value < middle else "black"
-                axis.text(j, i, f"{value:.1f}", ha="center", va="center", color=colour, fontsize=8)
+                text = metric.text(value / metric.scale)
+                axis.text(j, i, text, ha="center", va="center", color=colour, fontsize=8)
         axis.set_xticks(range(len(across)), across, fontsize=8, rotation=20, ha="right")
         axis.set_yticks(range(len(down)), down, fontsize=8)
         axis.set(xlabel=short(two), ylabel=short(one))
-        axis.figure.colorbar(image, ax=axis, label="accuracy, %")
+        axis.figure.colorbar(image, ax=axis, label=metric.axis)
 
     return draw

@@ -9,19 +9,31 @@ from typing import Any
 from nabla.study.ablation.effects import summarise
 from nabla.study.ablation.plots import write_plots
 from nabla.study.ablation.results import Study
-from nabla.study.ablation.tables import EFFECTS, INTERACTIONS, points_columns, to_latex, to_markdown
+from nabla.study.ablation.tables import (
+    INTERACTIONS,
+    effects_columns,
+    points_columns,
+    to_latex,
+    to_markdown,
+)
 from nabla.study.evaluation.tables import to_csv
 
 
-def write_report(folder: Path) -> dict[str, Any]:
+def write_report(folder: Path, metric: str | None = None) -> dict[str, Any]:
     """Writes ``summary.json``, ``points.csv``, ``effects.csv``, ``interactions.csv``, ``tables.md``,
-    ``tables.tex`` and the plots; returns the summary. Raises ConfigError for a folder without finished
-    points."""
-    summary = summarise(Study.load(folder))
+    ``tables.tex`` and the plots; returns the summary.
+
+    Args:
+        folder: of the results.
+        metric: what answers are measured by, if the records know it; None for the configuration's.
+
+    Raises ConfigError for a folder without finished points, and for a metric that the records lack.
+    """
+    summary = summarise(Study.load(folder, metric))
     texts = {
         "summary.json": json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
         "points.csv": to_csv(summary["points"], points_columns(summary)),
-        "effects.csv": to_csv(summary["effects"], EFFECTS),
+        "effects.csv": to_csv(summary["effects"], effects_columns(summary)),
         "interactions.csv": to_csv(summary["interactions"], INTERACTIONS),
         "tables.md": to_markdown(summary),
         "tables.tex": to_latex(summary),

@@ -12,7 +12,8 @@ import numpy as np
 from nabla.core.errors import ConfigError
 from nabla.core.files import decode, parse_json, read_bytes
 from nabla.study.evaluation.journal import read
-from nabla.study.evaluation.results import Results
+from nabla.study.evaluation.metric import Metric
+from nabla.study.evaluation.results import Cell, Results, Runs
 from nabla.study.evaluation.statistics import Array
 
 DESIGN = "design.json"
@@ -25,7 +26,7 @@ class Outcome:
     """One point on one task. Arrays are ``[seeds, problems]``.
 
     Args:
-        correct: by measure.
+        correct: by measure: right or wrong; where the metric is a number, that, NaN for none.
         cost: unit → cost of the whole run.
         responses: final ones; None where a run failed.
         failed: runs.
@@ -63,6 +64,7 @@ class Study:
         measures: what accuracies there are.
         grid: whether the points are all combinations of levels.
         complete: whether every point is there.
+        metric: what answers are measured by.
     """
 
     factors: dict[str, list[str]]
@@ -71,6 +73,7 @@ class Study:
     measures: list[Measure]
     grid: bool = True
     complete: bool = True
+    metric: Metric = field(default_factory=Metric)
 
     @property
     def reference(self) -> PointResult:
@@ -79,22 +82,24 @@ class Study:
         return next((point for point in self.points if point.levels == levels), self.points[0])
 
     @classmethod
-    def load(cls, folder: Path) -> Study:
-        """From a results folder. Raises ConfigError if it is none, or no point is finished."""
+    def load(cls, folder: Path, metric: str | None = None) -> Study:
+        """From a results folder; ``metric`` as :meth:`nabla.study.evaluation.results.Results.load` takes it.
+        Raises ConfigError if it is none, no point is finished, or the records lack the metric."""
         path = folder / DESIGN
         if not path.is_file():
             raise ConfigError("There are no results of an ablation here", got=str(folder))
         try:
             design = parse_json(decode(read_bytes(path)))
-            return cls._of(folder, design)
+            return cls._of(folder, design, metric)
         except (OSError, ValueError, LookupError, TypeError, AttributeError, StopIteration) as error:
             raise ConfigError(f"{DESIGN} is damaged: {error!r}", got=str(path)) from error
 
     @classmethod
-    def _of(cls, folder: Path, design: Mapping[str, Any]) -> Study:
+    def _of(cls, folder: Path, design: Mapping[str, Any], metric: str | None) -> Study:
         listed, factors = design["points"], design["factors"]
         once = {entry["folder"]: entry for entry in reversed(listed)}  # a search may come to a point twice
-        points = [_point(folder, entry) for entry in reversed(once.values())]
+        found = [_point(folder, entry, metric) for entry in reversed(once.values())]
+        points = [point for point, _ in found]
         first = points[0].outcomes
         measures = list(next(iter(first.values())).correct)
         return cls(
@@ -104,17 +109,19 @@ class Study:
             measures,
             grid=design["sampler"] == "grid",
             complete=len(listed) == design["size"],
+            metric=found[0][1],
         )
 
 
-def _point(folder: Path, entry: Mapping[str, Any]) -> PointResult:
+def _point(folder: Path, entry: Mapping[str, Any], metric: str | None) -> tuple[PointResult, Metric]:
     own = folder / entry["folder"]
-    results = Results.load(own)
+    results = Results.load(own, metric)
     found = PointResult(entry["label"], dict(entry["levels"]))
     for (task, method), run in results.runs.items():
-        correct: dict[Measure, Array] = {None: run.correct}
+        measured: dict[Measure, Runs | Cell] = {None: run}
         if results.ladder:
-            correct = {key: results.cells[task, method, *key].correct for key in results.ladder}
+            measured = {key: results.cells[task, method, *key] for key in results.ladder}
+        correct = {key: part.correct if results.metric.rate else part.value for key, part in measured.items()}
         empty = np.full(run.correct.shape, None, dtype=object)
         found.outcomes[task] = Outcome(correct, run.cost, empty, int(run.failed.sum()))
     places = {task: {name: i for i, name in enumerate(ids)} for task, ids in results.tasks.items()}
@@ -123,7 +130,7 @@ def _point(folder: Path, entry: Mapping[str, Any]) -> PointResult:
         if row["kind"] == "run":
             where = seeds[row["seed"]], places[row["task"]][row["problem"]]
             found.outcomes[row["task"]].responses[where] = row["response"]
-    return found
+    return found, results.metric
 
 
 def _split(factors: list[dict[str, Any]], points: list[PointResult]) -> dict[str, list[str]]:

@@ -31,8 +31,9 @@ from nabla.study.evaluation.claim import claim, write_whole
 from nabla.study.evaluation.config import EvaluationConfig
 from nabla.study.evaluation.fingerprint import fingerprint
 from nabla.study.evaluation.monitor import Monitor
-from nabla.study.evaluation.results import Results
+from nabla.study.evaluation.results import Cell, Results, Runs
 from nabla.study.evaluation.runner import Evaluation
+from nabla.study.evaluation.summary import mean
 
 #: What a results folder is a result of.
 ABOUT = "ablation.json"
@@ -47,7 +48,8 @@ class Ablation:
         folder: made if it does not exist. Started again on the folder of a killed run, the ablation goes on
             behind the last whole unit of each point and ends with the same records, timings aside.
         workers: processes, each of which solves whole points; the results do not depend on how many.
-        progress: hears of (finished points, all points, the point, its accuracy by task, seconds waited).
+        progress: hears of (finished points, all points, the point, its accuracy or mean by task, seconds
+            waited).
 
     Raises ConfigError for whatever could not run, and for a folder that holds something else, before
     anything is written.
@@ -154,15 +156,17 @@ def _solve(config: EvaluationConfig, folder: Path) -> None:
 
 
 def accuracy(results: Results) -> dict[str, float]:
-    """By task: of whole runs, or under the largest budget of the first unit."""
+    """By task: of whole runs, or under the largest budget of the first unit. Where the metric is a number,
+    its mean; a point without any number is the worst of all (-inf)."""
     found = {}
     for (task, method), run in results.runs.items():
-        correct = run.correct
+        part: Runs | Cell = run
         if results.ladder:
             unit = results.ladder[0][0]
             value = max(v for u, v in results.ladder if u == unit)
-            correct = results.cells[task, method, unit, value].correct
-        found[task] = float(correct.mean())
+            part = results.cells[task, method, unit, value]
+        average = float(part.correct.mean()) if results.metric.rate else mean(part.value)[0]
+        found[task] = float("-inf") if average is None else average
     return found
 
 

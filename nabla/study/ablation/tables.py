@@ -12,6 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from nabla.study.ablation.effects import Effect, Interaction
+from nabla.study.evaluation.metric import Metric
+from nabla.study.evaluation.summary import metric_of
 from nabla.study.evaluation.tables import MDE, latex, markdown
 
 Row = Mapping[str, Any]
@@ -25,15 +27,36 @@ LEGEND = (
     f"{MDE} Costs are multiples of the reference's."
 )
 
+#: The same for a number.
+NUMBERS = (
+    "Differences of {noun} with paired bootstrap 95 % intervals over the problems where both sides have a "
+    "number; *: p < 0.05 after Holm's correction over all lines of a task (paired t).\n"
+    "wins / losses: problems on which the level, or the reference, has the higher mean.\n"
+    f"{MDE} Costs are multiples of the reference's."
+)
+
 _SYMBOLS = {"×": "times", "δ": "delta", "η": "eta", "λ": "lambda", "τ": "tau"}
 
 
 def points_columns(summary: Row) -> tuple[str, ...]:
     """Of the CSV of points."""
+    key = metric_of(summary).key
     return (
-        *("task", "unit", "value", "point", *summary["factors"], "accuracy", "low", "high", "failed"),
+        *("task", "unit", "value", "point", *summary["factors"], key, "low", "high", "failed"),
         *("same_answers", "calls", "tokens", "flops", "seconds"),
     )
+
+
+def effects_columns(summary: Row) -> tuple[str, ...]:
+    """Of the CSV of effects."""
+    key = metric_of(summary).key
+    return tuple(key if name == "accuracy" else name for name in EFFECTS)
+
+
+def legend(summary: Row) -> str:
+    """What stands in the tables."""
+    metric = metric_of(summary)
+    return LEGEND if metric.rate else NUMBERS.replace("{noun}", metric.noun)
 
 
 @dataclass(frozen=True)
@@ -48,7 +71,7 @@ class Sheet:
 
 def sheets(summary: Row) -> list[Sheet]:
     """Points, main effects and interactions, one table each for every task and measure."""
-    found = []
+    found, metric = [], metric_of(summary)
     for task in summary["tasks"]:
         budgets = dict.fromkeys((r["unit"], r["value"]) for r in summary["points"] if r["task"] == task)
         for key in budgets:
@@ -57,13 +80,13 @@ def sheets(summary: Row) -> list[Sheet]:
                 for part in ("points", "effects", "interactions")
             }
             title = _title(summary, task, *key)
-            found.append(_points(f"{title}: points", chosen["points"]))
+            found.append(_points(f"{title}: points", chosen["points"], metric))
             if chosen["effects"]:
-                found.append(_effects(f"{title}: effects", chosen["effects"]))
+                found.append(_effects(f"{title}: effects", chosen["effects"], metric))
             if chosen["interactions"]:
                 found.append(
                     _interactions(
-                        f"{title}: interactions (differences of differences)", chosen["interactions"]
+                        f"{title}: interactions (differences of differences)", chosen["interactions"], metric
                     )
                 )
     return found
@@ -83,12 +106,12 @@ def console_tables(summary: Row) -> list[RenderableType]:
         for row in sheet.rows:
             table.add_row(*(Text(cell) for cell in row))
         shown.append(table)
-    return [*shown, Text(LEGEND, style="dim")]
+    return [*shown, Text(legend(summary), style="dim")]
 
 
 def to_markdown(summary: Row) -> str:
     """All tables."""
-    parts = [LEGEND.replace("*", r"\*"), ""]
+    parts = [legend(summary).replace("*", r"\*"), ""]
     for sheet in sheets(summary):
         cells = [[cell.replace("|", r"\|").replace("*", r"\*") for cell in row] for row in sheet.rows]
         parts += [f"### {sheet.title}", "", *markdown([list(sheet.columns), *cells]), ""]
@@ -125,14 +148,13 @@ def _latex(text: str) -> str:
     return text
 
 
-def _points(title: str, rows: Sequence[Row]) -> Sheet:
+def _points(title: str, rows: Sequence[Row], metric: Metric) -> Sheet:
     failed = any(row["failed"] for row in rows)
-    columns = ["point", "accuracy, %", "95 %", "calls", "tokens", "MFLOPs", "ms", "same answers, %"]
+    columns = ["point", metric.axis, "95 %", "calls", "tokens", "MFLOPs", "ms", "same answers, %"]
     cells = [
         [
             row["point"],
-            f"{100 * row['accuracy']:.1f}",
-            f"{100 * row['low']:.1f} to {100 * row['high']:.1f}",
+            *_average(row, metric),
             _number(row["calls"]),
             _number(row["tokens"]),
             _number(row["flops"], 1e6),
@@ -145,7 +167,13 @@ def _points(title: str, rows: Sequence[Row]) -> Sheet:
     return Sheet(title, [*columns, *(["failed"] if failed else [])], cells)
 
 
-def _effects(title: str, rows: Sequence[Row]) -> Sheet:
+def _average(row: Row, metric: Metric) -> list[str]:
+    if row[metric.key] is None:
+        return ["-", "-"]
+    return [metric.text(row[metric.key]), f"{metric.text(row['low'])} to {metric.text(row['high'])}"]
+
+
+def _effects(title: str, rows: Sequence[Row], metric: Metric) -> Sheet:
     references = {short(row["factor"]): row["reference"] for row in rows}
     against = ", ".join(f"{factor}: {level}" for factor, level in references.items())
     many = len(references) > 1
@@ -153,10 +181,10 @@ def _effects(title: str, rows: Sequence[Row]) -> Sheet:
     cells = [
         [
             f"{short(row['factor'])}: {row['level']}" if many else row["level"],
-            *_difference(row),
+            *_difference(row, metric),
             f"{row['level_only']} / {row['reference_only']}",
             f"{row['p_holm']:.2g}",
-            _mde(row),
+            _mde(row, metric),
             *("-" if row[unit] is None else f"{row[unit]:.2f}×" for unit in ("calls", "flops", "seconds")),
         ]
         for row in rows
@@ -164,15 +192,15 @@ def _effects(title: str, rows: Sequence[Row]) -> Sheet:
     return Sheet(f"{title} against {against}", columns, cells)
 
 
-def _interactions(title: str, rows: Sequence[Row]) -> Sheet:
+def _interactions(title: str, rows: Sequence[Row], metric: Metric) -> Sheet:
     columns = ["level", "with", "difference", "95 %", "p", "MDE"]
     cells = [
         [
             f"{short(row['factor'])}: {row['level']}",
             f"{short(row['other_factor'])}: {row['other_level']}",
-            *_difference(row),
+            *_difference(row, metric),
             f"{row['p_holm']:.2g}",
-            _mde(row),
+            _mde(row, metric),
         ]
         for row in rows
     ]
@@ -184,14 +212,14 @@ def short(factor: str) -> str:
     return factor.removeprefix("method.").removeprefix("dto.")
 
 
-def _difference(row: Row) -> list[str]:
+def _difference(row: Row, metric: Metric) -> list[str]:
     star = "*" if row["p_holm"] < 0.05 else ""
-    interval = f"{100 * row['low']:+.1f} to {100 * row['high']:+.1f}"
-    return [f"{100 * row['difference']:+.1f}{star}", interval]
+    interval = f"{metric.signed(row['low'])} to {metric.signed(row['high'])}"
+    return [f"{metric.signed(row['difference'])}{star}", interval]
 
 
-def _mde(row: Row) -> str:
-    return "-" if row["detectable"] is None else f"{100 * row['detectable']:.1f}"
+def _mde(row: Row, metric: Metric) -> str:
+    return "-" if row["detectable"] is None else metric.text(row["detectable"])
 
 
 def _number(value: float | None, unit: float = 1.0) -> str:

@@ -25,6 +25,7 @@ from nabla.launch.config.run import locate, model_paths
 from nabla.launch.config.slots import slots
 from nabla.models.checkpoint import require_writer
 from nabla.models.loading import WHERE
+from nabla.study.evaluation.metric import ANSWER, REWARD, Metric, function_of
 
 #: Label of the method where an evaluation has one alone, as the points of an ablation.
 METHOD = "method"
@@ -85,7 +86,11 @@ class EvaluationConfig:
         accelerator: Lightning Fabric's.
         precision: of the models, see RunConfig.
         engine: further arguments of nabla.engine.engine.Engine.
-        quick: values of this class's arguments that ``--quick`` puts in place of the above.
+        quick: values of this class's arguments that ``--quick`` puts in place of the others.
+        metric: what answers are measured by: ``answer`` (right or wrong by the task's grader), ``reward``
+            (the number that the task's first reward gives, scored at no method's cost where a run has not
+            done so), or ``package.module:function``, called with (prompt, response). Problems without gold
+            answers need one of the latter two.
     """
 
     tasks: dict[str, TaskSetup]
@@ -102,6 +107,7 @@ class EvaluationConfig:
     precision: str | None = None
     engine: dict[str, Any] = field(default_factory=dict)
     quick: dict[str, Any] = field(default_factory=dict)
+    metric: str = ANSWER
 
     #: What may not be empty.
     NEEDS: ClassVar[tuple[str, ...]] = ("tasks", "methods", "budgets", "seeds")
@@ -116,6 +122,7 @@ class EvaluationConfig:
         require_finite("offset", self.offset, minimum=0)
         if len(set(self.seeds)) < len(self.seeds):
             raise ConfigError("A seed is given twice", got=self.seeds)
+        Metric(self.metric)
         if self.reference is not None:
             what = "reference is no method of this evaluation"
             require_one_of(self.reference, self.methods, what, "Methods")
@@ -182,6 +189,16 @@ class EvaluationConfig:
             require_one_of(chosen, rewards, what, "Rewards")
         return chosen
 
+    def judge_name(self, task: str) -> str:
+        """The reward that answers to a task are measured by. Raises ConfigError where there is none."""
+        for name in self.tasks[task].rewards:
+            return name
+        raise ConfigError(
+            "The metric is a reward, and the task has none",
+            got=f"metric: {self.metric}",
+            fix="Give the task its reward, or choose another metric.",
+        ).at(f"tasks.{task}.rewards")
+
     def method(self, method: str, task: str) -> dict[str, Any]:
         """A method's resolved spec on a task. Raises ConfigError for unknown names and arguments."""
         shared = {**self.shared, **self.tasks[task].shared}
@@ -217,6 +234,10 @@ class EvaluationConfig:
                 raise ConfigError("The evaluation itself sets this argument of the engine", got=name)
         engine = fill(Engine, self.engine, label="engine", omit=given, path="engine")
         require_precision(self.precision)
+        function_of(self.metric)
+        if self.metric == REWARD:
+            for label in self.tasks:
+                self.judge_name(label)
         with located("engine"):
             require_settings(**{k: v for k, v in engine.items() if k != "rollout"})
         tasks = {}
@@ -234,7 +255,9 @@ class EvaluationConfig:
                     method = slots()["methods"].build(spec)
                     require_parts(method, None if rm is None else self.tasks[name].rewards[rm])
                 per_task[name] = {**spec, "rm": rm}
-        rest = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "quick"}
+        # Records of the usual metric are what they were before there were others.
+        left_out = ("quick", "metric") if self.metric == ANSWER else ("quick",)
+        rest = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
         return {**rest, "tasks": tasks, "methods": methods, "engine": engine}
 
 

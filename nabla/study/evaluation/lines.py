@@ -23,7 +23,7 @@ BRIEF = ("calls", "tokens", "flops")
 def rows(
     labels: dict[str, Any],
     outcome: Solution | NablaError,
-    grades: Mapping[str, bool],
+    grades: Mapping[str, bool | None],
     ladder: Sequence[tuple[str, float]],
 ) -> list[dict[str, Any]]:
     """All rows of a run.
@@ -32,7 +32,7 @@ def rows(
         labels: task, method, seed and problem.
         outcome: an error makes the run wrong, and the answers at the budgets that were not spent when it
             happened; an answer that had been handed in within a smaller one is kept.
-        grades: response → whether it is right, for all of :func:`responses`.
+        grades: response → whether it is right, for all of :func:`responses`; None where nobody knows.
         ladder: (unit, value) of the answers.
     """
     if isinstance(outcome, NablaError):
@@ -58,6 +58,11 @@ def responses(outcome: Solution | NablaError) -> list[str]:
     return list(dict.fromkeys(texts))
 
 
+def ungraded(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of a task that cannot tell right from wrong, which say neither; grades are None there."""
+    return [{**row, "correct": None} for row in rows]
+
+
 def reproducible(row: dict[str, Any]) -> dict[str, Any] | None:
     """A row without what the clock decided; None for an answer under a budget in seconds."""
     if row.get("unit") == "seconds":
@@ -66,7 +71,7 @@ def reproducible(row: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _run(
-    labels: dict[str, Any], solution: Solution, first: Usage, grades: Mapping[str, bool]
+    labels: dict[str, Any], solution: Solution, first: Usage, grades: Mapping[str, bool | None]
 ) -> dict[str, Any]:
     return {
         **labels,
@@ -87,7 +92,9 @@ def _run(
     }
 
 
-def _answer(found: Checkpoint | None, *, exhausted: bool, grades: Mapping[str, bool]) -> dict[str, Any]:
+def _answer(
+    found: Checkpoint | None, *, exhausted: bool, grades: Mapping[str, bool | None]
+) -> dict[str, Any]:
     """``exhausted``: the run went on at least until this budget; False where the method ended before."""
     return {
         "response": None if found is None else found.response,
@@ -107,7 +114,7 @@ def _answer(found: Checkpoint | None, *, exhausted: bool, grades: Mapping[str, b
 def _failed(
     labels: dict[str, Any],
     error: NablaError,
-    grades: Mapping[str, bool],
+    grades: Mapping[str, bool | None],
     ladder: Sequence[tuple[str, float]],
 ) -> list[dict[str, Any]]:
     what = {"class": type(error).__name__, "message": str(error)}
@@ -134,7 +141,7 @@ def _failed(
     return [run, *answers]
 
 
-def _revision(revision: Revision, grades: Mapping[str, bool]) -> list[Any]:
+def _revision(revision: Revision, grades: Mapping[str, bool | None]) -> list[Any]:
     """[position, old reward, new reward, accepted, old right, new right]."""
     return [
         revision.position,

@@ -40,8 +40,8 @@ class Monitor:
     ) -> None:
         self.folder, self.problems, self.units, self.points = folder, dict(problems), units, points
         self.each = units if each is None else each
-        #: (point, task, method, seed, problem) → (right, reward, seconds).
-        self._runs: dict[tuple[Any, ...], tuple[bool, float | None, float]] = {}
+        #: (point, task, method, seed, problem) → (right or None, reward, seconds).
+        self._runs: dict[tuple[Any, ...], tuple[bool | None, float | None, float]] = {}
         self._ended: set[tuple[Any, ...]] = set()
         #: Points whose records are in one file.
         self._merged: set[str] = set()
@@ -110,7 +110,8 @@ class Monitor:
         rest = pulse["problems"] - pulse["kept"] - made
         known = [run for key, run in self._runs.items() if key[0] == point and key[1:3] == (task, method)]
         rewards = [reward for _, reward, _ in known if reward is not None]
-        notes = [f"{100 * sum(right for right, _, _ in known) / len(known):.1f} % right"] if known else []
+        grades = [right for right, _, _ in known if right is not None]
+        notes = [f"{100 * sum(grades) / len(grades):.1f} % right"] if grades else []
         if rewards:
             notes.append(f"reward {sum(rewards) / len(rewards):.3g}")
         elif pulse["reward"] is not None:

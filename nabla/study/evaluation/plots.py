@@ -10,6 +10,7 @@ import numpy as np
 
 from nabla.core.budget import UNITS
 from nabla.core.extras import require_extra
+from nabla.study.evaluation.metric import Metric
 from nabla.study.evaluation.results import Results
 from nabla.study.evaluation.statistics import bootstrap_share
 
@@ -25,12 +26,16 @@ def write_plots(results: Results, summary: Mapping[str, Any], folder: Path) -> l
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    drawn = [(f"accuracy_{unit}.png", _accuracy(unit)) for unit in UNITS]
+    metric = results.metric
+    drawn = [(f"{metric.noun}_{unit}.png", _level(unit, metric)) for unit in UNITS]
+    if len(results.seeds) > 1:
+        drawn.append(("best_of_k.png", _best(metric)))
     drawn.append(("phases.png", _phases))
     if any(run.proposals for run in results.runs.values()):
+        graded = set(results.tasks) - results.ungraded
         drawn += [
             ("rejection.png", _rejection),
-            ("reward_hacking.png", _hacking),
+            *([("reward_hacking.png", _hacking)] if graded else []),
             ("positions.png", _positions),
         ]
     paths = []
@@ -62,27 +67,55 @@ def _style(results: Results, method: str) -> dict[str, Any]:
     return {"color": colormaps["tab20"](index % 20), "marker": MARKERS[index % len(MARKERS)], "markersize": 4}
 
 
-def _accuracy(unit: str) -> Any:
+def _level(unit: str, metric: Metric) -> Any:
     """Against the budget where there is a ladder in this unit, else whole runs at their mean cost."""
 
     def draw(results: Results, summary: Mapping[str, Any], task: str, axis: Any) -> None:
         ladder = [r for r in summary["rows"] if (r["task"], r["unit"]) == (task, unit) and r["answered"]]
         ends = [] if ladder else [r for r in summary["runs"] if r["task"] == task and r[unit]]
         for method in results.methods_of(task):
-            rows = [r for r in (ladder or ends) if r["method"] == method]
+            mine = [r for r in (ladder or ends) if r["method"] == method]
+            rows = [r for r in mine if r[metric.key] is not None]
             xs = [r["value"] if ladder else r[unit] for r in rows]
-            ys = [100 * r["accuracy"] for r in rows]
+            ys = [metric.scale * r[metric.key] for r in rows]
             style = _style(results, method)
             axis.plot(xs, ys, label=method, linewidth=1, **style)
-            low, high = [100 * r["low"] for r in rows], [100 * r["high"] for r in rows]
+            low, high = [metric.scale * r["low"] for r in rows], [metric.scale * r["high"] for r in rows]
             if len(rows) > 1:
                 axis.fill_between(xs, low, high, color=style["color"], alpha=0.1, linewidth=0)
             else:
                 axis.vlines(xs, low, high, color=style["color"], linewidth=1)
         kind = "budget" if ladder else "mean cost of a run"
-        axis.set(xlabel=f"{_UNIT[unit]} per problem ({kind})", ylabel="accuracy, %")
+        axis.set(xlabel=f"{_UNIT[unit]} per problem ({kind})", ylabel=metric.axis)
         if ladder or ends:
             axis.set_xscale("log")
+
+    return draw
+
+
+def _best(metric: Metric) -> Any:
+    """The best of k runs by reward, at the first unit's largest budget: the mean over all choices of k of the
+    seeds' runs. Dotted, for right and wrong: whether one of the k is right."""
+
+    def draw(results: Results, summary: Mapping[str, Any], task: str, axis: Any) -> None:
+        ladder = [(unit, value) for unit, value in results.ladder if unit == results.ladder[0][0]]
+        key = (task, *max(ladder, default=(None, None)))
+        for row in summary["rows"]:
+            if (row["task"], row["unit"], row["value"]) != key:
+                continue
+            style = _style(results, row["method"])
+            for name, look in (("best_of_k", "-"), ("pass_at_k", ":")):
+                curve = row[name] if name == "best_of_k" or metric.rate else None
+                if curve is None:
+                    continue
+                label = {"label": row["method"]} if look == "-" or row["best_of_k"] is None else {}
+                ys = [metric.scale * value for value in curve.values()]
+                axis.plot([int(k) for k in curve], ys, linestyle=look, linewidth=1, **label, **style)
+        unit, value = key[1:]
+        within = "" if unit is None else f" at {value:g} {_UNIT[unit]} each"
+        dotted = " (dotted: pass@k)" if metric.rate else ""
+        axis.set(xlabel=f"k runs{within}; best by reward{dotted}", ylabel=metric.axis)
+        axis.locator_params(axis="x", integer=True)
 
     return draw
 
@@ -123,7 +156,8 @@ def _hacking(results: Results, summary: Mapping[str, Any], task: str, axis: Any)
     """Accepted proposals: share of right responses by new reward, in five equal parts of each method's."""
     del summary
     for method in results.methods_of(task):
-        taken = [p for p in results.runs[task, method].proposals if p[3] and p[2] is not None]
+        made = results.runs[task, method].proposals
+        taken = [p for p in made if p[3] and p[2] is not None and p[5] is not None]
         if len(taken) < 5:
             continue
         taken.sort(key=lambda p: p[2])

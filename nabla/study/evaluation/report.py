@@ -11,20 +11,24 @@ from nabla.core.errors import ConfigError
 from nabla.study.evaluation.plots import write_plots
 from nabla.study.evaluation.results import Results
 from nabla.study.evaluation.summary import summarise
-from nabla.study.evaluation.tables import COMPARISONS, ROWS, to_csv, to_latex, to_markdown
+from nabla.study.evaluation.tables import columns, to_csv, to_latex, to_markdown
 
 
-def write_report(folder: Path, reference: str | None = None) -> tuple[Results, dict[str, Any]]:
+def write_report(
+    folder: Path, reference: str | None = None, metric: str | None = None
+) -> tuple[Results, dict[str, Any]]:
     """Writes ``summary.json``, ``results.csv``, ``comparisons.csv``, ``tables.md``, ``tables.tex`` and the
     plots; returns what was read and the summary.
 
     Args:
         folder: of the results.
         reference: method that the others are compared with; None for the configuration's.
+        metric: what answers are measured by, if the records know it; None for the configuration's.
 
-    Raises ConfigError for a folder without finished results, and for a reference that has none.
+    Raises ConfigError for a folder without finished results, for a reference that has none, and for a metric
+    that the records lack.
     """
-    results = Results.load(folder)
+    results = Results.load(folder, metric)
     if reference is not None:
         known = list(dict.fromkeys(method for _, method in results.runs))
         if reference not in known:
@@ -33,10 +37,11 @@ def write_report(folder: Path, reference: str | None = None) -> tuple[Results, d
             )
         results = replace(results, reference=reference)
     summary = summarise(results)
+    rows, comparisons = columns(summary)
     texts = {
         "summary.json": json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
-        "results.csv": to_csv(summary["rows"], ROWS),
-        "comparisons.csv": to_csv(summary["comparisons"], COMPARISONS),
+        "results.csv": to_csv(summary["rows"], rows),
+        "comparisons.csv": to_csv(summary["comparisons"], comparisons),
         "tables.md": to_markdown(summary),
         "tables.tex": to_latex(summary),
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from nabla.core.budget import UNITS
 from nabla.core.errors import ConfigError
 from nabla.core.files import decode, parse_json, read_bytes
 from nabla.study.evaluation.journal import RECORDS, read
+from nabla.study.evaluation.metric import ANSWER, REWARD, Metric
 from nabla.study.evaluation.statistics import Array
 
 ABOUT = "evaluation.json"
@@ -30,6 +31,8 @@ class Cell:
     cost: dict[str, Array]
     #: Of that answer; NaN where there is none, or none that was scored.
     reward: Array
+    #: What the metric says of it: ``correct``, or its number, NaN where it has none.
+    value: Array = field(default_factory=lambda: np.full((0, 0), np.nan))
 
 
 @dataclass
@@ -37,6 +40,8 @@ class Runs:
     """One method on one task, whole runs. Arrays are ``[seeds, problems]``."""
 
     correct: Array
+    #: As a cell's.
+    value: Array
     failed: Array
     #: unit → cost of the whole run.
     cost: dict[str, Array]
@@ -64,6 +69,8 @@ class Results:
         complete: whether every unit is there; methods without all of their records are left out.
         runs: by (task, method).
         cells: by (task, method, unit, value).
+        metric: what answers are measured by.
+        ungraded: tasks without right and wrong.
     """
 
     tasks: dict[str, list[str]]
@@ -74,14 +81,23 @@ class Results:
     complete: bool
     runs: dict[tuple[str, str], Runs]
     cells: dict[tuple[str, str, str, float], Cell]
+    metric: Metric = field(default_factory=Metric)
+    ungraded: frozenset[str] = frozenset()
 
     def methods_of(self, task: str) -> list[str]:
         """Methods with records of a task."""
         return [m for m in self.methods if (task, m) in self.runs]
 
     @classmethod
-    def load(cls, folder: Path) -> Results:
-        """From a results folder. Raises ConfigError if it is none, or holds no finished method."""
+    def load(cls, folder: Path, metric: str | None = None) -> Results:
+        """From a results folder.
+
+        Args:
+            folder: of the results.
+            metric: in place of the one that it was run with, if the records know it; None for that one.
+
+        Raises ConfigError if it is none, holds no finished method, or its records lack the metric.
+        """
         path = folder / ABOUT
         if not path.is_file():
             raise ConfigError("There are no results of an evaluation here", got=str(folder))
@@ -90,7 +106,8 @@ class Results:
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise ConfigError(f"{ABOUT} is damaged: {error!r}", got=str(path)) from error
         try:
-            return _collect(read(folder), config, complete=(folder / RECORDS).exists())
+            reading = Reading.of(config, metric)
+            return _collect(read(folder), config, reading, complete=(folder / RECORDS).exists())
         except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise ConfigError(
                 f"The records of this results folder are damaged: {error!r}",
@@ -99,15 +116,70 @@ class Results:
             ) from error
 
 
-def _collect(rows: Iterable[dict[str, Any]], config: dict[str, Any], *, complete: bool) -> Results:
+@dataclass(frozen=True)
+class Reading:
+    """Where in a record a metric stands.
+
+    Args:
+        metric: the metric.
+        field: of a record.
+    """
+
+    metric: Metric
+    field: str
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], wanted: str | None) -> Reading:
+        """Of a results folder. Raises ConfigError for a metric that its records lack."""
+        own = config.get("metric", ANSWER)
+        metric = Metric(wanted or own)
+        if metric.name == ANSWER:
+            return cls(metric, "correct")
+        if metric.name == own:
+            return cls(metric, "metric")
+        another = "Run the evaluation with this metric in another --output."
+        if metric.name != REWARD:
+            raise ConfigError("These results were not measured by that metric", got=metric.name, fix=another)
+        for task in config["tasks"]:
+            used = {str(specs[task].get("rm")) for specs in config["methods"].values() if task in specs}
+            if len(used) > 1:
+                raise ConfigError(
+                    f"The methods' rewards on {task!r} are not the same one, and cannot be compared",
+                    got=sorted(used),
+                    fix=another,
+                )
+        return cls(metric, "reward")
+
+    def require(self, cells: Mapping[tuple[str, str, str, float], Cell], ungraded: Set[str]) -> None:
+        """Raises ConfigError for results that the metric says nothing of."""
+        if self.metric.rate and ungraded:
+            raise ConfigError(
+                "A task without gold answers has no right and wrong",
+                got=sorted(ungraded),
+                fix="Choose another metric (--metric).",
+            )
+        for (task, method, *_), cell in cells.items():
+            if self.field == "reward" and np.isnan(cell.value[cell.answered]).any():
+                raise ConfigError(
+                    f"Not every answer of {method!r} on {task!r} has a reward",
+                    fix="Run the evaluation with metric: reward in another --output, which scores them all.",
+                )
+
+
+def _collect(
+    rows: Iterable[dict[str, Any]], config: dict[str, Any], reading: Reading, *, complete: bool
+) -> Results:
     seeds = list(config["seeds"])
     ladder = [(unit, float(value)) for unit, values in config["budgets"].items() for value in values]
     methods = list(config["methods"])
     tasks: dict[str, dict[str, int]] = {task: {} for task in config["tasks"]}
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    ungraded: set[str] = set()
     for row in rows:
         problems = tasks[row["task"]]
         problems.setdefault(row["problem"], len(problems))
+        if row["correct"] is None:
+            ungraded.add(row["task"])
         found.setdefault((row["task"], row["method"]), []).append(row)
     runs: dict[tuple[str, str], Runs] = {}
     cells: dict[tuple[str, str, str, float], Cell] = {}
@@ -121,26 +193,29 @@ def _collect(rows: Iterable[dict[str, Any]], config: dict[str, Any], *, complete
         for row in own:
             where = (at[row["seed"]], tasks[task][row["problem"]])
             if row["kind"] == "run":
-                _put_run(run, where, row)
+                _put_run(run, where, row, reading)
             else:
-                _put_answer(made[row["unit"], float(row["value"])], where, row)
+                _put_answer(made[row["unit"], float(row["value"])], where, row, reading)
         runs[task, method] = run
         cells.update({(task, method, *key): cell for key, cell in made.items()})
     if not runs:
         raise ConfigError("No method has been run to its end yet", fix="Start the evaluation again.")
+    reading.require(cells, ungraded)
     reference = config.get("reference") or methods[-1]
     return Results(
         {task: list(problems) for task, problems in tasks.items() if problems},
-        methods, seeds, ladder, reference, complete, runs, cells,
+        methods, seeds, ladder, reference, complete, runs, cells, reading.metric, frozenset(ungraded),
     )  # fmt: skip
 
 
 def _empty_cell(size: tuple[int, int]) -> Cell:
-    return Cell(_no(size), _no(size), _no(size), _no(size), _unknown(size), np.full(size, np.nan))
+    cost, nan = _unknown(size), np.full(size, np.nan)
+    return Cell(_no(size), _no(size), _no(size), _no(size), cost, nan, nan.copy())
 
 
 def _empty_runs(size: tuple[int, int]) -> Runs:
-    return Runs(_no(size), _no(size), _unknown(size), _unknown(size), np.zeros(size))
+    nan = np.full(size, np.nan)
+    return Runs(_no(size), nan, _no(size), _unknown(size), _unknown(size), np.zeros(size))
 
 
 def _no(size: tuple[int, int]) -> Array:
@@ -151,8 +226,10 @@ def _unknown(size: tuple[int, int]) -> dict[str, Array]:
     return {unit: np.full(size, np.nan) for unit in UNITS}
 
 
-def _put_answer(cell: Cell, where: tuple[int, int], row: dict[str, Any]) -> None:
-    cell.correct[where] = row["correct"]
+def _put_answer(cell: Cell, where: tuple[int, int], row: dict[str, Any], reading: Reading) -> None:
+    cell.correct[where] = bool(row["correct"])
+    if row[reading.field] is not None:
+        cell.value[where] = row[reading.field]
     cell.answered[where] = row["cost"] is not None
     cell.exhausted[where] = row["exhausted"]
     cell.failed[where] = row["error"] is not None
@@ -163,9 +240,11 @@ def _put_answer(cell: Cell, where: tuple[int, int], row: dict[str, Any]) -> None
             cell.cost[unit][where] = value
 
 
-def _put_run(run: Runs, where: tuple[int, int], row: dict[str, Any]) -> None:
+def _put_run(run: Runs, where: tuple[int, int], row: dict[str, Any], reading: Reading) -> None:
     timing = row["timing"]
-    run.correct[where] = row["correct"]
+    run.correct[where] = bool(row["correct"])
+    if row[reading.field] is not None:
+        run.value[where] = row[reading.field]
     run.failed[where] = row["error"] is not None
     run.length[where] = row["length"]
     for unit in UNITS:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from nabla.core.errors import ConfigError, NablaError
+from nabla.core.errors import ConfigError, NablaError, located
 from nabla.core.locks import Lock
 from nabla.core.prompt import Prompt
 from nabla.core.quiet import main_process
@@ -27,7 +27,9 @@ from nabla.study.evaluation.claim import claim
 from nabla.study.evaluation.config import EvaluationConfig
 from nabla.study.evaluation.fingerprint import fingerprint
 from nabla.study.evaluation.journal import RECORDS, Journal, discard, merge, recover
-from nabla.study.evaluation.lines import responses, rows
+from nabla.study.evaluation.judge import Judge
+from nabla.study.evaluation.lines import responses, rows, ungraded
+from nabla.study.evaluation.metric import ANSWER
 from nabla.study.evaluation.monitor import Monitor
 from nabla.study.evaluation.plan import Unit, plan
 from nabla.study.evaluation.pulse import Pulse
@@ -71,9 +73,11 @@ class Evaluation:
         config.resolved()
         self.tasks = {label: tasks.build(setup.task) for label, setup in config.tasks.items()}
         self.problems = {label: _chosen(label, task, config) for label, task in self.tasks.items()}
+        self._graded = {label: task.grades(self.problems[label]) for label, task in self.tasks.items()}
         self.plan = plan(config, self.problems)
         self._places = {unit.key: index for index, unit in enumerate(self.plan)}
         self._parent: int | None = None
+        self._judge: Judge | None = None
         self._missing_of: tuple[Problem, ...] = ()
 
     def run(self) -> None:
@@ -148,6 +152,7 @@ class Evaluation:
         self._parent = None if main_process() else os.getppid()
         try:
             workshop = Workshop(self.config, fabric.device)
+            self._judge = None if self.config.metric == ANSWER else Judge(workshop)
             finished = len(self.plan) - len(missing)
             for index in missing[fabric.global_rank :: fabric.world_size]:
                 self._require_parent()
@@ -190,11 +195,20 @@ class Evaluation:
             return [row for p in unit.problems for row in kept.rows[p.id]]
 
     def _records(self, unit: Unit, problem: Problem, outcome: Solution | NablaError) -> list[dict[str, Any]]:
-        """A problem's records, graded."""
+        """A problem's records, graded and measured."""
         texts = responses(outcome)
-        verdicts = self.tasks[unit.task].grade_all([(problem, text) for text in texts])
+        grades: dict[str, bool | None] = dict.fromkeys(texts)
+        if self._graded[unit.task]:
+            verdicts = self.tasks[unit.task].grade_all([(problem, text) for text in texts])
+            grades.update(zip(texts, verdicts, strict=True))
         labels = {"task": unit.task, "method": unit.method, "seed": unit.seed, "problem": problem.id}
-        return rows(labels, outcome, dict(zip(texts, verdicts, strict=True)), self.config.ladder)
+        found = rows(labels, outcome, grades, self.config.ladder)
+        if not self._graded[unit.task]:
+            found = ungraded(found)
+        if self._judge is None:
+            return found
+        prompt = Prompt.of(problem.prompt, id=problem.id, system=self.config.tasks[unit.task].system)
+        return self._judge.measure(unit, prompt, outcome, found)
 
 
 def _chosen(label: str, task: Task, config: EvaluationConfig) -> tuple[Problem, ...]:
@@ -205,4 +219,8 @@ def _chosen(label: str, task: Task, config: EvaluationConfig) -> tuple[Problem, 
     if len(set(ids)) < len(ids):
         twice = next(i for i in ids if ids.count(i) > 1)
         raise ConfigError(f"Two problems of task {label!r} have the same id", got=twice)
+    if config.metric == ANSWER:
+        other = ", or choose another metric (--metric): reward, or package.module:function"
+        with located(f"tasks.{label}.task"):
+            task.require_grades(found, other)
     return tuple(found)

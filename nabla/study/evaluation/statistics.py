@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 
 from nabla.core.errors import ConfigError
 from nabla.core.extras import require_extra
@@ -45,11 +45,12 @@ class Comparison:
     """One method against another on the same problems.
 
     Args:
-        difference: of accuracies, first minus second.
+        difference: of accuracies, or of the means of a number, first minus second.
         low, high: its paired bootstrap interval.
         p: of the difference, see :func:`paired_p`.
-        first_only, second_only: problems that one of them alone solves, see :func:`solved`.
-        p_mcnemar: McNemar's exact test of these two numbers.
+        first_only, second_only: problems that one of them alone solves, see :func:`solved`; of a number,
+            those on which it has the higher one.
+        p_mcnemar: McNemar's exact test of these two; None for a number.
         detectable: smallest true difference that this many problems find with the given power.
     """
 
@@ -59,7 +60,7 @@ class Comparison:
     p: float
     first_only: int
     second_only: int
-    p_mcnemar: float
+    p_mcnemar: float | None
     detectable: float | None
 
 
@@ -196,6 +197,28 @@ def paired_t(gains: Float[Array, " problems"]) -> float:
     return float(ttest_1samp(gains, 0.0).pvalue)
 
 
+def number_p(first: Float[Array, "runs problems"], second: Float[Array, "as_many problems"]) -> float:
+    """Two-sided p of no difference between mean numbers on the same problems: a paired t-test of the means
+    of those problems where both have one. No such problems show nothing."""
+    one, two = common_means(first, second)
+    return paired_t(one - two) if len(one) else 1.0
+
+
+def common_means(*samples: Float[Array, "_ problems"]) -> list[Float[Array, " common"]]:
+    """Each sample's means over its runs that have a number (are not NaN), of the problems where every sample
+    has one."""
+    common = np.all([~np.isnan(sample).all(0) for sample in samples], axis=0)
+    return [np.nanmean(sample[:, common], axis=0) for sample in samples]
+
+
+def bootstrap_mean(
+    values: Float[Array, " problems"], *, level: float = 0.95
+) -> tuple[float, float, float]:
+    """(mean, low, high): the percentile interval of :func:`bootstrap_difference`, of a mean itself."""
+    values = np.asarray(values, dtype=float)
+    return (float(values.mean()), *bootstrap_difference(values, np.zeros_like(values), level=level))
+
+
 def paired_p(first: Bool[Array, "runs problems"], second: Bool[Array, "as_many problems"]) -> float:
     """Two-sided p of no difference between mean accuracies on the same problems: McNemar's exact test if each
     side ran once, else a paired t-test of the problems' means. The runs' majorities are not tested: they can
@@ -248,6 +271,20 @@ def compare(
     return Comparison(difference, low, high, paired_p(first, second), *majority, smallest)
 
 
+def compare_numbers(
+    first: Float[Array, "seeds problems"], second: Float[Array, "seeds problems"], *, level: float = 0.95
+) -> Comparison | None:
+    """Two methods' numbers on the problems where both have one; None where there is no such problem."""
+    one, two = common_means(first, second)
+    if not len(one):
+        return None
+    low, high = bootstrap_difference(one, two, level=level)
+    difference = float(one.mean() - two.mean())
+    higher = int((one > two).sum()), int((one < two).sum())
+    smallest = detectable(one - two, level=level)
+    return Comparison(difference, low, high, paired_t(one - two), *higher, None, smallest)
+
+
 def pass_at_k(samples: int, right: int, k: int) -> float:
     """Chance that one of ``k`` of the samples, drawn without replacement, is right: the unbiased estimator
     ``1 - C(n-c, k) / C(n, k)`` (Chen et al., arXiv 2107.03374, Eq. 1).
@@ -290,20 +327,31 @@ def best_of_k(rewards: Float[Array, " samples"], right: Float[Array, " as_many"]
     return total
 
 
-def unbeaten(correct: Sequence[Bool[Array, "seeds problems"]], *, level: float = 0.95) -> int | None:
-    """Index of the method that is more accurate than every other one by :func:`paired_p`, Holm-corrected over
-    all pairs; None where no method is."""
-    if len(correct) < 2:
+def unbeaten(
+    values: Sequence[Shaped[Array, "seeds problems"]],
+    *,
+    level: float = 0.95,
+    test: Callable[[Array, Array], float] = paired_p,
+) -> int | None:
+    """Index of the method that is better than every other one by a paired test, Holm-corrected over all
+    pairs; None where no method is.
+
+    Args:
+        values: of each method: right or wrong, or numbers (NaN for none).
+        level: 1 minus the chance of an error.
+        test: :func:`paired_p` for right or wrong, :func:`number_p` for numbers.
+    """
+    if len(values) < 2:
         return None
-    means = [float(np.asarray(rows, dtype=float).mean()) for rows in correct]
-    pairs = [(i, j) for i in range(len(correct)) for j in range(i + 1, len(correct))]
-    adjusted = holm([paired_p(correct[i], correct[j]) for i, j in pairs])
-    beaten: dict[int, set[int]] = {i: set() for i in range(len(correct))}
+    pairs = [(i, j) for i in range(len(values)) for j in range(i + 1, len(values))]
+    adjusted = holm([test(values[i], values[j]) for i, j in pairs])
+    beaten: dict[int, set[int]] = {i: set() for i in range(len(values))}
     for (i, j), p in zip(pairs, adjusted, strict=True):
         if p < 1 - level:
-            winner, loser = (i, j) if means[i] > means[j] else (j, i)
+            one, two = common_means(np.asarray(values[i], dtype=float), np.asarray(values[j], dtype=float))
+            winner, loser = (i, j) if one.mean() > two.mean() else (j, i)
             beaten[winner].add(loser)
-    return next((i for i, losers in beaten.items() if len(losers) == len(correct) - 1), None)
+    return next((i for i, losers in beaten.items() if len(losers) == len(values) - 1), None)
 
 
 def _require_level(level: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -9,42 +10,56 @@ import numpy as np
 
 from nabla.core.budget import UNITS
 from nabla.core.errors import ConfigError
+from nabla.study.evaluation.metric import REWARD, Metric
 from nabla.study.evaluation.results import Cell, Results, Runs
 from nabla.study.evaluation.statistics import (
     Array,
     Proportion,
     best_of_k,
-    bootstrap_difference,
+    bootstrap_mean,
     bootstrap_share,
+    common_means,
     compare,
+    compare_numbers,
     holm,
+    number_p,
+    paired_p,
     pass_at_k,
     unbeaten,
 )
 
 LEVEL = 0.95
+METRIC = Metric()
 
 
 def summarise(results: Results) -> dict[str, Any]:
     """Everything that tables and plots show, JSON-ready.
 
     ``best`` marks a method that a paired test, Holm-corrected over all pairs of methods under that budget,
-    finds more accurate than every other one. Comparisons are Holm-corrected over the methods that are
-    compared with the reference under one budget of one task.
+    finds better than every other one. Comparisons are Holm-corrected over the methods that are compared with
+    the reference under one budget of one task.
+
+    Where the metric is a number, a mean (``mean``) stands in place of the accuracy, over the problems with a
+    number, and comparisons are of the problems where both methods have one (``pairs``).
     """
     rows, comparisons = [], []
+    metric = results.metric
+    test = paired_p if metric.rate else number_p
     for task, problems in results.tasks.items():
         methods = results.methods_of(task)
         for unit, value in results.ladder:
             cells = {method: results.cells[task, method, unit, value] for method in methods}
-            best = unbeaten([cell.correct for cell in cells.values()], level=LEVEL)
+            values = [cell.correct if metric.rate else cell.value for cell in cells.values()]
+            best = unbeaten(values, level=LEVEL, test=test)
             for index, (method, cell) in enumerate(cells.items()):
                 labels = {"task": task, "unit": unit, "value": value, "method": method}
-                rows.append({**labels, "best": index == best, **_row(cell, len(problems))})
+                own = _row(cell, len(problems), metric, graded=task not in results.ungraded)
+                rows.append({**labels, "best": index == best, **own})
             budget = {"task": task, "unit": unit, "value": value}
-            comparisons += _comparisons(results.reference, cells, budget)
+            comparisons += _comparisons(results.reference, cells, budget, metric)
     return {
         "level": LEVEL,
+        **({} if metric.rate else {"metric": metric.name}),
         "complete": results.complete,
         "problems": {task: len(problems) for task, problems in results.tasks.items()},
         "seeds": results.seeds,
@@ -52,9 +67,15 @@ def summarise(results: Results) -> dict[str, Any]:
         "rows": rows,
         "comparisons": comparisons,
         "runs": [
-            {"task": task, "method": method, **_run(run)} for (task, method), run in results.runs.items()
+            {"task": task, "method": method, **_run(run, metric, graded=task not in results.ungraded)}
+            for (task, method), run in results.runs.items()
         ],
     }
+
+
+def metric_of(summary: Mapping[str, Any]) -> Metric:
+    """What a summary's means are of."""
+    return Metric(summary["metric"]) if "metric" in summary else Metric()
 
 
 def require_met(results: Results) -> None:
@@ -79,34 +100,48 @@ def accuracy(correct: Array) -> tuple[float, float, float]:
     return (found.value, *found.interval(LEVEL))
 
 
-def _row(cell: Cell, problems: int) -> dict[str, Any]:
-    value, low, high = accuracy(cell.correct)
+def mean(values: Array) -> tuple[float, float, float] | tuple[None, None, None]:
+    """(mean, low, high) of numbers over the problems that have one, seeds averaged within each, by the
+    bootstrap; None where no problem has one."""
+    known = ~np.isnan(values).all(0)
+    return bootstrap_mean(np.nanmean(values[:, known], axis=0), level=LEVEL) if known.any() else (None,) * 3
+
+
+def _level(correct: Array, values: Array, metric: Metric, *, graded: bool) -> dict[str, Any]:
+    """The mean of the metric and its interval; of a number the accuracy beside it, where there is one."""
+    if metric.rate:
+        return dict(zip(("accuracy", "low", "high"), accuracy(correct), strict=True))
+    found: dict[str, Any] = dict(zip(("mean", "low", "high"), mean(values), strict=True))
+    measured = float((~np.isnan(values)).mean())
+    return {**found, "measured": measured, "accuracy": float(correct.mean()) if graded else None}
+
+
+def _row(
+    cell: Cell, problems: int, metric: Metric = METRIC, *, graded: bool = True
+) -> dict[str, Any]:
+    values = cell.correct.astype(float) if metric.rate else cell.value
+    reward = mean(cell.reward)
     return {
         "problems": problems,
-        "accuracy": value,
-        "low": low,
-        "high": high,
-        "by_seed": [float(v) for v in cell.correct.mean(1)],
+        **_level(cell.correct, cell.value, metric, graded=graded),
+        "by_seed": [_mean(own) for own in values],
         "answered": float(cell.answered.mean()),
         "exhausted": float(cell.exhausted.mean()),
         "failed": int(cell.failed.sum()),
-        "pass_at_k": _pass(cell.correct),
-        "best_of_k": _best(cell.reward, cell.correct),
-        **_reward(cell.reward),
+        "pass_at_k": _pass(cell.correct) if graded else None,
+        "best_of_k": _best(values if metric.name == REWARD else cell.reward, values),
+        **dict(zip(("reward", "reward_low", "reward_high"), reward, strict=True)),
         **{unit: _mean(cell.cost[unit]) for unit in UNITS},
     }
 
 
-def _run(run: Runs) -> dict[str, Any]:
-    value, low, high = accuracy(run.correct)
+def _run(run: Runs, metric: Metric, *, graded: bool) -> dict[str, Any]:
     count = run.correct.size
     proposals = run.proposals
     accepted = [p for p in proposals if p[3]]
     rejected = np.array([not p[3] for p in proposals])
     return {
-        "accuracy": value,
-        "low": low,
-        "high": high,
+        **_level(run.correct, run.value, metric, graded=graded),
         "failed": int(run.failed.sum()),
         "errors": run.errors,
         "mean_length": float(run.length.mean()),
@@ -124,7 +159,7 @@ def _run(run: Runs) -> dict[str, Any]:
             float(rejected.mean()),
             *bootstrap_share(rejected, np.array([p[6] for p in proposals]), level=LEVEL),
         ],
-        "effects": {
+        "effects": None if not graded else {
             "wrong_to_right": sum(not p[4] and p[5] for p in accepted),
             "right_to_wrong": sum(p[4] and not p[5] for p in accepted),
             "wrong_to_wrong": sum(not p[4] and not p[5] for p in accepted),
@@ -134,31 +169,26 @@ def _run(run: Runs) -> dict[str, Any]:
 
 
 def _comparisons(
-    reference: str, cells: dict[str, Cell], labels: dict[str, Any]
+    reference: str, cells: dict[str, Cell], labels: dict[str, Any], metric: Metric
 ) -> list[dict[str, Any]]:
     if reference not in cells:
         return []
-    own = cells[reference].correct
-    found = {
-        method: compare(own, cell.correct, level=LEVEL)
-        for method, cell in cells.items()
-        if method != reference
-    }
+    own = cells[reference]
+    found, pairs = {}, {}
+    for method, cell in cells.items():
+        if method == reference:
+            continue
+        if metric.rate:
+            found[method] = compare(own.correct, cell.correct, level=LEVEL)
+        elif (numbers := compare_numbers(own.value, cell.value, level=LEVEL)) is not None:
+            found[method] = numbers
+            pairs[method] = {"pairs": len(common_means(own.value, cell.value)[0])}
     adjusted = holm([c.p for c in found.values()])
+    labels = {**labels, "reference": reference}
     return [
-        {**labels, "reference": reference, "method": method, **asdict(c), "p_holm": p}
+        {**labels, "method": method, **asdict(c), "p_holm": p, **pairs.get(method, {})}
         for (method, c), p in zip(found.items(), adjusted, strict=True)
     ]
-
-
-def _reward(found: Array) -> dict[str, float | None]:
-    """Mean over problems with a scored answer, seeds averaged within each, and its bootstrap interval."""
-    scored = ~np.isnan(found).all(0)
-    if not scored.any():
-        return dict.fromkeys(("reward", "reward_low", "reward_high"))
-    means = np.nanmean(found[:, scored], axis=0)
-    low, high = bootstrap_difference(means, np.zeros_like(means), level=LEVEL)
-    return {"reward": float(means.mean()), "reward_low": low, "reward_high": high}
 
 
 def _pass(correct: Array) -> dict[str, float]:
@@ -169,14 +199,15 @@ def _pass(correct: Array) -> dict[str, float]:
     }
 
 
-def _best(reward: Array, correct: Array) -> dict[str, float] | None:
-    """Accuracy of the best of k runs by their reward; None where nothing was scored."""
-    if np.isnan(reward).all():
+def _best(reward: Array, values: Array) -> dict[str, float] | None:
+    """The metric of the best of k runs by their reward, over the problems whose runs all have a number; None
+    where there is none, or nothing was scored."""
+    chosen = np.flatnonzero(~np.isnan(values).any(0))
+    if np.isnan(reward).all() or not len(chosen):
         return None
-    seeds, problems = correct.shape
-    right = correct.astype(float)
+    seeds = len(values)
     return {
-        str(k): sum(best_of_k(reward[:, p], right[:, p], k) for p in range(problems)) / problems
+        str(k): sum(best_of_k(reward[:, p], values[:, p], k) for p in chosen) / len(chosen)
         for k in range(1, seeds + 1)
     }
 

@@ -12,6 +12,9 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from nabla.study.evaluation.metric import Metric
+from nabla.study.evaluation.summary import metric_of
+
 Row = Mapping[str, Any]
 
 #: Columns of the CSV of rows, then of comparisons.
@@ -30,9 +33,31 @@ LEGEND = (
     "-: no answer within the budget, ~: in less than half of the runs. "
     "<: most runs ended before they had spent it."
 )
+#: The same for a number.
+NUMBERS = (
+    "{noun}: means of the answers that have one, in brackets their bootstrap 95 % interval over problems. "
+    "*: higher than every\nother (paired t over problems where both have one, Holm over all pairs). "
+    "-: no answer within the budget, ~: in less than\nhalf of the runs. "
+    "<: most runs ended before they had spent it."
+)
 #: Of the smallest detectable difference.
 MDE = "MDE: smallest difference that one test at 5 % finds with a power of 80 %, before Holm's correction."
 _UNIT = {"calls": "calls", "tokens": "tokens", "flops": "FLOPs", "seconds": "seconds"}
+
+
+def columns(summary: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Columns of the CSV of rows, then of comparisons, by the summary's metric."""
+    if metric_of(summary).rate:
+        return ROWS, COMPARISONS
+    own = ("mean", "low", "high", "measured", "accuracy", "best")
+    rows = [*ROWS[:5], *own, *(c for c in ROWS[5:] if c not in own)]
+    return tuple(rows), (*(c for c in COMPARISONS if c != "p_mcnemar"), "pairs")
+
+
+def legend(summary: Mapping[str, Any]) -> str:
+    """What stands in the cells."""
+    metric = metric_of(summary)
+    return LEGEND if metric.rate else NUMBERS.format(noun=metric.noun[:1].upper() + metric.noun[1:])
 
 
 def groups(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
@@ -53,8 +78,9 @@ def to_csv(rows: Sequence[Row], columns: Sequence[str]) -> str:
 
 
 def console_tables(summary: Mapping[str, Any]) -> list[RenderableType]:
-    """Accuracies in percent with intervals: a line per method, a column per budget."""
+    """Accuracies in percent, or means, with intervals: a line per method, a column per budget."""
     shown: list[RenderableType] = []
+    metric = metric_of(summary)
     for (task, unit), rows in groups(summary["rows"]).items():
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
         values, lines = _grid(rows)
@@ -62,17 +88,21 @@ def console_tables(summary: Mapping[str, Any]) -> list[RenderableType]:
         for value in values:
             table.add_column(f"{value:g}", justify="right", no_wrap=True)
         for method, cells in lines.items():
-            table.add_row(method, *(Text(_plain(c), style="bold" if c["best"] else "") for c in cells))
+            texts = ((_plain(c, metric), "bold" if c["best"] else "") for c in cells)
+            table.add_row(method, *(Text(text, style=style) for text, style in texts))
         shown += [Text(_title(summary, task, unit), style="bold"), table]
-    return [*shown, Text(LEGEND, style="dim")]
+    return [*shown, Text(legend(summary), style="dim")]
 
 
 def comparison_table(summary: Mapping[str, Any]) -> Table:
     """The reference against every other method at each unit's largest budget."""
+    metric = metric_of(summary)
+    test = "McNemar for one seed, else paired t" if metric.rate else "paired t"
+    what = metric.difference[:1].upper() + metric.difference[1:]
     table = Table(
         title=f"{summary['reference']} minus the others, at the largest budgets",
-        caption="Points of accuracy with paired bootstrap 95 % intervals; p: McNemar for one seed, else "
-        f"paired t, Holm-corrected within a budget.\n{MDE}",
+        caption=f"{what} with paired bootstrap 95 % intervals; p: {test}, Holm-corrected within a budget."
+        f"\n{MDE}",
         title_justify="left",
         title_style="bold",
         caption_justify="left",
@@ -87,10 +117,10 @@ def comparison_table(summary: Mapping[str, Any]) -> Table:
             row["task"],
             f"{row['value']:g} {_UNIT[row['unit']]}",
             row["method"],
-            f"{100 * row['difference']:+.1f}" + ("*" if row["p_holm"] < 1 - summary["level"] else ""),
-            f"{100 * row['low']:+.1f} to {100 * row['high']:+.1f}",
+            metric.signed(row["difference"]) + ("*" if row["p_holm"] < 1 - summary["level"] else ""),
+            f"{metric.signed(row['low'])} to {metric.signed(row['high'])}",
             f"{row['p_holm']:.2g}",
-            "-" if row["detectable"] is None else f"{100 * row['detectable']:.1f}",
+            "-" if row["detectable"] is None else metric.text(row["detectable"]),
         )
     return table
 
@@ -106,28 +136,30 @@ def largest(rows: Sequence[Row]) -> list[Row]:
 
 def to_markdown(summary: Mapping[str, Any]) -> str:
     """All tables, with comparisons behind them."""
-    parts = [LEGEND.replace("*", r"\*"), ""]
+    metric = metric_of(summary)
+    parts = [legend(summary).replace("*", r"\*"), ""]
     for (task, unit), rows in groups(summary["rows"]).items():
         values, lines = _grid(rows)
         table = [["method", *(f"{value:g}" for value in values)]]
         table += [
-            [_escaped(method), *(f"**{_plain(c)}**" if c["best"] else _plain(c) for c in cells)]
+            [_escaped(method), *(_bold(_plain(c, metric), c["best"]) for c in cells)]
             for method, cells in lines.items()
         ]
         parts += [f"### {_title(summary, task, unit)}", "", *markdown(table), ""]
     chosen = largest(summary["comparisons"])
     if chosen:
-        table = [["task", "budget", "method", "difference", "95 %", "only ours / theirs", "p (Holm)", "MDE"]]
+        wins = "only ours / theirs" if metric.rate else "higher ours / theirs"
+        table = [["task", "budget", "method", "difference", "95 %", wins, "p (Holm)", "MDE"]]
         table += [
             [
                 row["task"],
                 f"{row['value']:g} {_UNIT[row['unit']]}",
                 _escaped(row["method"]),
-                f"{100 * row['difference']:+.1f}",
-                f"{100 * row['low']:+.1f} to {100 * row['high']:+.1f}",
+                metric.signed(row["difference"]),
+                f"{metric.signed(row['low'])} to {metric.signed(row['high'])}",
                 f"{row['first_only']} / {row['second_only']}",
                 f"{row['p_holm']:.2g}",
-                "-" if row["detectable"] is None else f"{100 * row['detectable']:.1f}",
+                "-" if row["detectable"] is None else metric.text(row["detectable"]),
             ]
             for row in chosen
         ]
@@ -136,13 +168,14 @@ def to_markdown(summary: Mapping[str, Any]) -> str:
 
 
 def to_latex(summary: Mapping[str, Any]) -> str:
-    """The accuracy tables, for the packages booktabs and amsmath."""
+    """The tables of accuracies or means, for the packages booktabs and amsmath."""
     parts = []
+    metric = metric_of(summary)
     for (task, unit), rows in groups(summary["rows"]).items():
         values, lines = _grid(rows)
         head = " & ".join(["method", *(f"{value:g}" for value in values)])
         body = [
-            " & ".join([latex(method), *(_latex_cell(c) for c in cells)]) + r" \\"
+            " & ".join([latex(method), *(_latex_cell(c, metric) for c in cells)]) + r" \\"
             for method, cells in lines.items()
         ]
         parts += [
@@ -172,28 +205,34 @@ def _grid(rows: Sequence[Row]) -> tuple[list[float], dict[str, list[Row]]]:
 
 
 def _title(summary: Mapping[str, Any], task: str, unit: str) -> str:
-    seeds = len(summary["seeds"])
+    seeds, metric = len(summary["seeds"]), metric_of(summary)
+    what = "accuracy in %" if metric.rate else f"mean {metric.noun}"
     return (
-        f"{task}: accuracy in % by budget in {_UNIT[unit]}, {summary['problems'][task]} problems, "
+        f"{task}: {what} by budget in {_UNIT[unit]}, {summary['problems'][task]} problems, "
         f"{seeds} seed{'s' if seeds > 1 else ''}" + ("" if summary["complete"] else " (unfinished run)")
     )
 
 
-def _plain(row: Row) -> str:
-    if not row["answered"]:
+def _bold(text: str, best: bool) -> str:
+    return f"**{text}**" if best else text
+
+
+def _plain(row: Row, metric: Metric) -> str:
+    if not row["answered"] or row[metric.key] is None:
         return "-"
     early = "<" if row["exhausted"] < 0.5 else "~" if row["answered"] < 0.5 else ""
     star = "*" if row["best"] else ""
-    return f"{early}{100 * row['accuracy']:.1f}{star} [{100 * row['low']:.0f}, {100 * row['high']:.0f}]"
+    ends = f"[{metric.bound(row['low'])}, {metric.bound(row['high'])}]"
+    return f"{early}{metric.text(row[metric.key])}{star} {ends}"
 
 
-def _latex_cell(row: Row) -> str:
-    if not row["answered"]:
+def _latex_cell(row: Row, metric: Metric) -> str:
+    if not row["answered"] or row[metric.key] is None:
         return "--"
-    text = f"{100 * row['accuracy']:.1f}"
+    text = metric.text(row[metric.key])
     text = rf"\textbf{{{text}}}" if row["best"] else text
     early = "$<$" if row["exhausted"] < 0.5 else r"$\sim$" if row["answered"] < 0.5 else ""
-    return rf"{early}{text} {{\scriptsize [{100 * row['low']:.0f}, {100 * row['high']:.0f}]}}"
+    return rf"{early}{text} {{\scriptsize [{metric.bound(row['low'])}, {metric.bound(row['high'])}]}}"
 
 
 def markdown(table: Sequence[Sequence[str]]) -> list[str]:

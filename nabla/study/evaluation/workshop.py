@@ -11,6 +11,7 @@ from nabla.launch.config.run import RunConfig
 from nabla.launch.launcher import place_models
 from nabla.methods.base import Method, methods
 from nabla.study.evaluation.config import EvaluationConfig
+from nabla.study.evaluation.metric import REWARD
 
 if TYPE_CHECKING:
     import torch
@@ -41,6 +42,8 @@ class Workshop:
                     method = methods.build(config.method(label, task))
                     method.check(self.engine(task, label, seed=0))
                     self._methods[task, label] = method
+            if config.metric == REWARD:
+                self.judge(task)  # what it lacks shows now
 
     def method(self, task: str, label: str) -> Method:
         """A method with its settings for a task."""
@@ -48,14 +51,22 @@ class Workshop:
 
     def engine(self, task: str, label: str, *, seed: int, events: Events | None = None) -> Engine:
         """A fresh engine: what one unit leaves in caches does not reach the next."""
-        config, setup = self.config, self.config.tasks[task]
-        name = config.reward_name(label, task)
-        rm = None if name is None else setup.rewards[name]
-        run = RunConfig(setup.lm, rm, setup.lm_arguments, setup.rm_arguments)
-        lm, reward = self._load(run)
+        config = self.config
+        lm, reward = self._models(task, config.reward_name(label, task))
         return Engine(
             lm, reward, seed=seed, live=config.shard, budgets=config.driving, events=events, **config.engine
         )
+
+    def judge(self, task: str) -> Engine:
+        """A fresh engine with the reward that answers to a task are measured by."""
+        lm, reward = self._models(task, self.config.judge_name(task))
+        return Engine(lm, reward, **self.config.engine)
+
+    def _models(self, task: str, rm: str | None) -> tuple[CausalLM, Reward | None]:
+        """A task's language model with one of its rewards, by name."""
+        setup = self.config.tasks[task]
+        reward = None if rm is None else setup.rewards[rm]
+        return self._load(RunConfig(setup.lm, reward, setup.lm_arguments, setup.rm_arguments))
 
     def _load(self, run: RunConfig) -> tuple[CausalLM, Reward | None]:
         """Each language model once, and each reward once for each language model: it is bound to it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nabla.core.errors import ConfigError
-from nabla.problems.tasks.base import tasks
+from nabla.problems.tasks.base import Problem, Task, TaskChecker, tasks
 
 GOOD = (
     '{"prompt": "1+1", "answer": "2", "id": "a", "kind": "sum"}\n'
@@ -137,3 +137,33 @@ def test_a_choice_of_problems_is_reproducible_and_grows(tmp_path):
 def test_more_than_there_is_cannot_be_had(tmp_path, arguments, message):
     with pytest.raises(ConfigError, match=message):
         numbered(tmp_path, 20).problems(**arguments)
+
+
+def test_problems_may_all_do_without_an_answer(tmp_path):
+    made = task(tmp_path, '{"prompt": "Write a poem.", "kind": "verse"}\n{"prompt": "And another."}\n')
+    first, second = made.problems()
+    assert (first.prompt, first.gold, second.gold) == ("Write a poem.", None, None)
+    assert first.metadata == {"kind": "verse"}
+    assert not made.grades([first, second])
+    with pytest.raises(ConfigError, match="right cannot be told from wrong"):
+        made.require_grades([first, second])
+    with pytest.raises(ConfigError, match="no gold answers"):  # solve and compare, before a model loads
+        TaskChecker(made, [first, second])
+
+
+def test_a_field_of_ones_own_must_be_there(tmp_path):
+    made = task(tmp_path, '{"prompt": "1+1", "gold": "2"}\n', answer_field="gould")
+    with pytest.raises(ConfigError, match="no field 'gould'"):
+        made.problems()
+
+
+def test_a_grader_of_its_own_needs_no_gold_answers():
+    class Short(Task):
+        def problems(self, n=None, *, seed=None, offset=0):
+            return [Problem("0", "p")]
+
+        def grade(self, problem, response):
+            return len(response) < 3
+
+    assert Short().grades([Problem("0", "p")])
+    Short().require_grades([Problem("0", "p")])

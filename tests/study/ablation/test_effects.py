@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.stats
 
 from nabla.study.ablation.effects import effects, interactions, summarise
+from nabla.study.ablation.plots import write_plots
+from nabla.study.ablation.tables import effects_columns, to_markdown
+from nabla.study.evaluation.metric import Metric
 from tests.study.ablation.small import study
 
 
@@ -81,3 +86,34 @@ def test_points_are_compared_with_the_reference_points_answers():
     assert rows[0]["same_answers"] == 1.0
     assert rows[1]["same_answers"] == pytest.approx(float(np.mean(right[0] == right[1])))
     assert rows[1]["flops"] == 2.0
+
+
+def test_numbers_in_place_of_accuracies(tmp_path):
+    """A gain of 0.3 in a number, and problems where a side has none."""
+    noise = np.random.default_rng(3)
+    hard = noise.normal(size=60)
+    made = study({("a",): 0.5, ("b",): 0.5}, problems=60)
+    made.metric = Metric("reward")
+    values = []
+    for point, gain in zip(made.points, (0.0, 0.3), strict=True):
+        own = hard + gain + noise.normal(0, 0.05, (2, 60))
+        own[:, :5] = np.nan if gain else own[:, :5]
+        values.append(own)
+        outcome = point.outcomes["t"]
+        point.outcomes["t"] = replace(outcome, correct={None: own}, responses=outcome.responses.repeat(2, 0))
+    found = summarise(made)
+    (effect,) = found["effects"]
+    gains = values[1][:, 5:].mean(0) - values[0][:, 5:].mean(0)
+    assert effect["difference"] == pytest.approx(gains.mean())
+    assert effect["p"] == pytest.approx(scipy.stats.ttest_1samp(gains, 0).pvalue)
+    assert effect["level_only"] + effect["reference_only"] == 55
+    assert effect["mean"] == pytest.approx(values[1][:, 5:].mean())
+    assert [row["mean"] for row in found["points"]] == pytest.approx(
+        [values[0].mean(), values[1][:, 5:].mean()]
+    )
+    text = to_markdown(found)
+    assert "Differences of reward" in text
+    assert f"{gains.mean():+.3g}" in text
+    assert "ccuracy" not in text
+    assert "mean" in effects_columns(found)
+    assert {path.name for path in write_plots(found, tmp_path)} == {"effects.png", "cost.png"}

@@ -201,3 +201,21 @@ def test_the_report_is_whole_and_follows_from_the_records(unbroken):
     latex = (unbroken / "tables.tex").read_text()
     assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 3
     assert "×" not in latex
+
+
+def test_points_are_measured_by_a_reward(tmp_path):
+    """Answers of points with another reward model, too, are measured by the task's first."""
+    base = {**values()["base"], "problems": 1, "metric": "reward"}
+    told = []
+    config = small(base=base, factors={"method.rm": ["good", "bad"]})
+    Ablation(config, tmp_path / "r", progress=lambda *args: told.append(args[3])).run()
+    rows = [row for point in sorted((tmp_path / "r" / POINTS).iterdir()) for row in read(point)]
+    assert len(rows) == 2
+    by_rm = {folder.name[:3]: next(read(folder)) for folder in (tmp_path / "r" / POINTS).iterdir()}
+    assert by_rm["goo"]["metric"] == by_rm["goo"]["reward"]
+    assert by_rm["bad"]["metric"] != by_rm["bad"]["reward"]
+    assert told == [{"squares": by_rm["goo"]["metric"]}, {"squares": by_rm["bad"]["metric"]}]
+    summary = write_report(tmp_path / "r")
+    assert summary["metric"] == "reward"
+    assert [row["mean"] for row in summary["points"]] == [by_rm[name]["metric"] for name in ("goo", "bad")]
+    assert "mean" in (tmp_path / "r" / "points.csv").read_text().splitlines()[0].split(",")

@@ -161,7 +161,9 @@ def test_all_files_parse(folder, summary):
     assert [row["method"] for row in compared] == [r["method"] for r in summary["comparisons"]]
     names = {path.name for path in folder.glob("*.png")}
     units = {f"accuracy_{unit}.png" for unit in ("calls", "tokens", "flops", "seconds")}
-    assert names == units | {"phases.png", "rejection.png", "reward_hacking.png", "positions.png"}
+    assert names == units | {
+        *("best_of_k.png", "phases.png", "rejection.png", "reward_hacking.png", "positions.png")
+    }
     for path in folder.glob("*.png"):
         data = path.read_bytes()
         assert data[:8] == b"\x89PNG\r\n\x1a\n"
@@ -246,3 +248,23 @@ def test_cells_say_where_few_runs_had_an_answer(summary, answered, exhausted, ex
     cells = [c.strip() for c in to_markdown({**summary, "rows": rows}).split("|")]
     assert expected in cells
     assert ("$\\sim$10.0" in to_latex({**summary, "rows": rows})) == expected.startswith("~")
+
+
+def test_the_pool_of_all_seeds_gives_curves(tmp_path, monkeypatch):
+    """Best-of-k and pass@k of each method at the largest budget, for every k up to the number of seeds."""
+    from matplotlib.axes import Axes
+
+    drawn, real = [], Axes.plot
+
+    def plot(self, xs, ys, *args, **kwargs):
+        drawn.append((list(xs), list(ys), kwargs.get("linestyle")))
+        return real(self, xs, ys, *args, **kwargs)
+
+    monkeypatch.setattr(Axes, "plot", plot)
+    _, summary = write_report(write(tmp_path / "r"))
+    assert (tmp_path / "r" / "best_of_k.png").is_file()
+    for row in summary["rows"]:
+        if (row["unit"], row["value"]) != ("calls", 30.0):
+            continue
+        for name, look in (("best_of_k", "-"), ("pass_at_k", ":")):
+            assert ([1, 2], [100 * v for v in row[name].values()], look) in drawn
