@@ -387,7 +387,7 @@ class Session:
 
     @property
     def spent(self) -> bool:
-        """There are budgets, and the largest value of every one is reached."""
+        """Whether a round should end now: an answer is held, and no later one counts at any budget."""
         return self.progress.spent
 
     def report(self, trajectory: Trajectory) -> None:
