@@ -94,6 +94,7 @@ def _row(cell: Cell, problems: int) -> dict[str, Any]:
         "best_of_k": _best(cell.reward, cell.correct),
         **_reward(cell.reward),
         **{unit: _mean(cell.cost[unit]) for unit in UNITS},
+        "critical_steps": _complete(cell.cost["critical_steps"], cell.cost["calls"]),
     }
 
 
@@ -111,6 +112,7 @@ def _run(run: Runs) -> dict[str, Any]:
         "errors": run.errors,
         "mean_length": float(run.length.mean()),
         **{unit: _mean(run.cost[unit]) for unit in UNITS},
+        "critical_steps": _complete(run.cost["critical_steps"], run.cost["calls"]),
         "peak_bytes": run.peak_bytes,
         "phases": {
             phase: {unit: total / count for unit, total in usage.items()}
@@ -179,6 +181,11 @@ def _best(reward: Array, correct: Array) -> dict[str, float] | None:
         str(k): sum(best_of_k(reward[:, p], right[:, p], k) for p in range(problems)) / problems
         for k in range(1, seeds + 1)
     }
+
+
+def _complete(values: Array, wanted: Array) -> float | None:
+    """The mean; None where a journal of an earlier version holds some of the wanted ones without it."""
+    return None if (np.isnan(values) & ~np.isnan(wanted)).any() else _mean(values)
 
 
 def _mean(values: Array) -> float | None:
