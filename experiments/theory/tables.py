@@ -1,6 +1,6 @@
 """Writes the measured tables of ``experiments/theory.md`` from a run's ``reports.json``.
 
-nabla theory --output experiments/theory
+nabla theory --output runs/theory && cp runs/theory/* experiments/theory
 python -m experiments.theory.tables
 """
 

@@ -71,34 +71,40 @@ class Recorder(Callback):
         name: str = "solutions.jsonl",
     ) -> None:
         self.folder, self.task, self.emit, self.name = folder, task, emit, name
-        self._seen: set[str] = set()
+        self._kept: set[str] = set()
+        self._done: set[str] = set()
 
     def complete(self, solutions: Sequence[Solution], failures: Mapping[str, NablaError]) -> None:
-        """Adds what other processes solved and failed at (id → error), and lets every line out."""
+        """Adds what other processes solved and failed at (id → error), and what a signal has broken off;
+        lets every line out."""
         for solution in solutions:
-            if solution.prompt.id not in self._seen:
+            if solution.prompt.id not in self._done:
                 self.on_solution(solution)
         for key, error in failures.items():
-            if key not in self._seen:
+            if key not in self._done:
                 self._failed(key, error)
         if self.emit is not None:
             self.emit.close()
 
     def on_solution(self, solution: Solution) -> None:
-        self._seen.add(solution.prompt.id)
-        row = record(solution, self.task)
-        if self.folder is not None:
-            self.folder.append(self.name, row)
+        key, row = solution.prompt.id, record(solution, self.task)
+        self._keep(key, self.name, row)
         if self.emit is not None:
-            self.emit.add(solution.prompt.id, json_line(row))
+            self.emit.add(key, json_line(row))
+        self._done.add(key)
 
     def on_exception(self, prompt: Prompt, error: NablaError) -> None:
         self._failed(prompt.id, error)
 
     def _failed(self, key: str, error: NablaError) -> None:
-        self._seen.add(key)
-        if self.folder is not None:
-            row = {"id": key, "error": type(error).__name__, "message": str(error)}
-            self.folder.append("failures.jsonl", row)
+        row = {"id": key, "error": type(error).__name__, "message": str(error)}
+        self._keep(key, "failures.jsonl", row)
         if self.emit is not None:
             self.emit.add(key, None)
+        self._done.add(key)
+
+    def _keep(self, key: str, name: str, row: Mapping[str, Any]) -> None:
+        """Once: the folder has a row from here on, whatever breaks its writing off."""
+        if self.folder is not None and key not in self._kept:
+            self._kept.add(key)
+            self.folder.append(name, row)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from jsonargparse import ArgumentParser
 
@@ -81,9 +81,9 @@ def run(call: Call) -> int:
         config, task = settle(call.config, prompts)
     config = config.changed(call.changes)
     if options.logger is not None:
-        names = [*config.loggers, *(name.strip() for name in options.logger.split(","))]
-        loggers = conform(hints(RunConfig)["loggers"], list(dict.fromkeys(names)), "loggers")
-        config = replace(config, loggers=loggers)
+        (kind,) = get_args(hints(RunConfig)["loggers"])
+        named = [conform(kind, name.strip(), "logger") for name in options.logger.split(",")]
+        config = replace(config, loggers=list(dict.fromkeys([*config.loggers, *named])))
     if not options.json:
         return _solve(call, config, prompts, task)
     as_data()

@@ -36,8 +36,11 @@ def within(seconds: float | None, function: Callable[..., T], *arguments: Any) -
 
 
 def _alarmed(seconds: float, function: Callable[..., T], arguments: tuple[Any, ...]) -> T:
+    over = False
+
     def ring(_: int, __: FrameType | None) -> None:
-        raise _Alarm
+        if not over:  # an alarm may still be on its way while the timer is stopped
+            raise _Alarm
 
     before = signal.signal(signal.SIGALRM, ring)
     begin = time.monotonic()
@@ -48,6 +51,7 @@ def _alarmed(seconds: float, function: Callable[..., T], arguments: tuple[Any, .
     except _Alarm:
         raise Late from None
     finally:
+        over = True
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
         if left:  # an alarm that was set by somebody else

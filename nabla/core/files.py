@@ -159,8 +159,8 @@ def unwritable(path: Path, error: Exception, what: str = "run's folder") -> Conf
 
 
 class Appender:
-    """Lines at the end of a file of one's own making. What the disk does not take is kept in memory, and
-    tried again with the next line and by :meth:`flush`.
+    """Lines at the end of a file of one's own making. What the disk does not take, or a signal breaks off, is
+    kept in memory, and tried again with the next line and by :meth:`flush`.
 
     Args:
         path: of the file; made with its first line.
@@ -171,6 +171,8 @@ class Appender:
         self.path = path
         self._made = shared
         self._waiting: list[bytes] = []
+        #: Where the first of them begins in the file, once it was begun.
+        self._begin: int | None = None
 
     def append(self, text: str) -> None:
         """One line of the file: on disk whole when this returns, or kept, which is said once."""
@@ -185,7 +187,10 @@ class Appender:
         try:
             while self._waiting:
                 self._write(self._waiting[0])
+                # A signal may come in up to here: the line is then written again in the same place. It
+                # cannot come between these two.
                 del self._waiting[0]
+                self._begin = None
         except FileExistsError:
             what = "There is a file already that this run did not make"
         except OSError as error:
@@ -204,6 +209,9 @@ class Appender:
         descriptor = os.open(self.path, flags, 0o666)
         try:
             self._made = True
+            if self._begin is not None:
+                os.ftruncate(descriptor, self._begin)
+            self._begin = os.fstat(descriptor).st_size
             append_whole(descriptor, data)
             os.fsync(descriptor)
         finally:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from types import TracebackType
 from typing import IO
 
 from nabla.core.errors import ConfigError
+from nabla.core.files import reason
+
+#: What a system says where another process has the lock (EDEADLK: Windows').
+_TAKEN = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK)
 
 
 def _take(file: IO[bytes]) -> None:
@@ -23,7 +28,8 @@ def _take(file: IO[bytes]) -> None:
 
 
 class Lock:
-    """Exclusive use of a file as long as this process lives. Raises ConfigError if another one has it."""
+    """Exclusive use of a file as long as this process lives. Raises ConfigError if another one has it, or if
+    its file system has no locks."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("ab")
@@ -31,6 +37,12 @@ class Lock:
             _take(self._file)
         except OSError as error:
             self._file.close()
+            if error.errno not in _TAKEN:
+                raise ConfigError(
+                    f"The results folder cannot be locked against other processes: {reason(error)}",
+                    got=str(path),
+                    fix="Choose an --output on a file system that has locks.",
+                ) from error
             raise ConfigError(
                 "Another process is writing to this results folder",
                 got=str(path),

@@ -45,7 +45,8 @@ class Callback:
         """Before the first problem."""
 
     def on_run_end(self, run: Run, solutions: Sequence[Solution]) -> None:
-        """After the last problem, also after failures and interruption."""
+        """After the last problem, also after failures and interruption; the solutions are those of all
+        processes, or of this one where the run was broken off."""
 
     def on_rollout(self, prompt: Prompt, trajectory: Trajectory) -> None:
         """The language model has written a response, or a continuation of one."""

@@ -19,14 +19,18 @@ from nabla.rewards.base import Reading, Response, Reward
 
 @dataclass
 class _Node:
-    """Behind a prefix: the values of the tokens that have come next."""
+    """Behind a prefix: the values of the tokens that have come next, where texts went on behind them, and
+    where they were the last."""
 
     values: dict[int, float] = field(default_factory=dict)
+    last: dict[int, float] = field(default_factory=dict)
     next: dict[int, _Node] = field(default_factory=dict)
 
 
 class Judgements:
-    """Values of one problem's texts. Texts that begin alike share those of their common prefix."""
+    """Values of one problem's texts. Texts that begin alike share those of their common prefix; the last
+    token's only if the reward says so (``reads_every_token``): the step that ends with a text may be another
+    one where the text goes on."""
 
     def __init__(self) -> None:
         self._roots: dict[Prompt, _Node] = {}
@@ -34,18 +38,33 @@ class Judgements:
     def known(self, prompt: Prompt, tokens: Int[Tensor, " length"]) -> list[float]:
         """Values of the leading tokens that are known."""
         node, found = self._roots.get(prompt), []
-        for token in tokens.tolist():
-            if node is None or token not in node.values:
+        for behind, token in zip(reversed(range(len(tokens))), tokens.tolist(), strict=True):
+            known = {} if node is None else (node.values if behind else node.last)
+            if node is None or token not in known:
                 break
-            found.append(node.values[token])
+            found.append(known[token])
             node = node.next.get(token)
         return found
 
-    def keep(self, prompt: Prompt, tokens: Int[Tensor, " length"], values: Sequence[float]) -> None:
-        """Values of all tokens of a text; a value that is known already stays as it is."""
+    def keep(
+        self, prompt: Prompt, tokens: Int[Tensor, " length"], values: Sequence[float], every: bool
+    ) -> None:
+        """Values of all tokens of a text; a value that is known already stays as it is.
+
+        Args:
+            prompt: what the text answers.
+            tokens: of the text.
+            values: one for each.
+            every: each is its prefix's, whatever follows.
+        """
         node = self._roots.setdefault(prompt, _Node())
-        for token, value in zip(tokens.tolist(), values, strict=True):
-            node.values.setdefault(token, value)
+        for behind, (token, value) in zip(
+            reversed(range(len(tokens))), zip(tokens.tolist(), values, strict=True), strict=True
+        ):
+            if behind or every:
+                value = node.values.setdefault(token, value)
+            if not behind or every:
+                node.last.setdefault(token, value)
             node = node.next.setdefault(token, _Node())
 
 
@@ -68,6 +87,7 @@ async def with_values(
         account: who pays.
     """
     requests: dict[tuple[Prompt, tuple[int, ...]], JudgeRequest] = {}
+    every = reward.reads_every_token
     for trajectory, own in zip(trajectories, account.branches(len(trajectories)), strict=True):
         prompt, tokens = trajectory.prompt, trajectory.tokens
         known = len(judgements.known(prompt, tokens))
@@ -75,7 +95,7 @@ async def with_values(
             continue
         free = reward.of_policy(trajectory.log_probs.tolist())
         if free is not None and not any(map(math.isnan, free)):
-            judgements.keep(prompt, tokens, free)
+            judgements.keep(prompt, tokens, free, every)
             continue
         reading = Reading(Response(prompt, tokens, own), known)
         requests.setdefault((prompt, tuple(tokens.tolist())), JudgeRequest(own, reading))
@@ -83,7 +103,7 @@ async def with_values(
     for request, new in zip(requests.values(), found, strict=True):
         response = request.reading.response
         before = judgements.known(response.prompt, response.tokens)[: request.reading.known]
-        judgements.keep(response.prompt, response.tokens, [*before, *new])
+        judgements.keep(response.prompt, response.tokens, [*before, *new], every)
     # An outcome reward is no function of its values: it reads what the template writes behind an answer.
     values = [judgements.known(t.prompt, t.tokens) for t in trajectories]
     totals = [reward.together(row) for row in values]

@@ -3,7 +3,7 @@ a gradient may be asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -11,10 +11,11 @@ from torch import Tensor
 from nabla.core.costs import Usage
 from nabla.core.trajectory import Score, States
 from nabla.engine.gradient.graphs import FreeText, Graphs, KeptStates, Place, backward_usage, groups
-from nabla.engine.requests import ReadRequest, ScoreRequest
+from nabla.engine.requests import ReadRequest, Request, ScoreRequest
 from nabla.models.activations import graph_bytes
 from nabla.models.body import Chunk, Prefix
 from nabla.models.causal_lm import CausalLM
+from nabla.models.faults import free_memory
 from nabla.models.head import Head
 from nabla.models.runner import Runner
 from nabla.models.vocabulary import Vocabulary
@@ -56,13 +57,18 @@ def _with_graph(
     """By passes that share a graph; without it, if it does not fit."""
     place = graphs.place()
     texts = [RelaxedResponse(request.response, request.free or 0) for request in requests]
+    undo = _costs(requests)
     try:
         judged = reward.judged(texts, runner, place)
     except BaseException as error:
         place.close()
         if not isinstance(error, torch.OutOfMemoryError):
             raise
+        judged = None
+    if judged is None:  # behind the handler: the error's frames hold the tensors of the failed attempt
         graphs.clear()  # what is kept for later must not sink what is asked for now
+        free_memory()
+        undo()
         return reward.score([request.response for request in requests], runner)
     known = [item.reward for item in judged if item.reward is not None]
     if place.open and len(known) == len(judged):
@@ -93,7 +99,9 @@ def read(
         graphs: where those that may be asked for are kept.
         requests: for states.
     """
+    undo = _costs(requests)
     places = [_place(lm, graphs, request) for request in requests]
+    found: list[Tensor] | None = None
     try:
         found = _read(lm, runner, graphs, requests, places)
     except BaseException as error:
@@ -102,12 +110,27 @@ def read(
                 place.close()
         if not isinstance(error, torch.OutOfMemoryError) or not any(places):
             raise
+    if found is None:
         graphs.clear()
+        free_memory()
+        undo()
         found = _read(lm, runner, graphs, requests, [None] * len(requests))
     return [
         _continuation(lm.head, vocabulary, request, hidden)
         for request, hidden in zip(requests, found, strict=True)
     ]
+
+
+def _costs(requests: Sequence[Request]) -> Callable[[], None]:
+    """Takes note of what has been spent; the function that is returned takes back what was added since: a
+    pass that is run again is counted once."""
+    before = [request.account.meter.checkpoint() for request in requests]
+
+    def undo() -> None:
+        for restore in before:
+            restore()
+
+    return undo
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from nabla.core.errors import NablaError
+from nabla.engine.gradient.graphs import Graphs
 from nabla.engine.requests import Request
 from nabla.models.faults import exhausted, free_memory, may_pass, told
 from nabla.models.runner import Runner
@@ -18,17 +19,19 @@ from nabla.models.runner import Runner
 Handler = Callable[[Sequence[Any]], list[Any]]
 
 
-def answered(handler: Handler, requests: Sequence[Request], runner: Runner) -> list[Any]:
+def answered(handler: Handler, requests: Sequence[Request], runner: Runner, graphs: Graphs) -> list[Any]:
     """An answer or NablaError for each request; at least one is given.
 
     A request that fails alone has failed, unless the fault may pass by itself (out of memory, an error of
     the runtime or of the system): then it has a second try.
     """
-    return _halved(handler, requests, runner, tries=2)
+    return _halved(handler, requests, runner, graphs, tries=2)
 
 
-def _halved(handler: Handler, requests: Sequence[Request], runner: Runner, tries: int) -> list[Any]:
-    undo = _checkpoint(requests, runner)
+def _halved(
+    handler: Handler, requests: Sequence[Request], runner: Runner, graphs: Graphs, tries: int
+) -> list[Any]:
+    undo = _checkpoint(requests, runner, graphs)
     try:
         return handler(requests)
     except Exception as error:
@@ -43,9 +46,9 @@ def _halved(handler: Handler, requests: Sequence[Request], runner: Runner, tries
     undo()
     middle = _middle(requests)
     if not middle or (middle < 0 and passing and tries > 1):
-        return _halved(handler, requests, runner, tries - 1)
+        return _halved(handler, requests, runner, graphs, tries - 1)
     parts = requests[: abs(middle)], requests[abs(middle) :]
-    return [answer for part in parts for answer in _halved(handler, part, runner, tries)]
+    return [answer for part in parts for answer in _halved(handler, part, runner, graphs, tries)]
 
 
 def _middle(requests: Sequence[Request]) -> int:
@@ -59,13 +62,13 @@ def _middle(requests: Sequence[Request]) -> int:
     return -middle if requests[0].kind == "rollout" else middle
 
 
-def _checkpoint(requests: Sequence[Request], runner: Runner) -> Callable[[], None]:
+def _checkpoint(requests: Sequence[Request], runner: Runner, graphs: Graphs) -> Callable[[], None]:
     """Takes note of what an attempt may change; the function that is returned takes the changes back."""
     meters = {id(request.account.meter): request.account.meter for request in requests}
     costs = [meter.checkpoint() for meter in meters.values()]
     problems = {request.account.problem for request in requests}
     stored = [(problem, runner.store.snapshot(problem)) for problem in problems]
-    others = [request.checkpoint() for request in requests]
+    others = [graphs.checkpoint(problems), *(request.checkpoint() for request in requests)]
 
     def undo() -> None:
         for restore in costs:

@@ -119,18 +119,16 @@ class Policy(ABC):
         Nobody may wait for ever: there is a bound on how often a problem is passed over.
         """
 
-    def lacking(
-        self, waiting: Sequence[Live], writing: Sequence[Live], decoding: bool  # noqa: ARG002 - for policies
-    ) -> int:
+    def lacking(self, waiting: Sequence[Live], writing: Sequence[Live], decoding: bool) -> int:
         """How many of those whose rollouts are being written here must be answered before others are served;
-        0: serve now.
+        0: serve now. By default each side has its turn: one problem's gradients hold up nobody's rollouts.
 
         Args:
             waiting: problems that wait for something else, or for both.
             writing: problems with rollouts on their way.
             decoding: whether steps were taken last, rather than others served.
         """
-        return 0 if waiting or not writing else 1
+        return 0 if not writing or (waiting and decoding) else 1
 
 
 class AllKinds(Policy):

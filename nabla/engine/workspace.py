@@ -32,7 +32,7 @@ from nabla.models.causal_lm import CausalLM, require_lm
 from nabla.models.prefixes import PrefixStore
 from nabla.models.runner import Runner
 from nabla.models.vocabulary import Vocabulary
-from nabla.rewards.base import Reward, require_reward
+from nabla.rewards.base import Reward, not_finite, require_reward
 from nabla.rollouts.base import Resources, Rollout, Writer
 
 
@@ -110,14 +110,14 @@ class Workspace:
             return []
         handler = self.handlers[requests[0].kind]
         if isinstance(requests[0], JointRequest):  # its own requests are answered one after another
-            return answered(handler, requests, self.runner)
+            return answered(handler, requests, self.runner, self.graphs)
         # Gradients and values run so many at a time, and find what the batch before them has stored.
         differentiated = isinstance(requests[0], GradientRequest)
         size = self.runner.batch_size if differentiated else len(requests)
         found: list[Any] = []
         for i in range(0, len(requests), size):
             with self.runner.frozen():
-                found += answered(handler, requests[i : i + size], self.runner)
+                found += answered(handler, requests[i : i + size], self.runner, self.graphs)
         return found
 
     def writer(self) -> Writer | None:
@@ -150,7 +150,8 @@ class Workspace:
 
     def _run_judgements(self, requests: Sequence[JudgeRequest]) -> list[Any]:
         reward = require_reward(self.reward, "A response is to be judged here")
-        return list(reward.values([request.reading for request in requests], self.runner))
+        found = reward.values([request.reading for request in requests], self.runner)
+        return [_without_infinity(row) for _, row in zip(requests, found, strict=True)]
 
     def _run_gradients(self, requests: Sequence[GradientRequest]) -> list[Any]:
         return list(self.gradients.compute(requests[0].terms, [request.task for request in requests]))
@@ -170,10 +171,10 @@ class Workspace:
 
 
 def _finite(score: Score) -> Score | NumericalError:
-    if math.isfinite(score.value):
-        return score
-    return NumericalError(
-        "The reward is NaN or infinite",
-        got=score.value,
-        fix="Check the reward: a model's dtype (try float32) and weights, or your function.",
-    )
+    return score if math.isfinite(score.value) else not_finite(score.value)
+
+
+def _without_infinity(values: Sequence[float]) -> list[float] | NumericalError:
+    """Values at tokens, NaN where a reward says nothing."""
+    infinite = next((value for value in values if math.isinf(value)), None)
+    return list(values) if infinite is None else not_finite(infinite)

@@ -112,6 +112,13 @@ def difference(old: Any, new: Any, prefix: str = "") -> str | None:
     return None if old == new else f"{prefix.rstrip('.')}: {old!r} there, {new!r} here"
 
 
+def without_later(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A resolved configuration as an earlier nabla wrote it: what is in :data:`LATER` left out where it does
+    what was done then."""
+    engine = {k: v for k, v in config.get("engine", {}).items() if LATER.get(k, ...) != v}
+    return {**config, "engine": engine}
+
+
 def known_to(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     """The new fingerprint without what the nabla that wrote the old one did not know; a warning names it.
 

@@ -126,6 +126,7 @@ class TestTimeLoop:
             for prompt, outcome in self.engine.run(self.method.solve, mine):
                 if isinstance(outcome, NablaError):
                     failures[prompt.id] = outcome
+            found, failures = self._gather(found), self._gather(failures)
         except KeyboardInterrupt as stop:
             raise Interrupted([found[p.id] for p in mine if p.id in found], len(mine)) from stop
         except (Exception, SystemExit) as error:  # of a callback, or a component that ends the program
@@ -134,7 +135,6 @@ class TestTimeLoop:
             raise Stopped([found[p.id] for p in mine if p.id in found], len(mine), error) from error
         finally:
             self.events.on_run_end(self._about(), [found[p.id] for p in problems if p.id in found])
-        found, failures = self._gather(found), self._gather(failures)
         solutions = [found[p.id] for p in problems if p.id in found]
         if failures:
             ordered = {p.id: failures[p.id] for p in problems if p.id in failures}

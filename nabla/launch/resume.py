@@ -10,7 +10,16 @@ from types import TracebackType
 from typing import Any
 
 from nabla.core.errors import ConfigError
-from nabla.core.files import append_whole, json_line, parse_json, replace_whole, require_free, unwritable
+from nabla.core.files import (
+    Appender,
+    decode,
+    json_line,
+    parse_json,
+    read_bytes,
+    replace_whole,
+    require_free,
+    unwritable,
+)
 from nabla.core.locks import Lock
 from nabla.core.prompt import Prompt
 from nabla.launch.config.run import RunConfig, model_paths
@@ -79,8 +88,10 @@ class Earlier:
                 raise
 
     def _require_same(self, path: Path) -> None:
-        there = _parsed((path / IDENTITY).read_text(encoding="utf-8"), path / IDENTITY)
+        there = _parsed(read_bytes(path / IDENTITY), path / IDENTITY)
         before = there.pop("prompts", {})
+        if not isinstance(before, dict):
+            raise _damaged(path / IDENTITY)
         found = difference(there, known_to(there, self._about))
         if found is not None:
             raise ConfigError(
@@ -138,18 +149,16 @@ class Share:
         self.path, self.rank = folder, rank
         self._parent = os.getppid()
         self._locks: dict[str, Lock] = {}
+        self._files: dict[str, Appender] = {}
 
     def append(self, name: str, row: Mapping[str, Any]) -> None:
-        """One line, on disk when this returns. Ends this process if the first one was killed."""
+        """One line, on disk when this returns; one that the disk does not take is kept, and the first process
+        gets it at the end all the same. Ends this process if the first one was killed."""
         path = self.path / f"{Path(name).stem}-{self.rank}.jsonl"
         if name not in self._locks:
             self._locks[name] = Lock(path)
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-        try:
-            append_whole(descriptor, (json_line(row) + "\n").encode())
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+            self._files[name] = Appender(path, shared=True)
+        self._files[name].append(json_line(row))
         if os.getppid() != self._parent:
             raise SystemExit(1)
 
@@ -190,21 +199,27 @@ def _lines(path: Path) -> dict[str, str]:
     whole = data[: data.rfind(b"\n") + 1]
     found: dict[str, str] = {}
     for text in whole.split(b"\n")[:-1]:
-        row = _parsed(text.decode("utf-8", "replace"), path)
-        found.setdefault(str(row.get("id")), text.decode("utf-8", "replace"))
+        row = _parsed(text, path)
+        found.setdefault(str(row.get("id")), text.decode("utf-8"))
     if len(whole) < len(data):  # a kill in the middle of a write
         os.truncate(path, len(whole))
     return found
 
 
-def _parsed(text: str, path: Path) -> dict[str, Any]:
+def _parsed(data: bytes, path: Path) -> dict[str, Any]:
     try:
-        found = parse_json(text)
+        found = parse_json(decode(data))
     except ValueError as error:
-        raise ConfigError(f"{path.name} of the run's folder is damaged: {error}", got=str(path)) from error
+        raise _damaged(path, f": {error}") from error
     if not isinstance(found, dict):
-        raise ConfigError(f"{path.name} of the run's folder is damaged", got=str(path))
+        raise _damaged(path)
     return found
+
+
+def _damaged(path: Path, why: str = "") -> ConfigError:
+    return ConfigError(
+        f"{path.name} of the run's folder is damaged{why}", got=str(path), fix="Choose another --output."
+    )
 
 
 def _digest(prompt: Prompt) -> str:

@@ -8,7 +8,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from nabla.models.body import Body, Prefix
-from nabla.models.keys import KeyValues
+from nabla.models.keys import KeyValues, unpacked
 from nabla.models.prefixes import PrefixStore
 
 
@@ -30,7 +30,10 @@ class DeferredStore(PrefixStore):
     def put(self, problem: str, body: Body, tokens: Int[Tensor, " n"], keys: KeyValues | None) -> None:
         if keys is None or keys.length == 0 or self.entries == 0:
             return
-        kept = (*self._aside.get(problem, ()), (body, tokens, keys))
+        # A view would keep the caches of all batches of a request alive until the last of them has run.
+        groups = keys.groups()
+        own = KeyValues(unpacked(groups, keys.block(groups, 0, keys.length).tensors))
+        kept = (*self._aside.get(problem, ()), (body, tokens, own))
         mine = [entry for entry in kept if entry[0] is body]
         if len(mine) > self.entries:  # the store would not keep it either
             kept = tuple(entry for entry in kept if entry is not mine[0])
@@ -53,8 +56,10 @@ class DeferredStore(PrefixStore):
         self.inner.release(problem)
 
     def commit(self) -> None:
-        """Stores what was kept aside, in its order."""
-        for problem, entries in self._aside.items():
-            for body, tokens, keys in entries:
-                self.inner.put(problem, body, tokens, keys)
-        self._aside = {}
+        """Stores what was kept aside, in its order. Requests are answered by now: what there is no memory for
+        is left out."""
+        aside, self._aside = self._aside, {}
+        while aside:
+            problem = next(iter(aside))
+            for body, tokens, keys in aside.pop(problem):
+                self.inner.offer(problem, body, tokens, keys)

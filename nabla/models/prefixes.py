@@ -11,6 +11,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from nabla.models.body import EMPTY, Body, Prefix
+from nabla.models.faults import exhausted
 from nabla.models.keys import Block, BlockKeys, Group, KeyValues
 from nabla.models.ledger import ByteBudget
 
@@ -128,6 +129,17 @@ class PrefixStore:
         self._fill(tree, text, keys)
         nodes, size = text.stored(keys.length)
         return _rows(nodes, size) if size == keys.length else None
+
+    def offer(
+        self, problem: str, body: Body, tokens: Int[Tensor, " n"], keys: KeyValues | None
+    ) -> None:
+        """As :meth:`put`, by somebody who has answered already: if memory runs out, the rest of the text is
+        left out. Its tokens are run again when they are needed, and a lookup tells them as ``lost``."""
+        try:
+            self.put(problem, body, tokens, keys)
+        except Exception as error:
+            if not exhausted(error):
+                raise
 
     def get(self, problem: str, body: Body, tokens: Int[Tensor, " n"]) -> Prefix:
         """The longest stored prefix of ``tokens``; empty if none."""

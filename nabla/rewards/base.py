@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from nabla.core.errors import ConfigError
+from nabla.core.errors import ConfigError, NumericalError
 from nabla.core.prompt import Prompt
 from nabla.core.registry import Registry
 from nabla.core.trajectory import Score
@@ -169,7 +169,7 @@ class Reward(ABC):
     def values(self, texts: Sequence[Reading], runner: Runner) -> list[list[float]]:
         """What it says at each token of unfinished texts, from ``known`` on ``[L - known]``; NaN at a token
         for which it says nothing (a step that goes on). Positive is good: log-odds where the model gives a
-        probability.
+        probability. Raises NumericalError where a model gives NaN.
 
         By default the steps of :meth:`score`; a reward that reads every token in one forward pass says so
         here, and runs no token again whose keys and values are stored.
@@ -182,6 +182,12 @@ class Reward(ABC):
                 row[end] = step
             found.append(row[text.known :])
         return found
+
+    @property
+    def reads_every_token(self) -> bool:
+        """Whether a value is that of the prefix which ends at its token, whatever follows. Otherwise the last
+        token's may be that of a step which is not at its end yet, and holds for this text alone."""
+        return False
 
     def together(self, values: Sequence[float]) -> float | None:
         """The reward of a text from its values at all tokens, NaN where there is none; None where it is no
@@ -238,6 +244,24 @@ def require_reward(reward: Reward | None, what: str) -> Reward:
             fix="Pass a reward model (rm=...) or a Python reward.",
         )
     return reward
+
+
+def not_finite(value: float) -> NumericalError:
+    """For a reward that is no number."""
+    return NumericalError(
+        "The reward is NaN or infinite",
+        got=value,
+        fix="Check the reward: a model's dtype (try float32) and weights, or your function.",
+    )
+
+
+def numbers(values: Float[Tensor, " n"]) -> list[float]:
+    """What a model says at tokens. Raises NumericalError for NaN, which would pass for a token without a
+    value."""
+    found: list[float] = values.tolist()
+    if any(map(math.isnan, found)):
+        raise not_finite(math.nan)
+    return found
 
 
 def unbound() -> ConfigError:

@@ -21,7 +21,16 @@ from nabla.models.head import Head
 from nabla.models.precision import work_dtype
 from nabla.models.runner import Runner
 from nabla.models.vocabulary import Vocabulary
-from nabla.rewards.base import Reading, RelaxedResponse, RelaxedReward, Response, Reward, rewards, unbound
+from nabla.rewards.base import (
+    Reading,
+    RelaxedResponse,
+    RelaxedReward,
+    Response,
+    Reward,
+    numbers,
+    rewards,
+    unbound,
+)
 from nabla.rewards.process import AGGREGATIONS
 
 #: Probabilities are read as at most 1 minus this: a log-odds stays finite, and single precision knows no
@@ -84,7 +93,13 @@ class LikelihoodReward(Reward):
         bound.unreadable = lacking if len(lacking) else None
         return bound
 
+    @property
+    def reads_every_token(self) -> bool:
+        return True
+
     def together(self, values: Sequence[float]) -> float | None:
+        if not values:
+            return None
         return float(AGGREGATIONS[self.aggregation](torch.tensor(list(values), dtype=torch.float64)))
 
     def of_policy(self, log_probs: Sequence[float]) -> list[float] | None:
@@ -128,7 +143,7 @@ class LikelihoodReward(Reward):
             account.meter.add(account.phase, Usage(flops=head.flops(len(hidden))))
             own = tokens[known:].to(head.device).unsqueeze(-1)
             log_probs, _ = head.log_likelihood(hidden, own, torch.ones_like(own, dtype=hidden.dtype))
-            found[i] = log_odds(log_probs.double()).tolist()
+            found[i] = numbers(log_odds(log_probs.double()))
         return found
 
     def _prompt(self, response: Response) -> Int[Tensor, " prompt"]:

@@ -76,6 +76,10 @@ class OutcomeReward(TransformerReward):
     def _reward(self, hidden: Float[Tensor, "n hidden"], layout: Layout) -> Float[Tensor, ""]:
         return self.token_rewards(hidden[-1:])[0]
 
+    @property
+    def reads_every_token(self) -> bool:
+        return True
+
     def token_rewards(self, hidden: Float[Tensor, "n hidden"]) -> Float[Tensor, " n"]:
         """Behind a prefix the head was trained nowhere but at an answer's end: a guess."""
         scores = exact_scores(self.head, hidden)

@@ -352,6 +352,10 @@ class ProcessReward(TransformerReward):
         index = steps + first
         return self.token_rewards(hidden[index.to(hidden.device)])
 
+    @property
+    def reads_every_token(self) -> bool:
+        return not self.step_separators
+
     def token_places(self, layout: Layout) -> list[tuple[int, int]]:
         return list(zip(self._rows(layout), self.steps(layout).tolist(), strict=True))
 

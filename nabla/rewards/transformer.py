@@ -26,7 +26,16 @@ from nabla.models.loading import freeze, load, unwrap
 from nabla.models.refusals import reason
 from nabla.models.runner import Runner
 from nabla.models.vocabulary import Vocabulary
-from nabla.rewards.base import Judged, Reading, RelaxedResponse, RelaxedReward, Response, Room, unbound
+from nabla.rewards.base import (
+    Judged,
+    Reading,
+    RelaxedResponse,
+    RelaxedReward,
+    Response,
+    Room,
+    numbers,
+    unbound,
+)
 from nabla.rewards.conversation import ConversationReward
 from nabla.rewards.probe import ANSWER, QUESTION, beyond_windows, compare_renderings
 from nabla.rewards.reading import FreeTokens, Layout, free_tokens
@@ -278,7 +287,7 @@ class TransformerReward(ConversationReward):
             runner.store.put(account.problem, self.body, rows[i], output.keys)
             at = torch.tensor([place - len(chunk.prefix) for _, place in reads[i]])
             hidden = output.hidden[at.to(output.hidden.device)]
-            values = self.token_rewards(hidden).tolist()
+            values = numbers(self.token_rewards(hidden))
             labels = int(getattr(self.model.config, "num_labels", 1))
             account.meter.add(account.phase, Usage(flops=2.0 * hidden.numel() * labels))
             for (token, _), value in zip(reads[i], values, strict=True):

@@ -141,14 +141,14 @@ class Decoder(Writer):
         """Takes leave of rows that have ended; adds the answers of problems whose rows have all ended, and
         says how many these are."""
         done = 0
-        for row in self._ended:
+        while self._ended:  # one that fails here is not settled a second time
+            row = self._ended.pop(0)
             row.count(self.lm, cached=self.lm.body.reuse_prefix)
             row.group.end(self.runner)
             if row.group.done:
-                row.group.settle(self.lm.body, self.runner)
                 ready |= {r.number: r.answer for r in row.group.rows if r.answer is not None}
+                row.group.settle(self.lm.body, self.runner)
                 done += 1
-        self._ended = []
         return done
 
     # -- rows come in --------------------------------------------------------------------------------

@@ -153,7 +153,7 @@ class Group:
             _give(row.meter, row.opening.account)
         for row in self._by_length():
             tokens = torch.cat([row.context, torch.tensor(row.tokens, dtype=torch.long)])
-            runner.store.put(self.problem, body, tokens, row.keys)
+            runner.store.offer(self.problem, body, tokens, row.keys)
             row.keys = None
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nabla.cli.recorder import InOrder, Recorder
 from nabla.core.errors import NumericalError
 from nabla.core.prompt import Prompt
+from nabla.launch.folder import RunFolder
+from nabla.launch.launcher import TestTimeLoop
 
 
 @given(st.permutations(range(6)), st.sets(st.integers(0, 5)), st.integers(0, 6))
@@ -40,3 +45,25 @@ def test_failures_of_other_processes_are_recorded_once(tmp_path):
         ("failures.jsonl", "own", "NaN"),
         ("failures.jsonl", "other", "inf"),
     ]
+
+
+def test_a_solution_that_a_signal_broke_off_is_stored_once_and_shown(
+    tmp_path, monkeypatch, latin_lm, latin_prompts
+):
+    (solution,) = TestTimeLoop("greedy", latin_lm, accelerator="cpu").run(latin_prompts[:1])
+    folder = RunFolder(tmp_path / "out", {}, arguments=[])
+    out: list[str] = []
+    recorder = Recorder(folder, emit=InOrder([solution.prompt.id], out.append))
+
+    def interrupted(descriptor: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        recorder.on_solution(solution)
+    monkeypatch.undo()
+    recorder.complete([solution], {})
+    folder.finish("interrupted")
+    recorder.complete([solution], {})
+    (line,) = out
+    assert (tmp_path / "out" / "solutions.jsonl").read_text() == line + "\n"

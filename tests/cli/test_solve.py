@@ -136,7 +136,7 @@ def test_several_loggers_by_one_option(capsys, prompts):
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("wandb", "pip install 'nabla-reasoner[loggers]'"), ("tensorbord", "loggers")],
+    [("wandb", "pip install 'nabla-reasoner[loggers]'"), ("tensorbord", "--logger is one of csv, ")],
 )
 def test_a_logger_that_is_not_there_is_one_message(name, message, capsys, monkeypatch, prompts):
     monkeypatch.setitem(sys.modules, "wandb", None)

@@ -41,6 +41,18 @@ def test_a_function_in_time_is_itself():
         within(5, {}.__getitem__, "x")
 
 
+def test_an_alarm_that_rings_while_it_is_stopped_is_late_for_nobody(monkeypatch):
+    real = signal.setitimer
+
+    def slow(which, seconds, interval=0.0):
+        if not seconds:
+            signal.raise_signal(signal.SIGALRM)
+        return real(which, seconds, interval)
+
+    monkeypatch.setattr(signal, "setitimer", slow)
+    assert within(5, lambda: "in time") == "in time"
+
+
 def test_somebody_else_s_alarm_still_rings():
     rung = []
     before = signal.signal(signal.SIGALRM, lambda *_: rung.append(1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from contextlib import suppress
 
 import pytest
 
@@ -130,6 +131,22 @@ def test_a_line_is_written_whole_or_kept_until_there_is_room(tmp_path, monkeypat
     assert file.flush() is None
     assert (tmp_path / "rows.jsonl").read_text() == "one\ntwo\nthree\n"
     assert capsys.readouterr().err.count("kept in memory") == 1
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EDQUOT, "Disk quota exceeded"), KeyboardInterrupt()])
+def test_a_line_whose_syncing_fails_is_written_once(error, tmp_path, monkeypatch):
+    def broken(descriptor: int) -> None:
+        raise error  # some file systems know only now; a signal comes most probably here
+
+    file = Appender(tmp_path / "rows.jsonl")
+    file.append("one")
+    monkeypatch.setattr(os, "fsync", broken)
+    with suppress(KeyboardInterrupt):
+        file.append("two")
+    monkeypatch.undo()
+    assert file.flush() is None
+    file.append("three")
+    assert (tmp_path / "rows.jsonl").read_text() == "one\ntwo\nthree\n"
 
 
 def test_a_file_of_another_run_is_not_appended_to(tmp_path):

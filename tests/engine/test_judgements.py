@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
 import torch
 
+from nabla.core.errors import ComponentError, NumericalError
 from nabla.core.prompt import Prompt
 from nabla.core.sampling import Sampling
+from nabla.core.trajectory import Score
 from nabla.engine.engine import Engine
+from nabla.rewards.base import Reward
 from nabla.rewards.likelihood import LikelihoodReward
+from nabla.rewards.process import ProcessReward
 from nabla.rollouts.boundaries.length import Length
 from nabla.testing.tiny import char_tokenizer, tiny_lm, tiny_process_reward, tiny_reward
 
@@ -138,3 +143,85 @@ def test_neighbours_do_not_matter():
         steps, flops = values([prompt])[prompt.id]
         assert together[prompt.id][0] == pytest.approx(steps, abs=1e-9)
         assert together[prompt.id][1] == flops
+
+
+@pytest.mark.parametrize("aggregation", ["mean", "sum", "last"])
+def test_steps_are_those_of_the_whole_text_however_often_it_was_judged_on_the_way(aggregation):
+    """An open text ends within a step, which is none when the text goes on."""
+    reward = tiny_process_reward(char_tokenizer("abcd"), step_separators=["a"], aggregation=aggregation)
+
+    async def script(session):
+        (text,) = await session.rollout(SAMPLING, until=Length(1))
+        opened = []
+        while not session.ended(text):
+            (text,) = await session.judge([text])
+            opened.append(text)
+            (text,) = await session.extend([text], until=Length(1))
+        (judged,) = await session.judge([text])
+        (again,) = await session.judge(opened[2:3])
+        return opened[2], again, judged
+
+    third, again, judged = run(reward, script)
+    assert again.score == third.score
+    assert third.score.ends[-1] == 2
+
+    async def alone(session):
+        return await session.score([replace(judged, score=None)])
+
+    (scored,) = run(reward, alone)
+    assert len(scored.score.ends) < len(judged)
+    assert judged.score.ends == scored.score.ends
+    assert judged.score.steps == pytest.approx(scored.score.steps, abs=1e-9)
+    assert judged.reward == pytest.approx(scored.reward, abs=1e-9)
+
+
+class Broken(Reward):
+    """Says of each token what it is told to."""
+
+    def __init__(self, row):
+        self.row = row
+
+    def score(self, responses, runner):
+        return [Score(0.0) for _ in responses]
+
+    def values(self, texts, runner):
+        return self.row(texts)
+
+
+@pytest.mark.parametrize(("row", "error"), [
+    (lambda texts: [[math.inf] * len(t.response.tokens) for t in texts], NumericalError),
+    (lambda texts: [], ComponentError),
+])
+def test_values_that_are_none_fail_the_problem_alone(row, error):
+    async def solve(session):
+        await session.judge(await session.rollout(SAMPLING))
+
+    prompts = [PROMPT, Prompt.of("cd")]
+    found = list(Engine(tiny_lm(char_tokenizer("abcd")), Broken(row)).run(solve, prompts))
+    assert len(found) == 2
+    assert all(type(outcome) is error for _, outcome in found)
+
+
+def test_a_model_that_gives_nan_has_not_said_nothing(monkeypatch):
+    """NaN at a token means that there is no value: a broken model's would pass for one."""
+    read = ProcessReward.token_rewards
+
+    def broken(reward, hidden):
+        values = read(reward, hidden)
+        values[1:2] = math.nan
+        return values
+
+    async def script(session):
+        text = await session.rollout(SAMPLING, n=2)
+        with pytest.raises(NumericalError, match="NaN"):
+            await session.judge(text)
+        return True
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ProcessReward, "token_rewards", broken)
+        assert run(process(), script)
+    tokens = char_tokenizer("abcd")
+    judge = tiny_lm(tokens, seed=1)
+    with torch.no_grad():
+        judge.body.embedding.weight[tokens("a", add_special_tokens=False)["input_ids"][-1]] = math.nan
+    assert run(LikelihoodReward(judge), script)

@@ -42,6 +42,8 @@ def test_decoding_goes_on_until_a_share_waits_and_then_all_are_served() -> None:
     assert policy.lacking(waiting, [], True) == 0
     assert AllKinds().lacking(waiting, writing, True) == 0
     assert AllKinds().lacking([], writing, True) == 1
+    assert AllKinds().lacking(waiting, writing, False) == 1  # in turn
+    assert AllKinds().lacking(waiting, [], False) == 0
 
 
 @pytest.mark.parametrize("decoding", [True, False])

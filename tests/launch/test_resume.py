@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 
 import pytest
 
@@ -75,6 +77,20 @@ def test_a_process_whose_parent_was_killed_ends(tmp_path, monkeypatch):
     assert (tmp_path / "solutions-1.jsonl").read_text() == '{"id": "0"}\n'  # not lost
 
 
+def test_a_full_disk_stops_no_process_of_several(tmp_path, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    share = Share(tmp_path, 1)
+    monkeypatch.setattr(os, "write", full)
+    share.append("solutions.jsonl", {"id": "0"})
+    monkeypatch.undo()
+    assert "kept in memory" in capsys.readouterr().err
+    share.append("solutions.jsonl", {"id": "1"})
+    share.close()
+    assert (tmp_path / "solutions-1.jsonl").read_text() == '{"id": "0"}\n{"id": "1"}\n'
+
+
 @pytest.mark.parametrize(
     ("about", "prompts", "message"),
     [
@@ -105,10 +121,20 @@ def test_one_run_at_a_time(tmp_path):
         Earlier(tmp_path, ABOUT, PROMPTS)
 
 
-@pytest.mark.parametrize(("name", "text"), [(SOLUTIONS, "no json\n"), (SOLUTIONS, "[1]\n"), (IDENTITY, "{")])
-def test_damage_is_named(name, text, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        (SOLUTIONS, b"no json\n"),
+        (SOLUTIONS, b"[1]\n"),
+        (SOLUTIONS, b'{"id": "\xff"}\n'),
+        (IDENTITY, b"{"),
+        (IDENTITY, b"\xff"),
+        (IDENTITY, b'{"prompts": 1}'),
+    ],
+)
+def test_damage_is_named(name, data, tmp_path):
     begun(tmp_path)
-    (tmp_path / name).write_text(text)
+    (tmp_path / name).write_bytes(data)
     with pytest.raises(ConfigError, match=f"{name} of the run's folder is damaged"):
         Earlier(tmp_path, ABOUT, PROMPTS)
 

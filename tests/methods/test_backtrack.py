@@ -7,11 +7,13 @@ import pytest
 from nabla.core.errors import ConfigError, NablaError
 from nabla.core.prompt import Prompt
 from nabla.core.sampling import Sampling
+from nabla.core.solution import Solution
 from nabla.engine.engine import Engine
 from nabla.methods.base import methods
 from nabla.methods.screened import Writer, values_of
 from nabla.methods.searches.backtrack import Backtrack
-from nabla.methods.searches.pairs import Pairs
+from nabla.methods.searches.pairs import FREE, Pairs
+from nabla.rewards.function import FunctionReward
 from nabla.rollouts.boundaries.length import Length
 from nabla.screens.base import screens
 from nabla.testing.tiny import char_tokenizer, tiny_lm, tiny_process_reward
@@ -139,3 +141,14 @@ def test_exact_acceptance_is_refused_where_there_are_no_densities():
         Pairs(acceptance="metropolis-hastings")
     with pytest.raises(ConfigError, match="objective"):
         Pairs(move="first-order")
+
+
+def test_changes_that_cost_nothing_are_no_end():
+    """One token, a reward without a model, and whatever is offered is accepted: a fresh text runs one."""
+    method = Pairs(
+        acceptance="metropolis", attempts=3, sampling=Sampling(temperature=1.0, max_new_tokens=1)
+    )
+    reward = FunctionReward(lambda prompt, response: 1.0)
+    for _, outcome in Engine(tiny_lm(TOKENS), reward).run(method.solve, PROMPTS[:1]):
+        assert isinstance(outcome, Solution)
+        assert 3 <= outcome.candidates <= 3 * FREE

@@ -306,3 +306,40 @@ def test_a_deferred_store_tells_what_was_there_until_it_commits() -> None:
     assert found(deferred, "p", 1, 2, 3, 4) == found(store, "p", 1, 2, 3, 4) == 2
     deferred.commit()
     assert found(store, "p", 1, 2, 3, 4) == 3
+
+
+def test_what_there_is_no_memory_for_is_left_out_once_requests_are_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = PrefixStore()
+    deferred = DeferredStore(store)
+    put(deferred, "p", 1, 2, 3, 4)
+    put(deferred, "q", 5, 6)
+    original, calls = KeyValues.block, []
+
+    def block(self: KeyValues, *arguments: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise torch.OutOfMemoryError("full")
+        return original(self, *arguments)
+
+    monkeypatch.setattr(KeyValues, "block", block)
+    deferred.commit()
+    assert found(store, "p", 1, 2, 3, 4) == 2
+    assert store.get("p", BODY, torch.tensor([1, 2, 3, 4])).lost == 2
+    assert found(store, "q", 5, 6) == 2
+    assert store.used == store.budget.used == 2 * SMALL * TOKEN
+
+
+def test_a_deferred_store_keeps_no_batch_alive() -> None:
+    """A row is a view of its batch, and many batches may run before the end."""
+    batch = torch.zeros(64, 2, 4, 3)
+    store = PrefixStore()
+    deferred = DeferredStore(store)
+    keys = KeyValues(((batch[0, :, :2], batch[1, :, :2]),))
+    deferred.put("p", BODY, torch.tensor([1, 2]), keys)
+    kept = [part for (_, _, own) in deferred.snapshot("p") for layer in own.layers for part in layer]
+    assert kept
+    assert all(part.untyped_storage().data_ptr() != batch.untyped_storage().data_ptr() for part in kept)
+    deferred.commit()
+    assert len(store.get("p", BODY, torch.tensor([1, 2]))) == 2

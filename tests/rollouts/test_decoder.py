@@ -12,6 +12,7 @@ import torch
 from nabla.core.errors import NablaError, NumericalError
 from nabla.core.sampling import Sampling
 from nabla.models.causal_lm import CausalLM
+from nabla.models.prefixes import PrefixStore
 from nabla.models.runner import Runner
 from nabla.rollouts.base import Continuation, Opening
 from nabla.rollouts.decoder import Decoder
@@ -167,3 +168,28 @@ def test_idle_rows_are_counted() -> None:
     steps = sum(item.account.meter.snapshot().total.decode_steps for item in openings)
     assert runner.occupancy.rows - runner.occupancy.idle == steps
     assert len(rows) == 6
+
+
+@pytest.mark.parametrize("fault", [torch.OutOfMemoryError("injected"), RuntimeError("injected")])
+def test_a_text_that_cannot_be_stored_has_been_written(fault: Exception) -> None:
+    """Its rows come back, and are counted once."""
+    lm = tiny.causal_lm("llama")
+    openings = many(lm, 4, seed=9)
+    expected = alone(lm, openings)
+    put, calls = PrefixStore.put, []
+
+    def failing(store: PrefixStore, *arguments: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise fault
+        return put(store, *arguments)
+
+    decoder = Decoder(lm, Runner(), 4)
+    numbers, found = decoder.submit(openings), {}
+    with mock.patch.object(PrefixStore, "put", failing):
+        for _ in range(8):
+            found |= decoder.advance(64, 4)
+    assert len(calls) == 4
+    for item, number, (one, cost) in zip(openings, numbers, expected, strict=True):
+        same(found[number], one)
+        assert spent(item) == cost

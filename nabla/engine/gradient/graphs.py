@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
@@ -232,6 +232,18 @@ class Graphs:
         self._forget(key)
         text.account.meter.count("graphs_used")
         return kept
+
+    def checkpoint(self, problems: Collection[str]) -> Callable[[], None]:
+        """Takes note of whose backward passes are not counted yet; the function that is returned says so
+        again, where counts are taken back because a request has failed behind such a pass."""
+        rewards = [kept for key, (kept, _) in self._kept.items() if key[1] in problems]
+        unpaid = [kept for kept in rewards if isinstance(kept, KeptReward) and not kept.paid]
+
+        def restore() -> None:
+            for kept in unpaid:
+                kept.paid = False
+
+        return restore
 
     def drop(self, problem: str, but: Sequence[tuple[Prompt, Tensor]] = ()) -> None:
         """Lets go of the graphs of a problem's texts, all but some."""

@@ -15,28 +15,34 @@ from nabla.launch.callbacks.base import callbacks
 class MetricsLogger(Callback):
     """One row of metrics per solution, to the run's loggers (CSV, TensorBoard, ...).
 
-    The step is the number of solutions so far. Raises ConfigError at the start of a run without loggers.
+    The step is the number of solutions so far. The first of several processes logs its own solutions as they
+    come, and all others' at the end. Raises ConfigError at the start of a run without loggers.
     """
 
     def __init__(self) -> None:
         self._run: Run | None = None
         self._step = 0
+        self._logged: set[str] = set()
 
     def on_run_start(self, run: Run, prompts: Sequence[Prompt]) -> None:
-        if not run.loggers:
+        if not run.loggers and run.main:
             raise ConfigError(
                 "The logging callback has no logger to write to",
                 fix="Pass loggers to the loop (on the command line: --loggers '[csv]').",
             )
-        self._run, self._step = run, 0
+        self._run, self._step, self._logged = run, 0, set()
 
     def on_solution(self, solution: Solution) -> None:
         if self._run is not None:
+            self._logged.add(solution.prompt.id)
             for logger in self._run.loggers:
                 logger.log_metrics(metrics(solution), step=self._step)
             self._step += 1
 
     def on_run_end(self, run: Run, solutions: Sequence[Solution]) -> None:
+        for solution in solutions:
+            if self._run is not None and solution.prompt.id not in self._logged:
+                self.on_solution(solution)
         for logger in run.loggers if self._run is not None else ():
             logger.finalize("success")
         self._run = None

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from nabla.core.errors import ConfigError, located, require_positive
+from nabla.core.quiet import main_process
 from nabla.launch.config.loggers import make_logger
 from nabla.launch.config.reader import conform, join, make, settle
 from nabla.launch.config.resolve import fill, resolve
@@ -113,8 +114,9 @@ class RunConfig:
         return [slots()["callbacks"].build(spec) for spec in self.callbacks or ()]
 
     def build_loggers(self, folder: Path | None) -> list[Any]:
-        """The loggers, which write to the folder. Raises ConfigError without one."""
-        return [make_logger(name, folder) for name in self.loggers]
+        """The loggers, which write to the folder; none in a process that is not the first, which logs for
+        all. Raises ConfigError without a folder."""
+        return [make_logger(name, folder) for name in self.loggers] if main_process() else []
 
     def load_models(self) -> tuple[CausalLM, Reward | None]:
         """(language model, reward). Raises ConfigError, ModelError or VocabularyError."""

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from nabla.engine.engine import Engine
     from nabla.engine.session import Session
 
+#: Changes in a row that run no model (texts of one token, a reward that is a function) after which a fresh
+#: text begins, which does: where what is no better is accepted they could go on for ever.
+FREE = 64
+
 
 @methods.register("pairs")
 class Pairs(Method):
@@ -79,9 +83,12 @@ class Pairs(Method):
         tried: set[tuple[int, int]] = set()
         texts, failures, revisions, calls = 1, 0, list[Revision](), -1
         # A changed text may end at once and cost nothing: a round goes on until a model has run.
+        free = 0
         while session.cost.total.calls == calls or session.proceed(texts < self.attempts):
+            free = free + 1 if session.cost.total.calls == calls else 0
             calls = session.cost.total.calls
-            edits = await self._edits(session, current, tried, texts) if failures < self.patience else []
+            fresh = failures >= self.patience or free >= FREE
+            edits = [] if fresh else await self._edits(session, current, tried, texts)
             if not edits:
                 current, tried, failures, texts = await self._fresh(session), set(), 0, texts + 1
                 held = better(held, current)

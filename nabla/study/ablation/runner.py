@@ -22,6 +22,7 @@ import numpy as np
 from nabla.core.errors import ConfigError, NablaError
 from nabla.core.locks import Lock
 from nabla.core.quiet import quiet
+from nabla.launch.fingerprint import without_later
 from nabla.launch.launcher import make_fabric
 from nabla.study.ablation.config import AblationConfig, Point
 from nabla.study.ablation.results import DESIGN
@@ -93,7 +94,7 @@ class Ablation:
         once, and ends before the numbers do."""
         size, base = self.config.size, self._base.monitor()
         problems = {kind: size * count for kind, count in base.problems.items()}
-        return Monitor(self.folder / POINTS, problems, size * base.units, points="*")
+        return Monitor(self.folder / POINTS, problems, size * base.units, points="*", each=base.units)
 
     def _solved(self, batch: Sequence[Point], pool: ProcessPoolExecutor | None) -> Iterator[Path]:
         """Folders of the points in their order, each when it is finished."""
@@ -166,8 +167,9 @@ def accuracy(results: Results) -> dict[str, float]:
 
 
 def _name(point: Point) -> str:
-    """Folder of a point: readable, and the same for the same configuration alone."""
-    text = json.dumps(point.config.resolved(), sort_keys=True, default=str)
+    """Folder of a point: readable, and the same for the same configuration alone, whatever arguments the
+    engine has got since."""
+    text = json.dumps(without_later(point.config.resolved()), sort_keys=True, default=str)
     digest = hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
     slug = re.sub(r"[^a-z0-9.]+", "-", point.label.lower()).strip("-.")[:40]
     return f"{slug}-{digest}"

@@ -12,7 +12,7 @@ from typing import Any
 
 from nabla.core.display import Line
 from nabla.core.errors import ConfigError
-from nabla.study.evaluation.journal import journals, units
+from nabla.study.evaluation.journal import RECORDS, journals, units
 from nabla.study.evaluation.unfinished import FOLDER
 
 #: A task and the label of a method.
@@ -27,13 +27,24 @@ class Monitor:
         problems: how many of each (task, method) there are in all, over seeds and points.
         units: in all.
         points: glob pattern of the evaluations within the folder; "." is the folder itself.
+        each: units of one evaluation; None for all.
     """
 
-    def __init__(self, folder: Path, problems: Mapping[Kind, int], units: int, points: str = ".") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        problems: Mapping[Kind, int],
+        units: int,
+        points: str = ".",
+        each: int | None = None,
+    ) -> None:
         self.folder, self.problems, self.units, self.points = folder, dict(problems), units, points
+        self.each = units if each is None else each
         #: (point, task, method, seed, problem) → (right, reward, seconds).
         self._runs: dict[tuple[Any, ...], tuple[bool, float | None, float]] = {}
         self._ended: set[tuple[Any, ...]] = set()
+        #: Points whose records are in one file.
+        self._merged: set[str] = set()
         self._offsets: dict[Path, int] = {}
         self._since = time.time()
         self._begun: float | None = None
@@ -60,6 +71,12 @@ class Monitor:
         return [self.folder] if self.points == "." else sorted(self.folder.glob(self.points))
 
     def _read(self, point: Path) -> None:
+        if point.name in self._merged:
+            return
+        if (point / RECORDS).exists():  # it is finished, and its journals are gone, maybe unseen
+            self._take(point.name, (point / RECORDS).read_bytes())
+            self._merged.add(point.name)
+            return
         for inside in (point, point / FOLDER):
             for path in journals(inside):
                 start = self._offsets.get(path, 0)
@@ -110,6 +127,12 @@ class Monitor:
             tuple(notes),
         )
 
+    @property
+    def _units(self) -> int:
+        """That are finished."""
+        open_ones = sum(key[0] not in self._merged for key in self._ended)
+        return self.each * len(self._merged) + open_ones
+
     def _whole(self, pulses: Sequence[Mapping[str, Any]]) -> Line:
         seconds = max(time.time() - (self._begun or 0.0), 1e-3)
         new = [key for key in self._runs if key not in self._before]
@@ -122,7 +145,7 @@ class Monitor:
             seconds,
             self._left(new, pulses, seconds),
             flying,
-            (f"{len(self._ended)}/{self.units} units",),
+            (f"{self._units}/{self.units} units",),
         )
 
     def _left(

@@ -6,6 +6,7 @@ from __future__ import annotations
 import gc
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,11 +14,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nabla.core.costs import Account, CostMeter
+from nabla.core.costs import Account, Cost, CostMeter
 from nabla.core.errors import NumericalError
 from nabla.core.prompt import Prompt
 from nabla.core.trajectory import Trajectory
 from nabla.engine.gradient.graphs import FreeText, Graphs, KeptBatch, groups
+from nabla.engine.gradient.passes import Passes
 from nabla.engine.gradient.values import TrajectoryGradient
 from nabla.models.channels import TablePull
 from nabla.models.ledger import ByteBudget
@@ -59,6 +61,12 @@ def same(one: TrajectoryGradient, other: TrajectoryGradient, tolerance: float = 
                 close(pull.vectors, expected.vectors, tolerance)
     if one.reward is not None:
         assert one.reward == pytest.approx(other.reward, rel=tolerance)
+
+
+def counted(cost: Cost) -> Any:
+    """All but seconds and bytes, by phase."""
+    phases = {name: replace(usage, seconds=0.0, peak_bytes=0) for name, usage in cost.phases.items()}
+    return {name: usage for name, usage in phases.items() if usage.flops}
 
 
 def gradients(c: Case, texts: Sequence[Trajectory], weights: dict[str, float], **score: Any) -> Any:
@@ -387,3 +395,51 @@ def test_a_row_that_nobody_wants_any_more_is_not_differentiated() -> None:
     assert graphs.budget.used == 2 * leaves[0].numel() * 4
     graphs.drop("p")
     assert graphs.budget.used == 0
+
+
+def test_a_backward_pass_is_counted_where_what_follows_it_fails_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The failed attempt's counts are taken back, those of a pass that needs no second run too."""
+    text = kept().trajectory(FINISHED, 4)
+    _, _, expected = gradients(kept(), [text], BOTH, keep_graph=True)
+    c, failed = kept(), []
+    language = Passes.language
+
+    def failing(passes: Passes, tasks: Any, **named: Any) -> Any:
+        if tasks and not failed:
+            failed.append(True)
+            raise RuntimeError("a transient fault")
+        return language(passes, tasks, **named)
+
+    monkeypatch.setattr(Passes, "language", failing)
+    _, _, cost = gradients(c, [text], BOTH, keep_graph=True)
+    assert failed
+    assert counted(cost) == counted(expected)
+
+
+@pytest.mark.parametrize("part", ["reward", "states"])
+def test_a_pass_that_is_run_again_without_a_graph_is_counted_once(
+    part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    c, plain = kept(), case()
+    text = c.trajectory(FINISHED, 4)
+    body = c.reward.body if part == "reward" else c.lm.body  # type: ignore[union-attr]
+    run, failed = body.run, []
+
+    def full(chunks: Any, *, keep: bool = False) -> Any:
+        if torch.is_grad_enabled() and keep:
+            failed.append(True)
+            raise torch.OutOfMemoryError("none left")
+        return run(chunks, keep=keep)
+
+    async def method(session: Any) -> Any:
+        if part == "reward":
+            await session.score([text], keep_graph=True)
+        else:
+            await session.read([text.tokens], text.sampling, committed=4, keep_graph=True)
+        return session.cost
+
+    monkeypatch.setattr(body, "run", full)
+    cost = c.run(method)
+    assert failed
+    monkeypatch.setattr(body, "run", run)
+    assert counted(cost) == counted(plain.run(method))

@@ -61,3 +61,10 @@ def test_paths_of_a_specification_are_found_and_changed_at_any_depth():
 def test_an_argument_of_the_engine_that_the_run_sets_itself_is_never_taken_twice(latin_lm):
     with pytest.raises(TypeError, match="multiple values"):
         RunConfig(accelerator="cpu", method="greedy", engine={"seed": 3}).loop(latin_lm, None)
+
+
+def test_loggers_are_the_first_processes_alone(tmp_path, monkeypatch):
+    config = RunConfig(loggers=["csv"])
+    assert len(config.build_loggers(tmp_path)) == 1
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert config.build_loggers(None) == []  # it has no folder either

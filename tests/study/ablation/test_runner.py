@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
 from nabla.core.errors import ConfigError
+from nabla.launch.fingerprint import LATER
+from nabla.study.ablation.config import Point
 from nabla.study.ablation.report import write_report
 from nabla.study.ablation.results import DESIGN, Study
-from nabla.study.ablation.runner import ABOUT, POINTS, Ablation
+from nabla.study.ablation.runner import ABOUT, POINTS, Ablation, _name
 from nabla.study.ablation.search import STUDY
 from nabla.study.evaluation.claim import LOCK
 from nabla.study.evaluation.journal import Lock, read
@@ -41,6 +45,15 @@ def unbroken(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("results") / "unbroken"
     Ablation(small(), folder).run()
     return folder
+
+
+def test_a_point_keeps_its_folder_when_the_engine_gets_an_argument():
+    point = Point({"factor": "a"}, small().base)
+    engine = {k: v for k, v in point.config.resolved()["engine"].items() if k not in LATER}
+    text = json.dumps({**point.config.resolved(), "engine": engine}, sort_keys=True, default=str)
+    assert _name(point) == f"a-{hashlib.blake2b(text.encode(), digest_size=6).hexdigest()}"  # of before
+    changed = replace(point.config, engine={**point.config.engine, "continuous": False})
+    assert _name(Point({"factor": "a"}, changed)) != _name(point)
 
 
 def test_every_point_is_run_on_the_same_problems_and_seeds(unbroken):

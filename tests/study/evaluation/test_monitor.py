@@ -11,7 +11,7 @@ import pytest
 
 from nabla.core.display import rendered
 from nabla.study.evaluation import pulse
-from nabla.study.evaluation.journal import Journal
+from nabla.study.evaluation.journal import RECORDS, Journal, merge
 from nabla.study.evaluation.monitor import Monitor
 from nabla.study.evaluation.runner import Evaluation
 from nabla.study.evaluation.unfinished import FOLDER, Unfinished, forget, pulse_path
@@ -120,6 +120,27 @@ def test_an_ablations_points_are_told_together(tmp_path):
     first, second, whole = Monitor(tmp_path, {("t", "m"): 8}, 2, points="*").lines()
     assert (first.name, second.name) == ("first: t m seed 0 shard 0", "second: t m seed 0 shard 0")
     assert whole.flying == 2.0
+
+
+def test_points_that_ended_are_counted_though_their_journals_are_gone(tmp_path):
+    for name in ("first-0123", "second-4567", "third-89ab"):
+        (tmp_path / name / FOLDER).mkdir(parents=True)
+    before = "".join(json.dumps(row(i), separators=(",", ":")) + "\n" for i in range(4))
+    (tmp_path / "first-0123" / RECORDS).write_text(before)  # of an earlier run
+    monitor = Monitor(tmp_path, {("t", "m"): 12}, 6, points="*", each=2)
+    beat(tmp_path / "second-4567", 0)
+    assert monitor.lines()[-1].notes == ("2/6 units",)
+    book = Journal(tmp_path / "second-4567", 0)
+    book.append(("t", "m", 0, 0), [row(i) for i in range(2)])
+    assert (monitor.lines()[-1].done, monitor.lines()[-1].notes) == (6, ("3/6 units",))
+    book.append(("t", "m", 0, 1), [row(i) for i in (2, 3)])
+    book.close()
+    merge(tmp_path / "second-4567", [("t", "m", 0, 0), ("t", "m", 0, 1)])  # between two looks
+    forget(tmp_path / "second-4567", 0)
+    beat(tmp_path / "third-89ab", 0)
+    for _ in range(2):
+        whole = monitor.lines()[-1]
+        assert (whole.done, whole.made, whole.notes) == (8, 4.0, ("4/6 units",))
 
 
 def test_an_evaluation_tells_while_its_unit_works(tmp_path, monkeypatch):
