@@ -60,6 +60,7 @@ def facts(solutions: Sequence[Solution]) -> list[Any]:
             s.candidates,
             dict(s.cost.counts),
             s.cost.total.calls,
+            s.cost.total.critical_steps,
             [(c.tokens, rounded(c.reward), c.usage.calls) for c in s.checkpoints],
         )
         for s in solutions

@@ -1,7 +1,8 @@
 """Budgets: how much one problem may cost, and what its answer was on the way there.
 
-A method that could go on for ever (more samples, more sweeps) asks ``Session.proceed`` before each round and
-hands in its answer so far by ``Session.report`` (:mod:`nabla.engine.session`). One run under the largest
+A method that could go on for ever (more samples, more sweeps) asks ``Session.proceed`` before each round,
+``Session.spent`` before each further proposal of a round, and hands in its answer so far by
+``Session.report`` (:mod:`nabla.engine.session`). One run under the largest
 budget then yields the answer at every smaller one: a whole accuracy-cost curve.
 """
 
@@ -46,6 +47,11 @@ class Budget:
     def spent(self, usage: Usage) -> bool:
         """Whether a usage has reached the largest value."""
         return float(getattr(usage, self.unit)) >= self.limit
+
+    def exceeded(self, usage: Usage) -> bool:
+        """Whether a usage is beyond the largest value: an answer that costs so much counts at no value. At
+        the value itself it still does (:func:`~nabla.core.solution.answer_within`)."""
+        return float(getattr(usage, self.unit)) > self.limit
 
 
 

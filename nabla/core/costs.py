@@ -4,11 +4,16 @@ A model call is one sequential decoding step or one parallel pass, counted for t
 for it as if it had run alone; forward and backward are apart. Phase "method" is the arithmetic between
 the requests (optimiser steps, proposals): seconds without model calls. A pass is counted before it runs,
 so that a failing one is counted too; one that is run again after a fault is counted once.
+
+Latency is in none of these sums, so the critical path is counted beside them: the longest chain of calls of
+which each waits for the one before. What a problem asks for together (the responses of a pool, texts to be
+scored) are branches that wait for nothing of each other: such a request is as long as its longest branch.
+Within a branch, and from one request to the next, every call waits for the one before it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -24,7 +29,9 @@ class Usage:
 
     Of a remote rollout: a decoding step and a token for each token written (what a server computes for a
     prompt depends on its caches and is not counted), FLOPs only if it knows the server's model, else 0, and
-    the seconds from asking to the last answer, which problems that wait at the same time count each."""
+    the seconds from asking to the last answer, which problems that wait at the same time count each.
+
+    ``beside`` are the calls that are not on the critical path: they run beside a longer branch."""
 
     decode_steps: int = 0
     forward_passes: int = 0
@@ -33,11 +40,17 @@ class Usage:
     flops: float = 0.0
     seconds: float = 0.0
     peak_bytes: int = 0
+    beside: int = 0
 
     @property
     def calls(self) -> int:
         """Model calls in all."""
         return self.decode_steps + self.forward_passes + self.backward_passes
+
+    @property
+    def critical_steps(self) -> int:
+        """Length of the critical path: decoding steps and passes that wait for one another."""
+        return self.calls - self.beside
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(  # written out: a solve adds thousands
@@ -48,11 +61,13 @@ class Usage:
             self.flops + other.flops,
             self.seconds + other.seconds,
             max(self.peak_bytes, other.peak_bytes),
+            self.beside + other.beside,
         )
 
     def to_dict(self) -> dict[str, int | float]:
-        """JSON-ready, calls included."""
-        return {"calls": self.calls, **{f.name: getattr(self, f.name) for f in fields(self)}}
+        """JSON-ready, calls and the critical path included."""
+        known = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "beside"}
+        return {"calls": self.calls, **known, "critical_steps": self.critical_steps}
 
 
 @dataclass(frozen=True)
@@ -96,12 +111,24 @@ class CostMeter:
     def __init__(self) -> None:
         self._phases: dict[str, Usage] = {}
         self._counts: dict[str, int] = {}
+        #: Of the last request with several branches: its name, and the length of each.
+        self._together: object = None
+        self._lengths: dict[int, int] = {}
 
     def add(self, phase: str, usage: Usage) -> None:
         """Adds usage to one of PHASES."""
         if phase not in PHASES:
             raise ConfigError("Unknown cost phase", got=phase, fix=f"Use {', '.join(PHASES)}.")
         self._phases[phase] = self._phases.get(phase, Usage()) + usage
+
+    def lengthen(self, branches: Sequence[Branch], calls: int) -> int:
+        """By how much the critical path grows when all these branches of a request grow by so many calls."""
+        if self._together is not branches[0].together:
+            self._together, self._lengths = branches[0].together, {}
+        before = max(self._lengths.values(), default=0)
+        for branch in branches:
+            self._lengths[branch.number] = self._lengths.get(branch.number, 0) + calls
+        return max(self._lengths.values()) - before
 
     def count(self, name: str, number: int = 1) -> None:
         """Adds to a named counter (cache hits, skipped positions, ...)."""
@@ -110,6 +137,16 @@ class CostMeter:
     def snapshot(self) -> Cost:
         """The cost so far."""
         return Cost(dict(self._phases), dict(self._counts))
+
+    def checkpoint(self) -> Callable[[], None]:
+        """Takes note of the cost so far; the function that is returned rolls back to it."""
+        cost, together, lengths = self.snapshot(), self._together, dict(self._lengths)
+
+        def restore() -> None:
+            self.roll_back(cost)
+            self._together, self._lengths = together, dict(lengths)
+
+        return restore
 
     def roll_back(self, cost: Cost) -> None:
         """Takes back what was added since a snapshot, for work that has failed and is done again; seconds
@@ -121,9 +158,42 @@ class CostMeter:
 
 
 @dataclass(frozen=True, eq=False)
+class Branch:
+    """One of the parts of a request that wait for nothing of each other.
+
+    Args:
+        together: the same object for all parts of the request.
+        number: of this part.
+    """
+
+    together: object
+    number: int
+
+
+@dataclass(frozen=True, eq=False)
 class Account:
-    """Who pays for a request: the problem, its meter, and the phase."""
+    """Who pays for a request: the problem, its meter, and the phase; and of a request with several branches,
+    which of them this is. Calls without a branch wait for one another."""
 
     problem: str
     meter: CostMeter
     phase: str
+    branch: Branch | None = None
+
+    def add(self, usage: Usage, others: Sequence[Account] = ()) -> None:
+        """Adds what was used, on the critical path as far as this branch is on it.
+
+        Args:
+            usage: paid once, by this account.
+            others: accounts of branches of the same request that have waited for these calls too.
+        """
+        if self.branch is not None and usage.calls:
+            branches = [self.branch, *(o.branch for o in others if o.branch is not None)]
+            grown = self.meter.lengthen(branches, usage.calls)
+            usage = replace(usage, beside=usage.calls - grown)
+        self.meter.add(self.phase, usage)
+
+    def branches(self, count: int) -> list[Account]:
+        """Accounts of so many parts of one request that wait for nothing of each other."""
+        together = object()
+        return [replace(self, branch=Branch(together, number)) for number in range(count)]

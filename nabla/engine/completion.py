@@ -35,7 +35,8 @@ async def readings(
         account: who pays.
         free: first position that gradients may be asked from; None: none will be.
     """
-    requests = [ReadRequest(account, ids, text, prompt, free) for text in texts]
+    accounts = account.branches(len(texts))
+    requests = [ReadRequest(a, ids, text, prompt, free) for a, text in zip(accounts, texts, strict=True)]
     return await Wait(requests) if requests else []
 
 
@@ -56,8 +57,8 @@ async def with_states(
     todo = [i for i, t in enumerate(trajectories) if t.states is None]
     unread = [trajectories[i] for i in todo]
     requests = [
-        ReadRequest(account, ids(t.prompt), t.tokens, t.prompt, t.committed if keep_graph else None)
-        for t in unread
+        ReadRequest(own, ids(t.prompt), t.tokens, t.prompt, t.committed if keep_graph else None)
+        for t, own in zip(unread, account.branches(len(unread)), strict=True)
     ]
     found: list[Continuation] = await Wait(requests) if requests else []
     known = list(trajectories)
@@ -83,8 +84,8 @@ async def with_scores(
     todo = [i for i, t in enumerate(trajectories) if t.score is None]
     unscored = [trajectories[i] for i in todo]
     requests = [
-        ScoreRequest(account, Response(t.prompt, t.tokens, account), t.committed if keep_graph else None)
-        for t in unscored
+        ScoreRequest(own, Response(t.prompt, t.tokens, own), t.committed if keep_graph else None)
+        for t, own in zip(unscored, account.branches(len(unscored)), strict=True)
     ]
     found: list[Score] = await Wait(requests) if requests else []
     scored = list(trajectories)

@@ -88,7 +88,7 @@ async def with_values(
     """
     requests: dict[tuple[Prompt, tuple[int, ...]], JudgeRequest] = {}
     every = reward.reads_every_token
-    for trajectory in trajectories:
+    for trajectory, own in zip(trajectories, account.branches(len(trajectories)), strict=True):
         prompt, tokens = trajectory.prompt, trajectory.tokens
         known = len(judgements.known(prompt, tokens))
         if known == len(tokens):
@@ -100,8 +100,8 @@ async def with_values(
         if free is not None and not any(map(math.isnan, free)):
             judgements.keep(prompt, tokens, free, every)
             continue
-        reading = Reading(Response(prompt, tokens, account), known)
-        requests.setdefault((prompt, tuple(tokens.tolist())), JudgeRequest(account, reading))
+        reading = Reading(Response(prompt, tokens, own), known)
+        requests.setdefault((prompt, tuple(tokens.tolist())), JudgeRequest(own, reading))
     found: list[list[float]] = await Wait(list(requests.values())) if requests else []
     for request, new in zip(requests.values(), found, strict=True):
         response = request.reading.response

@@ -124,11 +124,11 @@ def read(
 def _costs(requests: Sequence[Request]) -> Callable[[], None]:
     """Takes note of what has been spent; the function that is returned takes back what was added since: a
     pass that is run again is counted once."""
-    before = [(request.account.meter, request.account.meter.snapshot()) for request in requests]
+    before = [request.account.meter.checkpoint() for request in requests]
 
     def undo() -> None:
-        for meter, cost in before:
-            meter.roll_back(cost)
+        for restore in before:
+            restore()
 
     return undo
 

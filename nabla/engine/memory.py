@@ -103,8 +103,11 @@ class Memory:
         self.meter.count("values_reused", len(texts) - len(new))
         if new:
             self.meter.count("values_computed", len(new))
-        tasks = [GradientTask(self.prompt_ids, trajectory, t, start, None, account) for t in new.values()]
-        return ValuePlan(terms, keys, list(new), [ValueRequest(account, terms, task) for task in tasks])
+        tasks = [
+            GradientTask(self.prompt_ids, trajectory, text, start, None, own)
+            for text, own in zip(new.values(), account.branches(len(new)), strict=True)
+        ]
+        return ValuePlan(terms, keys, list(new), [ValueRequest(t.account, terms, t) for t in tasks])
 
     def keep_values(self, plan: ValuePlan, answers: Sequence[dict[str, float]]) -> dict[str, list[float]]:
         """Remembers the answers to a plan's requests; all values that the plan was for, by term."""

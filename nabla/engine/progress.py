@@ -31,7 +31,7 @@ class Progress:
         calls = self.meter.snapshot().total.calls
         idle = calls == self._calls_before
         self._calls_before = calls
-        return not idle and not self.spent
+        return not idle and not self.reached
 
     @property
     def budgeted(self) -> bool:
@@ -39,10 +39,19 @@ class Progress:
         return bool(self.budgets)
 
     @property
-    def spent(self) -> bool:
-        """There are budgets, and the largest value of every one is reached."""
+    def reached(self) -> bool:
+        """There are budgets, and the largest value of every one is reached: no other round begins."""
         usage = self.meter.snapshot().total
         return self.budgeted and all(budget.spent(usage) for budget in self.budgets)
+
+    @property
+    def spent(self) -> bool:
+        """A round may stop where it is: an answer is held, and every budget is exceeded, so that no later one
+        counts at any of their values. What is read at a budget is what a run to the round's end gives."""
+        if not self.budgeted or not self.checkpoints:
+            return False
+        usage = self.meter.snapshot().total
+        return all(budget.exceeded(usage) for budget in self.budgets)
 
     @property
     def share(self) -> float:

@@ -65,14 +65,14 @@ def _middle(requests: Sequence[Request]) -> int:
 def _checkpoint(requests: Sequence[Request], runner: Runner, graphs: Graphs) -> Callable[[], None]:
     """Takes note of what an attempt may change; the function that is returned takes the changes back."""
     meters = {id(request.account.meter): request.account.meter for request in requests}
-    before = [(meter, meter.snapshot()) for meter in meters.values()]
+    costs = [meter.checkpoint() for meter in meters.values()]
     problems = {request.account.problem for request in requests}
     stored = [(problem, runner.store.snapshot(problem)) for problem in problems]
     others = [graphs.checkpoint(problems), *(request.checkpoint() for request in requests)]
 
     def undo() -> None:
-        for meter, cost in before:
-            meter.roll_back(cost)
+        for restore in costs:
+            restore()
         for problem, entries in stored:
             runner.store.restore(problem, entries)
         for restore in others:

@@ -132,12 +132,12 @@ class Session:
         self, starts: Sequence[tuple[Prompt, Tensor, Sampling]], until: Boundary | None, phase: str
     ) -> list[Trajectory]:
         """What comes after each (prompt, tokens written so far), all in one batch."""
-        account = self.account(phase)
+        accounts = self.account(phase).branches(len(starts))
         openings = [
             Opening(self._ids(prompt), tokens, sampling, self._next_key(), account, until)
-            for prompt, tokens, sampling in starts
+            for (prompt, tokens, sampling), account in zip(starts, accounts, strict=True)
         ]
-        requests = [RolloutRequest(account, opening) for opening in openings]
+        requests = [RolloutRequest(opening.account, opening) for opening in openings]
         found: list[Continuation] = await Wait(requests) if requests else []
         prompts = [prompt for prompt, _, _ in starts]
         return [trajectory_of(*written) for written in zip(found, openings, prompts, strict=True)]
@@ -387,7 +387,7 @@ class Session:
 
     @property
     def spent(self) -> bool:
-        """There are budgets, and the largest value of every one is reached."""
+        """Whether a round should end now: an answer is held, and no later one counts at any budget."""
         return self.progress.spent
 
     def report(self, trajectory: Trajectory) -> None:

@@ -20,7 +20,8 @@ class Method(ABC):
 
     A method never calls a model: it awaits the session, and the engine batches what all live problems
     ask for. One that could go on (more samples, another sweep) asks ``session.proceed`` before each round
-    and calls ``session.report`` with its answer after it, so that it can be run to a budget.
+    and calls ``session.report`` with its answer after it, so that it can be run to a budget. Where a round is
+    several proposals it asks ``session.spent`` before each of them, and ends the round with what it holds.
     """
 
     @abstractmethod

@@ -83,7 +83,7 @@ class Sweep(Method):
         acceptance: whether a proposal replaces the current response.
         sampling: of rollouts.
         max_rollouts: N_max; after that many in a round the rest is committed as it is. None: no limit.
-        rounds: sweeps; under budgets as many as these allow.
+        rounds: sweeps; under budgets as many as these allow, the last up to the proposal that exceeds them.
 
     Raises ConfigError for a selector that looks at a gradient where the rows have no objective.
     """
@@ -178,7 +178,7 @@ class Sweep(Method):
             )
         state = await self._adopt(session, state, trajectory)
         while not state.current.complete:
-            if state.spent:
+            if state.spent or session.spent:
                 state = self._commit(session, state, len(state.current))
             elif not state.selected[state.position]:  # Algorithm 3 (a): selection
                 upto = next(iter(state.ahead), len(state.current))
@@ -238,7 +238,7 @@ class Sweep(Method):
             (trajectory,) = await session.score([trajectory], keep_graph=differentiated)
         state = replace(state, current=trajectory, selected=(False,) * len(trajectory))
         session.report(state.answer)
-        if state.spent:  # nothing will be refined any more
+        if state.spent or session.spent:  # nothing will be refined any more
             return state
         differentiated = self._differentiates("needs_likelihood")
         # A pass where it was written elsewhere.

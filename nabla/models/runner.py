@@ -104,10 +104,7 @@ class Runner:
         """Outputs of all chunks, in their order; one forward pass is counted for each."""
         for chunk, account in zip(chunks, accounts, strict=True):
             tokens, context = body.computed(chunk)
-            account.meter.add(
-                account.phase,
-                Usage(forward_passes=1, tokens=tokens, flops=body.flops(tokens, context)),
-            )
+            account.add(Usage(forward_passes=1, tokens=tokens, flops=body.flops(tokens, context)))
         outputs: dict[int, BodyOutput] = {}
         for rows in self.batches([len(chunk) for chunk in chunks]):
             part = [chunks[i] for i in rows]
@@ -130,10 +127,7 @@ class Runner:
     def count_backward(self, body: Body, chunk: Chunk, account: Account) -> None:
         """Counts one input-only backward pass of a chunk."""
         tokens, context = body.computed(chunk)
-        account.meter.add(
-            account.phase,
-            Usage(backward_passes=1, tokens=tokens, flops=body.backward_flops(tokens, context)),
-        )
+        account.add(Usage(backward_passes=1, tokens=tokens, flops=body.backward_flops(tokens, context)))
 
     def known(self, body: Body, tokens: Int[Tensor, " _"], account: Account) -> Prefix:
         """What is stored of ``tokens``. What gave way to others is counted as ``prefix_tokens_lost``."""

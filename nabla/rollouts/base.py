@@ -125,9 +125,9 @@ class Rollout(ABC):
         have room for at least one token and do not end with an end-of-sequence token (the engine sees to
         both).
 
-        What was spent is added to the opening's account. A remote rollout adds a decoding step and a token
-        for each token that was written, and FLOPs if it knows them; the engine adds the seconds, checks what
-        came back and cuts it at the end of its step (``until``).
+        What was spent is added to the opening's account (``opening.account.add``). A remote rollout adds a
+        decoding step and a token for each token that was written, and FLOPs if it knows them; the engine adds
+        the seconds, checks what came back and cuts it at the end of its step (``until``).
         """
 
     def writer(self, resources: Resources) -> Writer | None:  # noqa: ARG002 - for those who have one

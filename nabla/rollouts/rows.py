@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Int
@@ -147,8 +147,8 @@ class Group:
     def settle(self, body: Body, runner: Runner) -> None:
         """Costs go to the accounts, keys and values to the store: proposals start from them."""
         for prefill in self.prefills.values():
-            row = next(r for r in self.rows if r.prefill is prefill)
-            _give(prefill.meter, row.opening.account)
+            payer, *others = (r.opening.account for r in self.rows if r.prefill is prefill)
+            _give(prefill.meter, payer, others)
         for row in self.rows:
             _give(row.meter, row.opening.account)
         for row in self._by_length():
@@ -157,10 +157,10 @@ class Group:
             row.keys = None
 
 
-def _give(meter: CostMeter, account: Account) -> None:
+def _give(meter: CostMeter, account: Account, others: Sequence[Account] = ()) -> None:
     cost = meter.snapshot()
     for phase, usage in cost.phases.items():
-        account.meter.add(phase, usage)
+        replace(account, phase=phase).add(usage, others)
     for name, count in cost.counts.items():
         account.meter.count(name, count)
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nabla.core.costs import PHASES, Cost, CostMeter, Usage
+from nabla.core.costs import PHASES, Account, Cost, CostMeter, Usage
 from nabla.core.errors import ConfigError
 
 counts = st.integers(0, 10**6)
@@ -21,6 +21,7 @@ usages = st.builds(
     flops=counts.map(float),
     seconds=counts.map(float),
     peak_bytes=counts,
+    beside=counts,
 )
 costs = st.builds(
     Cost,
@@ -38,6 +39,7 @@ def test_everything_adds_up_but_the_peak(a, b):
     both = a + b
     assert both == b + a
     assert both.calls == a.calls + b.calls
+    assert both.critical_steps == a.critical_steps + b.critical_steps
     assert (both.tokens, both.flops, both.seconds) == (
         a.tokens + b.tokens,
         a.flops + b.flops,
@@ -82,8 +84,52 @@ def test_a_snapshot_does_not_move():
 def test_a_cost_is_json(cost):
     stored = json.loads(json.dumps(cost.to_dict()))
     assert stored["total"]["calls"] == cost.total.calls
+    assert stored["total"]["critical_steps"] == cost.total.critical_steps
     assert stored["counts"] == dict(cost.counts)
     assert set(stored["phases"]) == set(cost.phases)
+
+
+def test_a_request_is_as_long_as_its_longest_branch():
+    account = Account("p", CostMeter(), "rollout")
+    account.add(Usage(forward_passes=2))  # without branches one waits for the other
+    responses = account.branches(3)
+    responses[0].add(Usage(forward_passes=1), responses[1:2])  # a prompt that two of them share
+    for branch, steps in zip(responses, (4, 7, 6), strict=True):
+        branch.add(Usage(decode_steps=steps))
+    assert account.meter.snapshot().total.calls == 2 + 1 + 4 + 7 + 6
+    assert account.meter.snapshot().total.critical_steps == 2 + (1 + 7)
+    for branch in Account("p", account.meter, "reward").branches(2):  # another request waits for that one
+        branch.add(Usage(forward_passes=1, backward_passes=1))
+    assert account.meter.snapshot().phases["reward"].critical_steps == 2
+    assert account.meter.snapshot().total.critical_steps == 10 + 2
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9)), max_size=12), st.randoms())
+def test_the_critical_path_does_not_depend_on_the_order_of_branches(added, random):
+    def path(parts):
+        account = Account("p", CostMeter(), "rollout")
+        branches = account.branches(4)
+        for number, steps in parts:
+            branches[number].add(Usage(decode_steps=steps))
+        return account.meter.snapshot().total.critical_steps
+
+    other = list(added)
+    random.shuffle(other)
+    sums = [sum(steps for number, steps in added if number == branch) for branch in range(4)]
+    assert path(added) == path(other) == max(sums)
+
+
+def test_work_that_is_done_again_is_once_on_the_critical_path():
+    account = Account("p", CostMeter(), "reward")
+    short, long = account.branches(2)
+    short.add(Usage(forward_passes=1))
+    restore = account.meter.checkpoint()
+    for _ in range(2):
+        long.add(Usage(forward_passes=3))
+        restore()
+    long.add(Usage(forward_passes=3))
+    assert account.meter.snapshot().total.calls == 4
+    assert account.meter.snapshot().total.critical_steps == 3
 
 
 def test_a_usage_is_immutable():

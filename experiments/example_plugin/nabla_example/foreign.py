@@ -34,5 +34,5 @@ class ForeignReward(Reward):
         text = self.tokenizer.apply_chat_template(turns, tokenize=False)
         ids = self.tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
         usage = Usage(forward_passes=1, tokens=ids.numel(), flops=2.0 * self.size * ids.numel())
-        response.account.meter.add(response.account.phase, usage)
+        response.account.add(usage)
         return float(self.model(input_ids=ids).logits[0, 0])

@@ -73,6 +73,6 @@ class ServedRollout(Rollout):
         except (httpx.HTTPError, KeyError, TypeError, ValueError, RuntimeError) as error:
             return ServerError(f"{self.url} gave no response: {error!r}", got=opening.account.problem)
         written = Usage(decode_steps=len(tokens), tokens=len(tokens), flops=2 * self.parameters * len(tokens))
-        opening.account.meter.add(opening.account.phase, written)
+        opening.account.add(written)
         finished = not set(vocabulary.eos_ids).isdisjoint(tokens[-1:].tolist())
         return Continuation(tokens, finished, log_probs, keyed=False)

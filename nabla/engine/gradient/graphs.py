@@ -117,7 +117,7 @@ class KeptReward:
     def pay(self, account: Account) -> None:
         """Counts the row's backward pass; nothing once it is paid."""
         if not self.paid:
-            account.meter.add(account.phase, self._usage)
+            account.add(self._usage)
 
     def slopes(self, start: int) -> tuple[Float[Tensor, "n _"], ...]:
         """``∂r/∂e`` from a position on, one tensor per channel of the reward."""

@@ -179,7 +179,7 @@ class Stages:
                     leaves.append(done.leaf)
                     slots.append((i, 0, done.before))
                     flops = self.lm.head.flops(len(done.values))
-                    task.account.meter.add(task.account.phase, done.backward + Usage(flops=flops))
+                    task.account.add(done.backward + Usage(flops=flops))
                 if not rewards or derivative.reward == 0:
                     continue
                 reward = rewards[i]

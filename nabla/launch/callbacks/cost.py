@@ -40,8 +40,17 @@ class CostTable(Callback):
 
 def cost_table(cost: Cost) -> Table:
     """One row per phase and the total: calls are decoding steps, forward and backward passes; tokens and
-    FLOPs are real ones, padding is not counted; MiB is the peak of extra memory (CUDA only)."""
-    table = Table(title="Cost", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    FLOPs are real ones, padding is not counted; MiB is the peak of extra memory (CUDA only). Below stand
+    the calls that wait for one another within their problem."""
+    total = cost.total
+    table = Table(
+        title="Cost",
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        caption=f"critical path: {total.critical_steps:,} of {total.calls:,} calls wait for one another",
+        caption_justify="left",
+    )
     table.add_column("phase")
     for name in ("calls", "decoding", "forward", "backward", "tokens", "FLOPs", "seconds", "MiB"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -50,7 +59,7 @@ def cost_table(cost: Cost) -> Table:
         if phase in cost.phases:
             table.add_row(phase, *_cells(cost.phases[phase]))
     table.add_section()
-    table.add_row("total", *_cells(cost.total), style="bold")
+    table.add_row("total", *_cells(total), style="bold")
     return table
 
 

@@ -97,6 +97,8 @@ class Cold(Method):
             (start,) = await session.rollout(self.sampling)
             best, texts = better(best, await self._judge(session, start)), texts + 1
             session.report(best)
+            if session.spent:
+                break
             refinement = await self.dto.refine(start, session)
             tokens = self.text(session, start, refinement, session.generator("propose", rounds))
             if not torch.equal(tokens, start.tokens):

@@ -95,9 +95,11 @@ class CoordinateSearch(Method):
             (current,), texts = await self._judge(session, [current]), texts + 1
             best = better(best, current)
             session.report(best)
+            if session.spent:  # a step is many passes
+                break
             (value,) = await self.evaluate(session, current, [current.tokens])
             for step in range(self.steps):
-                if session.spent:  # a step is many passes
+                if session.spent:
                     break
                 noise = session.generator("swap", rounds, step)
                 swapped, value = await self.swap(session, current, value, noise)

@@ -114,12 +114,15 @@ class TPO(Method):
         return self.solution(session, best.commit(len(best)), candidates=written)
 
     async def _revise(self, session: Session, best: Trajectory, worst: Trajectory) -> list[Trajectory]:
-        """Scored revisions of the best response, as answers to the problem's own prompt."""
+        """Scored revisions of the best response, as answers to the problem's own prompt; none where the
+        critique has exceeded the budget."""
         fields = {"question": session.prompt.text, "chosen": session.decode(best.tokens)}
         request = _ask(
             session.prompt, self.critique_prompt.format(**fields, rejected=session.decode(worst.tokens))
         )
         (critique,) = await session.rollout(self.sampling, prompt=request)
+        if session.spent:
+            return []
         request = _ask(
             session.prompt, self.revision_prompt.format(**fields, critique=session.decode(critique.tokens))
         )

@@ -158,6 +158,8 @@ class Tree(Search):
         while not node.exhausted:  # simulation; its nodes stay in the tree
             await self._expand(node)
             node = max(node.children, key=lambda child: child.reward)
+            if self.scores.session.spent:
+                break
         self._back_up(node)
 
     def _select(self) -> Node:

@@ -15,9 +15,12 @@ from nabla.core.errors import NablaError
 from nabla.core.solution import Checkpoint, Revision, Solution, answer_within
 
 #: Parts of a usage that do not depend on the machine.
-COUNTED = ("calls", "decode_steps", "forward_passes", "backward_passes", "tokens", "flops")
-#: What a budget may be in.
-BRIEF = ("calls", "tokens", "flops")
+COUNTED = (
+    *("calls", "decode_steps", "forward_passes", "backward_passes"),
+    *("tokens", "flops", "critical_steps"),
+)
+#: What a budget may be in, and the critical path.
+BRIEF = ("calls", "tokens", "flops", "critical_steps")
 
 
 def rows(

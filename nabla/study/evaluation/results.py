@@ -17,6 +17,8 @@ from nabla.study.evaluation.metric import ANSWER, REWARD, Metric
 from nabla.study.evaluation.statistics import Array
 
 ABOUT = "evaluation.json"
+#: What is read of a cost: units of budgets, and the critical path, which earlier versions did not write down.
+COSTS = (*UNITS, "critical_steps")
 
 
 @dataclass
@@ -27,7 +29,7 @@ class Cell:
     answered: Array
     exhausted: Array
     failed: Array
-    #: unit → cost until the answer that counts; NaN where there is none.
+    #: COSTS → cost until the answer that counts; NaN where there is none.
     cost: dict[str, Array]
     #: Of that answer; NaN where there is none, or none that was scored.
     reward: Array
@@ -43,9 +45,9 @@ class Runs:
     #: As a cell's.
     value: Array
     failed: Array
-    #: unit → cost of the whole run.
+    #: COSTS → cost of the whole run.
     cost: dict[str, Array]
-    #: unit → cost of the first answer; NaN where there is none.
+    #: COSTS → cost of the first answer; NaN where there is none.
     first: dict[str, Array]
     length: Array
     #: phase → unit → cost, summed over all runs.
@@ -223,7 +225,7 @@ def _no(size: tuple[int, int]) -> Array:
 
 
 def _unknown(size: tuple[int, int]) -> dict[str, Array]:
-    return {unit: np.full(size, np.nan) for unit in UNITS}
+    return {unit: np.full(size, np.nan) for unit in COSTS}
 
 
 def _put_answer(cell: Cell, where: tuple[int, int], row: dict[str, Any], reading: Reading) -> None:
@@ -240,6 +242,10 @@ def _put_answer(cell: Cell, where: tuple[int, int], row: dict[str, Any], reading
             cell.cost[unit][where] = value
 
 
+def _of(cost: dict[str, Any], unit: str) -> float:
+    return float(cost.get(unit, np.nan) if unit == "critical_steps" else cost[unit])
+
+
 def _put_run(run: Runs, where: tuple[int, int], row: dict[str, Any], reading: Reading) -> None:
     timing = row["timing"]
     run.correct[where] = bool(row["correct"])
@@ -247,10 +253,11 @@ def _put_run(run: Runs, where: tuple[int, int], row: dict[str, Any], reading: Re
         run.value[where] = row[reading.field]
     run.failed[where] = row["error"] is not None
     run.length[where] = row["length"]
-    for unit in UNITS:
-        run.cost[unit][where] = timing["seconds"] if unit == "seconds" else row["cost"][unit]
+    for unit, costs in run.cost.items():
+        costs[where] = timing["seconds"] if unit == "seconds" else _of(row["cost"], unit)
         if row["first"] is not None:
-            run.first[unit][where] = timing["first_seconds"] if unit == "seconds" else row["first"][unit]
+            first = timing["first_seconds"] if unit == "seconds" else _of(row["first"], unit)
+            run.first[unit][where] = first
     for phase in {**row["phases"], **timing["phases"]}:
         usage = {**row["phases"].get(phase, {}), "seconds": timing["phases"].get(phase, 0.0)}
         total = run.phases.setdefault(phase, dict.fromkeys(UNITS, 0.0))

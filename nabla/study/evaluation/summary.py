@@ -132,6 +132,7 @@ def _row(
         "best_of_k": _best(values if metric.name == REWARD else cell.reward, values),
         **dict(zip(("reward", "reward_low", "reward_high"), reward, strict=True)),
         **{unit: _mean(cell.cost[unit]) for unit in UNITS},
+        "critical_steps": _complete(cell.cost["critical_steps"], cell.cost["calls"]),
     }
 
 
@@ -146,6 +147,7 @@ def _run(run: Runs, metric: Metric, *, graded: bool) -> dict[str, Any]:
         "errors": run.errors,
         "mean_length": float(run.length.mean()),
         **{unit: _mean(run.cost[unit]) for unit in UNITS},
+        "critical_steps": _complete(run.cost["critical_steps"], run.cost["calls"]),
         "peak_bytes": run.peak_bytes,
         "phases": {
             phase: {unit: total / count for unit, total in usage.items()}
@@ -210,6 +212,11 @@ def _best(reward: Array, values: Array) -> dict[str, float] | None:
         str(k): sum(best_of_k(reward[:, p], values[:, p], k) for p in chosen) / len(chosen)
         for k in range(1, seeds + 1)
     }
+
+
+def _complete(values: Array, wanted: Array) -> float | None:
+    """The mean; None where a journal of an earlier version holds some of the wanted ones without it."""
+    return None if (np.isnan(values) & ~np.isnan(wanted)).any() else _mean(values)
 
 
 def _mean(values: Array) -> float | None:

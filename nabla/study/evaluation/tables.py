@@ -21,7 +21,7 @@ Row = Mapping[str, Any]
 ROWS = (
     *("task", "unit", "value", "method", "problems", "accuracy", "low", "high", "best", "answered"),
     *("exhausted", "failed", "calls", "tokens", "flops", "seconds"),
-    *("reward", "reward_low", "reward_high"),
+    *("reward", "reward_low", "reward_high", "critical_steps"),
 )
 COMPARISONS = (
     *("task", "unit", "value", "reference", "method", "difference", "low", "high"),

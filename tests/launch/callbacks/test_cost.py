@@ -14,7 +14,7 @@ from nabla.models.prefixes import PrefixStore
 def test_every_phase_and_the_total_have_a_row():
     cost = Cost(
         {
-            "gradient": Usage(forward_passes=2, backward_passes=1, tokens=10, flops=1e9, peak_bytes=2**21),
+            "gradient": Usage(0, 2, 1, tokens=10, flops=1e9, peak_bytes=2**21, beside=1),
             "rollout": Usage(decode_steps=5, tokens=5, flops=1e6, seconds=1.5),
             "something else": Usage(),
         }
@@ -22,6 +22,7 @@ def test_every_phase_and_the_total_have_a_row():
     out = io.StringIO()
     Console(file=out, width=110).print(cost_table(cost))
     lines = [line.split() for line in out.getvalue().splitlines() if line.strip()]
+    assert " ".join(lines.pop()) == "critical path: 7 of 8 calls wait for one another"
     assert lines[-4] == ["rollout", "5", "5", "0", "0", "5", "1.00e+06", "1.50", "-"]
     assert lines[-3] == ["gradient", "3", "0", "2", "1", "10", "1.00e+09", "0.00", "2"]
     assert lines[-2][:2] == ["something", "else"]

@@ -52,7 +52,7 @@ def test_there_is_a_record_for_every_budget():
     assert [a["correct"] for a in answers] == [False, False, True, False]
     assert [a["reward"] for a in answers] == [None, 1.0, 2.0, 1.0]
     assert [a["exhausted"] for a in answers] == [True, True, False, False]
-    assert answers[1]["cost"] == {"calls": 8, "tokens": 8, "flops": 16.0}
+    assert answers[1]["cost"] == {"calls": 8, "tokens": 8, "flops": 16.0, "critical_steps": 8}
     assert answers[0]["cost"] is None
     assert run["kind"] == "run"
     assert run["correct"] is True

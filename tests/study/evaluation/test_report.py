@@ -21,7 +21,7 @@ from nabla.core.solution import Checkpoint, Revision, Solution
 from nabla.study.evaluation.journal import RECORDS, line
 from nabla.study.evaluation.lines import rows
 from nabla.study.evaluation.report import write_report
-from nabla.study.evaluation.results import Results
+from nabla.study.evaluation.results import COSTS, Results
 from nabla.study.evaluation.summary import require_met, summarise
 from nabla.study.evaluation.tables import comparison_table, console_tables, to_latex, to_markdown
 
@@ -99,12 +99,28 @@ def test_accuracies_costs_and_marks(summary):
     assert found["weak_1", "calls", 30.0]["failed"] == 2
 
 
+def test_the_critical_path_is_told_where_every_answer_has_one(tmp_path):
+    """Journals of earlier versions have none: a mean over the others would look like all of them."""
+    records = write(tmp_path / "r") / RECORDS
+    found = {row["method"]: row for row in summarise(Results.load(tmp_path / "r"))["rows"] if row["answered"]}
+    assert {method: row["critical_steps"] for method, row in found.items()} == dict.fromkeys(RIGHT, 10)
+    kept = [json.loads(each) for each in records.read_text().splitlines()]
+    for row in kept:
+        if row["method"] == "weak & co" or (row["method"], row["seed"]) == ("weak_1", 0):
+            for cost in (row["cost"], row.get("first"), *row.get("phases", {}).values()):
+                (cost or {}).pop("critical_steps", None)
+    records.write_bytes(b"".join(map(line, kept)))
+    found = {row["method"]: row for row in summarise(Results.load(tmp_path / "r"))["rows"] if row["answered"]}
+    assert [found[method]["critical_steps"] for method in RIGHT] == [None, None, 10]
+    assert found["weak_1"]["calls"] == 10
+
+
 def test_rewards_are_means_over_problems_with_intervals():
     from nabla.study.evaluation.results import Cell
     from nabla.study.evaluation.summary import _row
 
     nothing = np.zeros((2, 5), dtype=bool)
-    cost = {unit: np.full((2, 5), np.nan) for unit in ("calls", "tokens", "flops", "seconds")}
+    cost = {unit: np.full((2, 5), np.nan) for unit in COSTS}
     reward = np.array([[1.0, 2.0, 3.0, np.nan, np.nan], [3.0, 2.0, np.nan, np.nan, 7.0]])
     row = _row(Cell(nothing, nothing, nothing, nothing, cost, reward), 5)
     assert row["reward"] == (2 + 2 + 3 + 7) / 4  # seeds within a problem first, a problem without a score not

@@ -6,6 +6,7 @@ import json
 import shutil
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -45,4 +46,35 @@ def test_a_journal_of_the_version_before_resumes(folder: Path, tmp_path: Path) -
     unbroken = tmp_path / "unbroken"
     Evaluation(config, unbroken).run()
     assert (unbroken / RECORDS).exists()
-    assert [reproducible(row) for row in rows] == [reproducible(row) for row in read(unbroken)]
+    known = [reproducible(row) for row in kept]  # from before critical paths were counted
+    for stored, fresh in zip(map(reproducible, rows), map(reproducible, read(unbroken)), strict=True):
+        assert stored is not None
+        assert fresh is not None
+        if stored in known:
+            fresh = _without(fresh, "critical_steps")
+        if stored["method"] == "best-of-n" or stored not in known:
+            assert fresh == stored
+        elif stored["kind"] == "run":
+            _assert_shorter(fresh, stored)
+        else:  # rewards round in their batches, and those hold fewer sweeps now
+            assert fresh["reward"] == pytest.approx(stored["reward"], abs=1e-5)
+            assert {**fresh, "reward": None} == {**stored, "reward": None}
+
+
+def _without(value: Any, name: str) -> Any:
+    """Without a key, wherever it stands."""
+    if not isinstance(value, dict):
+        return value
+    return {key: _without(part, name) for key, part in value.items() if key != name}
+
+
+def _assert_shorter(run: dict[str, Any], stored: dict[str, Any]) -> None:
+    """A sweep ran to its end, then; now it is the same run up to the proposal that exceeds the budget."""
+    same = ("task", "method", "seed", "problem", "first", "error")
+    assert {key: run[key] for key in same} == {key: stored[key] for key in same}
+    for new, old in zip(run["revisions"], stored["revisions"], strict=False):
+        assert new == pytest.approx(old, abs=1e-5)
+    assert len(run["revisions"]) <= len(stored["revisions"])
+    assert run["answers"] <= stored["answers"]
+    assert run["cost"]["calls"] >= 50
+    assert all(stored["cost"][unit] >= spent for unit, spent in run["cost"].items())
