@@ -75,6 +75,9 @@ def test_from_pretrained_takes_paths_functions_and_dicts(latin_prompts):
 
 def test_broken_paths_and_empty_prompts(tmp_path, latin_lm):
     with pytest.raises(ModelError, match="language model cannot be loaded"):
+        NablaReasoner.from_pretrained(str(tmp_path / "nothing"), method="greedy")
+    # What is missing is said before a model is looked for.
+    with pytest.raises(ConfigError, match="differentiable reward"):
         NablaReasoner.from_pretrained(str(tmp_path / "nothing"))
     with pytest.raises(PromptError, match="empty"):
         build(latin_lm, method="greedy").solve("   ")
@@ -166,6 +169,7 @@ def test_apples_gpu_is_refused_at_the_start(latin_lm, monkeypatch, caplog):
 
 def test_a_results_folder_is_locked_without_fcntl(tmp_path, monkeypatch):
     """On Windows msvcrt locks."""
+    import errno
     import sys
     from types import SimpleNamespace
 
@@ -175,7 +179,7 @@ def test_a_results_folder_is_locked_without_fcntl(tmp_path, monkeypatch):
 
     def locking(file, mode, size):
         if taken:
-            raise OSError("locked")
+            raise OSError(errno.EDEADLK, "locked")
         taken.append((mode, size))
 
     monkeypatch.setitem(sys.modules, "fcntl", None)

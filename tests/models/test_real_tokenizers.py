@@ -277,7 +277,7 @@ def test_remote_code_is_named_and_nobody_is_asked(
     with pytest.raises(ModelError, match=r"language model cannot be loaded.*trust_remote_code"):
         CausalLM.from_pretrained(folder)
     with pytest.raises(ModelError, match="no such model"):
-        _require(folder, {})
+        _require(folder, {}, writes=True)
 
 
 def test_the_cause_is_kept(tmp_path: Path, folder: str) -> None:
@@ -333,7 +333,7 @@ def test_gguf_reaches_model_and_tokenizer(tmp_path: Path, monkeypatch: Any) -> N
     monkeypatch.setattr(AutoTokenizer, "from_pretrained", listening)
     load(Model, str(tmp_path / "model.gguf"), role="language model")
     load(Model, str(tmp_path), role="language model", gguf_file="model.gguf")
-    _require(str(tmp_path / "model.gguf"), {})
+    _require(str(tmp_path / "model.gguf"), {}, writes=True)
     # The whole path: by its name alone a file of the working directory would come first.
     assert heard == 4 * [(str(tmp_path), str(tmp_path / "model.gguf"))]
 

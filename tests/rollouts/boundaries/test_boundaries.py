@@ -68,7 +68,7 @@ def test_a_text_is_looked_up_in_each_models_own_vocabulary():
         ({"name": "regex", "pattern": "("}, "no regular expression"),
         ({"name": "regex", "pattern": "x*"}, "empty text"),
         ({"name": "newline", "count": 0}, "at least 1"),
-        ({"name": "length", "tokens": 0}, "at least one token"),
+        ({"name": "length", "tokens": 0}, "tokens must be at least 1"),
         ({"name": "token", "tokens": []}, "list of tokens"),
         ({"name": "token", "tokens": ";"}, "list of tokens"),
     ],
