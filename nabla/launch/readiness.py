@@ -64,12 +64,16 @@ def require_parts(method: Method, rm: Any) -> None:
 class Prospect(Reward):
     """Stands for a reward that is not loaded yet."""
 
-    def __init__(self, differentiable: bool) -> None:
-        self._differentiable = differentiable
+    def __init__(self, differentiable: bool, has_values: bool) -> None:
+        self._differentiable, self._has_values = differentiable, has_values
 
     @property
     def differentiable(self) -> bool:
         return self._differentiable
+
+    @property
+    def has_values(self) -> bool:
+        return self._has_values
 
     def score(self, responses: Sequence[Response], runner: Runner) -> list[Score]:
         raise AttributeError(f"{len(responses)} responses, and no reward for {runner} to run yet")
@@ -80,9 +84,11 @@ def prospect(rm: Any) -> Reward | None:
     if rm is None or isinstance(rm, Reward):
         return rm
     if not isinstance(rm, Mapping):
-        return Prospect(not callable(rm))
+        return Prospect(not callable(rm), not callable(rm))
     if "members" in rm:
         members = [prospect(member) for member in rm["members"]]
-        return Prospect(all(member is None or member.differentiable for member in members))
+        return Prospect(all(member is None or member.differentiable for member in members), False)
     cls: Any = rewards[str(rm.get("name", "outcome"))]
-    return Prospect(getattr(cls, "differentiable", True) is not Reward.differentiable)
+    differentiable = getattr(cls, "differentiable", True) is not Reward.differentiable
+    own = any(getattr(cls, name, None) is not getattr(Reward, name) for name in ("values", "has_values"))
+    return Prospect(differentiable, own)

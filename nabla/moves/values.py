@@ -11,7 +11,8 @@ from torch import Tensor
 
 from nabla.core.change_point import ChangePoint
 from nabla.core.errors import require_finite
-from nabla.moves.base import Move, MoveView, moves
+from nabla.moves.base import Move, MoveView, WeightedSum, moves
+from nabla.moves.policy import Policy
 
 
 class ByValue(Move):
@@ -56,6 +57,25 @@ class ByChangePoint(ByValue):
             following = following if math.isnan(weight) else weight / top
             found.append(math.log(following + math.exp(-self.leak)))
         return found[::-1]
+
+
+@moves.register("likely-mistake")
+def likely_mistake(
+    temperature: float = 0.5,
+    floor: float = 1e-3,
+    leak: float = 3.0,
+    centre: float = 0.68,
+    scale: float = 0.5,
+    hazard: float = 0.02,
+) -> Move:
+    """Tokens that the language model finds likely, where the first mistake probably is:
+    ``π^(1/τ) (P_l / max P + e^-leak)`` (SPEC section 14).
+
+    Args:
+        temperature, floor: of :class:`~nabla.moves.policy.Policy`.
+        leak, centre, scale, hazard: of :class:`ByChangePoint`.
+    """
+    return WeightedSum([Policy(temperature, floor), ByChangePoint(leak, centre, scale, hazard)])
 
 
 @moves.register("minimum")

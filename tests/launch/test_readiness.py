@@ -193,3 +193,14 @@ def test_the_default_length_fits_the_context(latin_lm):
     assert latin_lm.vocabulary.room(30, Sampling().max_new_tokens) == limit - 30
 
 
+
+
+def test_a_reward_that_is_not_loaded_yet_promises_its_values():
+    from nabla.launch.readiness import prospect
+
+    assert prospect("some/model").has_values
+    assert prospect({"name": "process", "path": "x"}).has_values
+    assert prospect({"name": "likelihood", "path": "x"}).has_values
+    assert not prospect({"name": "function", "function": "math:cos"}).has_values
+    assert not prospect(lambda prompt, response: 0.0).has_values
+    assert not prospect({"name": "ensemble", "members": ["a", "b"]}).has_values

@@ -163,3 +163,12 @@ def test_a_reward_without_values_is_refused_before_a_run():
     with pytest.raises(ConfigError, match="has values at tokens"):
         Pairs(move="change-point").check(silent)
     Pairs().check(silent)
+
+
+def test_settings_are_written_out_and_build_again():
+    from nabla.launch.config.resolve import resolve
+
+    for name in ("backtrack", "pairs", "qalign", "particle-filter"):
+        spec = resolve(methods, name)
+        assert resolve(methods, spec) == spec
+        methods.build(spec)

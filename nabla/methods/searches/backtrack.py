@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from nabla.engine.engine import Engine
     from nabla.engine.session import Session
 
-#: Likely tokens where the first mistake probably is.
-DEFAULT = {"name": "sum", "parts": ["policy", "change-point"]}
 #: Texts stopped in a row after which one is written to its end.
 STOPS = 4
 
@@ -64,7 +62,7 @@ class Backtrack(Method):
     def __init__(
         self,
         screen: Screen | str | dict[str, Any] = "posterior",
-        move: Move | str | dict[str, Any] | None = None,
+        move: Move | str | dict[str, Any] = "likely-mistake",
         sampling: Sampling | dict[str, Any] | None = None,
         boundary: Boundary | str | dict[str, Any] = "newline",
         attempts: int = 16,
@@ -72,7 +70,7 @@ class Backtrack(Method):
     ) -> None:
         require_positive(attempts=attempts, patience=patience)
         self.screen = screens.build(screen)
-        self.move = moves.build(DEFAULT if move is None else move)
+        self.move = moves.build(move)
         self.sampling = construct(Sampling, sampling)
         self.boundary = boundaries.build(boundary)
         self.attempts, self.patience = attempts, patience
