@@ -9,9 +9,10 @@ from torch import Tensor
 from nabla.core.costs import Account, Usage
 from nabla.engine.gradient.rows import GradientRows
 from nabla.engine.gradient.values import TermGradient, TrajectoryGradient
+from nabla.models import head as heads
 from nabla.models.causal_lm import CausalLM
 from nabla.models.channels import TablePull
-from nabla.models.head import CHUNK_ELEMENTS, EmbeddingTable, cross_gram
+from nabla.models.head import EmbeddingTable, cross_gram
 from nabla.models.precision import work_dtype
 
 
@@ -134,7 +135,7 @@ class GradientNorms:
         head = self.lm.head
         if tables not in self._head_grams:
             columns = head.weight.shape[-1] + (head.module.bias is not None)
-            size = max(1, CHUNK_ELEMENTS // columns)
+            size = max(1, heads.CHUNK_ELEMENTS // columns)
             parts = [slice(i, min(i + size, head.usable)) for i in range(0, head.usable, size)]
             mean = sum(
                 (head.affine(p).sum(0, dtype=torch.float64) for p in parts),
