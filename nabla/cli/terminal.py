@@ -76,8 +76,8 @@ class Output:
 
     @property
     def encoding(self) -> str:
-        """Like a text stream's."""
-        return str(self._stream.encoding)
+        """Like a text stream's; UTF-8 for one that holds text and has none (``io.StringIO``)."""
+        return str(getattr(self._stream, "encoding", None) or "utf-8")
 
     def settle(self) -> None:
         """After a loss: the interpreter's own flush at the end has nothing left to fail with."""
