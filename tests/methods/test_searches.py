@@ -77,7 +77,7 @@ def test_a_method_runs_until_its_budget_is_spent_and_answers_on_the_way(spec):
 @pytest.mark.parametrize("spec", SEARCHES, ids=label)
 def test_searches_start_narrow_under_a_budget_and_widen(spec):
     wide = {k: 4 for k in ("expansions", "thoughts") if k in spec}
-    engine = running.tiny_engine(**toy.calls(1000.0))
+    engine = running.tiny_engine(continuous=False, **toy.calls(1000.0))  # rollouts in the batches asked for
     first_steps = []
     rollouts = engine.workspace.handlers["rollout"]
 
