@@ -57,7 +57,7 @@ def test_depth_first_goes_down_the_best_branch_first():
 @pytest.mark.parametrize("limit", [1, 2, 3, 5])
 def test_depth_first_stops_after_its_expansions(limit):
     method = build("dfs", thoughts=3, max_expansions=limit)
-    engine = toy.engine()
+    engine = toy.engine(continuous=False)  # rollouts in the batches asked for
     asked = []
     rollouts = engine.workspace.handlers["rollout"]
 
@@ -73,7 +73,7 @@ def test_depth_first_stops_after_its_expansions(limit):
 
 
 def test_breadth_first_keeps_no_more_than_its_breadth():
-    engine = toy.engine()
+    engine = toy.engine(continuous=False)  # rollouts in the batches asked for
     asked = []
     rollouts = engine.workspace.handlers["rollout"]
 
