@@ -14,6 +14,7 @@ from nabla.proposals.base import proposals
 from nabla.rewards.base import rewards
 from nabla.rewards.ensemble import EnsembleReward
 from nabla.rewards.function import FunctionReward
+from nabla.rewards.likelihood import LikelihoodReward
 from nabla.schedulers.base import schedulers
 from nabla.selectors.base import selectors
 from nabla.testing import (
@@ -92,6 +93,7 @@ def longest(prompt: str, response: str) -> float:
 REWARDS = {
     "outcome": lambda tok: TinyReward(tok),
     "process": lambda tok: TinyProcessReward(tok, aggregation="sum"),
+    "likelihood": lambda tok: LikelihoodReward(TinyLM(tok)),
     "function": lambda tok: FunctionReward(longest),
     "ensemble": lambda tok: EnsembleReward([TinyReward(tok), TinyReward(tok, seed=3)], [0.3, -1.0]),
 }
