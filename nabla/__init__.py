@@ -11,6 +11,8 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from nabla.core.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from nabla.core.errors import NablaError
     from nabla.core.prompt import Message, Prompt
@@ -26,8 +28,6 @@ if TYPE_CHECKING:
     from nabla.models.causal_lm import CausalLM
     from nabla.refinement.dto import DTO
     from nabla.rewards.base import Reward
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "Callback": "engine.events",

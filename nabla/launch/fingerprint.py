@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import nabla
+from nabla.core.version import __version__
 from nabla.launch.config.run import locate
 from nabla.launch.config.slots import slots
 
@@ -42,7 +42,7 @@ _PACKAGES = ("torch", "transformers")
 
 def versions() -> dict[str, str]:
     """Of the packages whose arithmetic decides results, and of nabla itself."""
-    return {**{package: version(package) for package in _PACKAGES}, "nabla-reasoner": nabla.__version__}
+    return {**{package: version(package) for package in _PACKAGES}, "nabla-reasoner": __version__}
 
 
 def plugins(config: Any) -> dict[str, str]:
