@@ -6,6 +6,9 @@ import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
+from scipy.stats import chisquare
+
 from nabla.core.budget import Budget
 from nabla.core.prompt import Prompt
 from nabla.core.random import derive_key
@@ -59,3 +62,11 @@ def responses() -> Iterator[tuple[int, ...]]:
 def highest() -> float:
     """The best reward of all complete responses."""
     return max(hashed(PROMPT.text, LM.decode(list(tokens))) for tokens in responses())
+
+
+def p_value(found: np.ndarray, law: np.ndarray) -> float:
+    """χ² over texts, rare ones together."""
+    expected = law * found.sum()
+    common = expected >= 5
+    pairs = [np.append(x[common], x[~common].sum()) for x in (found, expected)]
+    return float(chisquare(pairs[0], pairs[1] * pairs[0].sum() / pairs[1].sum()).pvalue)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from jaxtyping import Float, Int
@@ -40,6 +41,13 @@ class Score:
     value: float
     steps: tuple[float, ...] = ()
     ends: tuple[int, ...] = ()
+
+    def by_token(self, length: int) -> list[float]:
+        """The steps at their ends among the tokens of a response of that length, NaN at the others."""
+        row = [math.nan] * length
+        for step, end in zip(self.steps, self.ends, strict=True):
+            row[end] = step
+        return row
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +91,11 @@ class Trajectory:
     def reward(self) -> float | None:
         """The score's value, in the reward model's own unit; None until scored."""
         return None if self.score is None else self.score.value
+
+    @property
+    def values(self) -> list[float]:
+        """What the reward says at each token, NaN where it says nothing or has not been asked."""
+        return (self.score or Score(math.nan)).by_token(len(self))
 
     @property
     def log_likelihood(self) -> float:

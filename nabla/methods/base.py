@@ -58,4 +58,28 @@ class Method(ABC):
         )
 
 
+def tell(session: Session, old: Trajectory, new: Trajectory, position: int, accepted: bool) -> None:
+    """Counts a proposal that was taken or turned down, and lets listeners hear of it."""
+    session.meter.count("accepted_proposals" if accepted else "rejected_proposals")
+    hear = session.events.on_accept if accepted else session.events.on_reject
+    hear(session.prompt, old, new, position)
+
+
+def revision(
+    session: Session, old: Trajectory, new: Trajectory, edit: tuple[int, int], accepted: bool
+) -> Revision:
+    """The record of a proposal: the token of a position for another one, and what came of it."""
+    position, token = edit
+    return Revision(
+        position,
+        int(old.tokens[position]),
+        token,
+        old.reward,
+        new.reward,
+        accepted,
+        session.decode(old.tokens),
+        session.decode(new.tokens),
+    )
+
+
 methods: Registry[Method] = Registry("methods", lambda: Method, __package__)

@@ -59,16 +59,7 @@ class Writer:
             if not stepwise and not session.ended(begun):
                 (begun,) = await session.extend([begun])
             (begun,) = await session.judge([begun])
-            bad = self.screen.stop(values_of(begun), held)
+            bad = self.screen.stop(begun.values, held)
             if session.ended(begun) or bad is not None:
                 return Written(begun, bad)
             (begun,) = await session.extend([begun], until=self.boundary)
-
-
-def values_of(trajectory: Trajectory) -> list[float]:
-    """Values at all tokens of a judged text, NaN where there is none."""
-    row = [float("nan")] * len(trajectory)
-    if trajectory.score is not None:
-        for step, end in zip(trajectory.score.steps, trajectory.score.ends, strict=True):
-            row[end] = step
-    return row

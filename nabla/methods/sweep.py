@@ -17,7 +17,7 @@ from nabla.core.registry import construct
 from nabla.core.sampling import Sampling
 from nabla.core.solution import Revision, Solution
 from nabla.core.trajectory import Trajectory
-from nabla.methods.base import Method
+from nabla.methods.base import Method, revision, tell
 from nabla.methods.pools import better
 from nabla.methods.sources import RowSource
 from nabla.models.causal_lm import require_lm
@@ -205,23 +205,12 @@ class Sweep(Method):
         accepted = self.acceptance.accept(
             state.current, proposal, session.generator("accept", state.rollouts), densities
         )
-        revision = Revision(
-            position,
-            int(state.current.tokens[position]),
-            token,
-            state.current.reward,
-            proposal.reward,
-            accepted,
-            session.decode(state.current.tokens),
-            session.decode(proposal.tokens),
-        )
-        session.meter.count("accepted_proposals" if accepted else "rejected_proposals")
-        state = replace(state, rollouts=state.rollouts + 1, revisions=(*state.revisions, revision))
+        made = revision(session, state.current, proposal, (position, token), accepted)
+        state = replace(state, rollouts=state.rollouts + 1, revisions=(*state.revisions, made))
+        tell(session, state.current, proposal, position, accepted)
         if accepted:
-            session.events.on_accept(session.prompt, state.current, proposal, position)
             state = await self._adopt(session, state, proposal)
         else:
-            session.events.on_reject(session.prompt, state.current, proposal, position)
             session.drop_graphs(but=[state.current])
         return self._commit(session, state, 1)
 

@@ -44,12 +44,7 @@ class MoveView:
     @property
     def values(self) -> list[float]:
         """The reward's values at the free positions, NaN where there is none."""
-        score, first = self.trajectory.score, self.reference.positions.start
-        row = [float("nan")] * (self.reference.positions.stop - first)
-        for step, end in zip(score.steps, score.ends, strict=True) if score is not None else ():
-            if end >= first:
-                row[end - first] = step
-        return row
+        return self.trajectory.values[self.reference.positions]
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from nabla.core.costs import Account
     from nabla.models.body import Body, Chunk
     from nabla.models.channels import Channel
-    from nabla.models.head import EmbeddingTable
+    from nabla.models.head import EmbeddingTable, Head
     from nabla.models.runner import Runner
     from nabla.models.vocabulary import Vocabulary
 
@@ -67,6 +68,42 @@ class SoftTokens:
     start: int
     candidates: Int[Tensor, "rows k"] | None
     weights: Float[Tensor, "rows k"]
+
+
+def expected_log_likelihood(
+    head: Head,
+    hidden: Float[Tensor, "n hidden"],
+    tokens: Int[Tensor, " n"],
+    soft: SoftTokens | None,
+    start: int = 0,
+) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+    """``y_i^T log π(.|y_<i)`` and log-normalisers of rows; hard rows need one logit each.
+
+    Args:
+        head: of the language model.
+        hidden: states that predict the tokens.
+        tokens: from position ``start`` of a response on.
+        soft: relaxed rows, at their positions in the response.
+        start: of the first token.
+    """
+
+    def hard(first: int, last: int) -> tuple[Tensor, Tensor]:
+        ids = tokens[first:last].unsqueeze(-1)
+        return head.log_likelihood(hidden[first:last], ids, torch.ones_like(ids, dtype=hidden.dtype))
+
+    if soft is None:
+        return hard(0, len(tokens))
+    begin = soft.start - start
+    end = begin + len(soft.weights)
+    candidates = soft.candidates
+    if candidates is None:
+        candidates = torch.arange(soft.weights.shape[-1]).expand(end - begin, -1)
+    parts = [
+        hard(0, begin),
+        head.log_likelihood(hidden[begin:end], candidates, soft.weights),
+        hard(end, len(tokens)),
+    ]
+    return torch.cat([v for v, _ in parts]), torch.cat([n for _, n in parts])
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,14 +211,11 @@ class Reward(ABC):
         By default the steps of :meth:`score`; a reward that reads every token in one forward pass says so
         here, and runs no token again whose keys and values are stored.
         """
-        found = []
         scores = self.score([text.response for text in texts], runner)
-        for text, score in zip(texts, scores, strict=True):
-            row = [math.nan] * len(text.response.tokens)
-            for step, end in zip(score.steps, score.ends, strict=True):
-                row[end] = step
-            found.append(row[text.known :])
-        return found
+        return [
+            score.by_token(len(text.response.tokens))[text.known :]
+            for text, score in zip(texts, scores, strict=True)
+        ]
 
     @property
     def has_values(self) -> bool:

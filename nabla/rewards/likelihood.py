@@ -27,6 +27,7 @@ from nabla.rewards.base import (
     RelaxedReward,
     Response,
     Reward,
+    expected_log_likelihood,
     numbers,
     rewards,
     unbound,
@@ -193,27 +194,7 @@ class LikelihoodReward(Reward):
         head, tokens = self.judge.head, item.response.tokens
         account = item.response.account
         account.meter.add(account.phase, Usage(flops=head.flops(len(hidden))))
-
-        def part(rows: slice, ids: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-            return head.log_likelihood(hidden[rows], ids, weights)
-
-        def hard(first: int, last: int) -> tuple[Tensor, Tensor]:
-            ids = tokens[first:last].to(head.device).unsqueeze(-1)
-            return part(slice(first, last), ids, torch.ones_like(ids, dtype=hidden.dtype))
-
-        if item.soft is None:
-            values, normalisers = hard(0, len(tokens))
-        else:
-            begin, end = item.soft.start, item.soft.start + len(item.soft.weights)
-            candidates = item.soft.candidates
-            if candidates is None:
-                candidates = torch.arange(item.soft.weights.shape[-1]).expand(end - begin, -1)
-            parts = [
-                hard(0, begin),
-                part(slice(begin, end), candidates, item.soft.weights),
-                hard(end, len(tokens)),
-            ]
-            values, normalisers = (torch.cat(rows) for rows in zip(*parts, strict=True))
+        values, normalisers = expected_log_likelihood(head, hidden, tokens, item.soft)
         free = slice(item.start, len(tokens))
         known = hidden[free].detach().to(values)
         ones = torch.ones_like(known[:, :1])

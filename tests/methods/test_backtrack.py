@@ -10,7 +10,7 @@ from nabla.core.sampling import Sampling
 from nabla.core.solution import Solution
 from nabla.engine.engine import Engine
 from nabla.methods.base import methods
-from nabla.methods.screened import Writer, values_of
+from nabla.methods.screened import Writer
 from nabla.methods.searches.backtrack import Backtrack
 from nabla.methods.searches.pairs import FREE, Pairs
 from nabla.rewards.function import FunctionReward
@@ -89,7 +89,7 @@ def test_a_text_is_stopped_at_its_first_bad_step():
         (first,) = await session.rollout(SAMPLING, until=Length(3))
         never = Writer(screens.build("never"), Length(3))
         whole = await never.finish(session, first, None)
-        values = values_of(whole.trajectory)
+        values = whole.trajectory.values
         # Just above the first value behind the first step: the text must be stopped there.
         threshold = min(values[:-1]) + 1e-6
         strict = Writer(screens.build("value", threshold=threshold), Length(3))
@@ -106,7 +106,7 @@ def test_a_text_is_stopped_at_its_first_bad_step():
     for whole, stopped, _, threshold in found:
         assert whole.bad is None
         assert whole.reach == float("inf")
-        own = values_of(stopped.trajectory)
+        own = stopped.trajectory.values
         if stopped.bad is not None:
             assert own[stopped.bad] < threshold
             assert all(value >= threshold for value in own[: stopped.bad])

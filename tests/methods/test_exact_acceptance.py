@@ -7,7 +7,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy.stats import chisquare
 
 from nabla.acceptance.base import Acceptance, Densities
 from nabla.acceptance.metropolis import Metropolis, MetropolisHastings
@@ -20,6 +19,7 @@ from nabla.methods.sources import Own, Refined
 from nabla.methods.sweep import Sweep
 from nabla.testing.inputs import make_trajectory, seeded
 from nabla.theory.problems.text import SequenceSpace
+from tests.toy import p_value
 
 RUNS = 800
 #: Proposals prefer what π likes already: without their densities the chain is wrong.
@@ -74,14 +74,6 @@ def counts(space: SequenceSpace, rule: Acceptance) -> np.ndarray:
         assert isinstance(solution, Solution)
         found[space.index[solution.tokens]] += 1
     return found
-
-
-def p_value(found: np.ndarray, law: np.ndarray) -> float:
-    """χ² over texts, rare ones together."""
-    expected = law * found.sum()
-    common = expected >= 5
-    pairs = [np.append(x[common], x[~common].sum()) for x in (found, expected)]
-    return float(chisquare(pairs[0], pairs[1] * pairs[0].sum() / pairs[1].sum()).pvalue)
 
 
 @pytest.mark.timeout(900)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.stats import chisquare
 
 from nabla.core.errors import ConfigError
 from nabla.core.prompt import Prompt
@@ -13,6 +12,7 @@ from nabla.engine.engine import Engine
 from nabla.methods.searches.qalign import QAlign
 from nabla.theory.problems.text import SequenceSpace
 from tests import running
+from tests.toy import p_value
 
 RUNS = 1500
 
@@ -56,13 +56,6 @@ def steps_from(space: SequenceSpace, start: int, method: QAlign) -> np.ndarray:
         if isinstance(outcome, Exception):
             raise outcome
     return found
-
-
-def p_value(found: np.ndarray, law: np.ndarray) -> float:
-    expected = law * found.sum()
-    common = expected >= 5
-    pairs = [np.append(x[common], x[~common].sum()) for x in (found, expected)]
-    return float(chisquare(pairs[0], pairs[1] * pairs[0].sum() / pairs[1].sum()).pvalue)
 
 
 def method(space: SequenceSpace) -> QAlign:

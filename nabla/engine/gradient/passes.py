@@ -19,11 +19,10 @@ from nabla.engine.gradient.graphs import Graphs, backward_usage
 from nabla.engine.gradient.values import GradientTask
 from nabla.models.body import Chunk
 from nabla.models.causal_lm import CausalLM
-from nabla.models.head import Head
 from nabla.models.precision import work_dtype
 from nabla.models.runner import Runner
 from nabla.objectives.base import Term, TrajectoryObjective, TrajectoryView
-from nabla.rewards.base import Reward
+from nabla.rewards.base import Reward, expected_log_likelihood
 
 
 @dataclass(eq=False)
@@ -78,7 +77,8 @@ class Passes:
 
     def _judged(self, hidden: Tensor, task: GradientTask) -> tuple[Tensor, Tensor]:
         account = task.account
-        values, normalisers = _log_likelihood(self.lm.head, hidden, task)
+        head, free = self.lm.head, task.tokens[task.start :]
+        values, normalisers = expected_log_likelihood(head, hidden, free, task.soft, task.start)
         account.meter.add(account.phase, Usage(flops=self.lm.head.flops(len(hidden))))
         return values, normalisers
 
@@ -174,29 +174,3 @@ class Passes:
                     fix="Check the model's dtype (try float32) and its weights, or your reward function.",
                 )
         return found
-
-
-def _log_likelihood(head: Head, hidden: Tensor, task: GradientTask) -> tuple[Tensor, Tensor]:
-    """``y_i^T log π(.|y_<i)`` and log-normalisers of the free rows; hard rows need one logit each."""
-
-    def part(rows: slice, tokens: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        return head.log_likelihood(hidden[rows], tokens, weights)
-
-    def hard(rows: slice) -> tuple[Tensor, Tensor]:
-        tokens = task.tokens[task.start :][rows].unsqueeze(-1)
-        return part(rows, tokens, torch.ones_like(tokens, dtype=hidden.dtype))
-
-    count = len(hidden)
-    if task.soft is None:
-        return hard(slice(0, count))
-    begin = task.soft.start - task.start
-    end = begin + len(task.soft.weights)
-    candidates = task.soft.candidates
-    if candidates is None:
-        candidates = torch.arange(head.usable).expand(end - begin, -1)
-    pieces = [
-        hard(slice(0, begin)),
-        part(slice(begin, end), candidates, task.soft.weights),
-        hard(slice(end, count)),
-    ]
-    return torch.cat([v for v, _ in pieces]), torch.cat([n for _, n in pieces])

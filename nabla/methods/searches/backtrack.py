@@ -10,7 +10,7 @@ from nabla.core.registry import construct
 from nabla.core.sampling import Sampling
 from nabla.core.solution import Revision, Solution
 from nabla.core.trajectory import Trajectory
-from nabla.methods.base import Method, methods
+from nabla.methods.base import Method, methods, revision, tell
 from nabla.methods.pools import better
 from nabla.methods.screened import Writer, Written
 from nabla.models.causal_lm import require_lm
@@ -114,34 +114,14 @@ class Backtrack(Method):
         session.meter.count("finished_texts" if ended else "stopped_texts")
         accepted = pair is None or _further(new, state.head)
         if pair is not None:
-            self._tell(session, state, pair, new, accepted)
+            tell(session, head, new.trajectory, pair[0], accepted)
+            state.revisions.append(revision(session, head, new.trajectory, pair, accepted))
         if ended:
             state.held = better(state.held, new.trajectory)
         if accepted:
             state.head, state.tried, state.failures = new, set(), 0
         else:
             state.failures += 1
-
-    @staticmethod
-    def _tell(
-        session: Session, state: _State, pair: tuple[int, int], new: Written, accepted: bool
-    ) -> None:
-        old = state.head.trajectory
-        hear = session.events.on_accept if accepted else session.events.on_reject
-        hear(session.prompt, old, new.trajectory, pair[0])
-        state.revisions.append(
-            Revision(
-                pair[0],
-                int(old.tokens[pair[0]]),
-                pair[1],
-                old.reward,
-                new.trajectory.reward,
-                accepted,
-                session.decode(old.tokens),
-                session.decode(new.trajectory.tokens),
-            )
-        )
-        session.meter.count("accepted_proposals" if accepted else "rejected_proposals")
 
 
 def _further(new: Written, old: Written) -> bool:

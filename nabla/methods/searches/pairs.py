@@ -10,8 +10,9 @@ from nabla.core.registry import construct
 from nabla.core.sampling import Sampling
 from nabla.core.solution import Revision, Solution
 from nabla.core.trajectory import Trajectory
-from nabla.methods.base import Method, methods
+from nabla.methods.base import Method, methods, revision, tell
 from nabla.methods.pools import better
+from nabla.methods.steps import value
 from nabla.models.causal_lm import require_lm
 from nabla.moves.base import Move, moves
 from nabla.objectives.base import Objective, objectives, trajectory_terms
@@ -99,12 +100,10 @@ class Pairs(Method):
             tried.update(edits)
             offered = await self._score(session, await session.fork(current, edits))
             texts += len(offered)
-            best = max(range(len(offered)), key=lambda i: offered[i].reward or float("-inf"))
+            best = max(range(len(offered)), key=lambda i: value(offered[i]))
             accepted = self.acceptance.accept(current, offered[best], session.generator("accept", texts))
-            session.meter.count("accepted_proposals" if accepted else "rejected_proposals")
-            hear = session.events.on_accept if accepted else session.events.on_reject
-            hear(session.prompt, current, offered[best], edits[best][0])
-            revisions.append(_revision(session, current, offered[best], edits[best], accepted))
+            tell(session, current, offered[best], edits[best][0], accepted)
+            revisions.append(revision(session, current, offered[best], edits[best], accepted))
             held = better(held, offered[best])
             if accepted:
                 current, tried, failures = offered[best], set(), 0
@@ -133,18 +132,3 @@ class Pairs(Method):
                 session.events.on_proposal(session.prompt, current, *pair)
                 edits.append(pair)
         return edits
-
-
-def _revision(
-    session: Session, old: Trajectory, new: Trajectory, edit: tuple[int, int], accepted: bool
-) -> Revision:
-    return Revision(
-        edit[0],
-        int(old.tokens[edit[0]]),
-        edit[1],
-        old.reward,
-        new.reward,
-        accepted,
-        session.decode(old.tokens),
-        session.decode(new.tokens),
-    )

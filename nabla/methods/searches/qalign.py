@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from nabla.acceptance.base import Densities
+from nabla.acceptance.metropolis import MetropolisHastings
 from nabla.core.errors import ConfigError, require_finite, require_positive
 from nabla.core.registry import construct
 from nabla.core.sampling import Sampling
 from nabla.core.solution import Solution
 from nabla.core.trajectory import Trajectory
 from nabla.engine.edits import cut
-from nabla.methods.base import Method, methods
+from nabla.methods.base import Method, methods, tell
 from nabla.methods.pools import better
 from nabla.rewards.base import require_reward
 
@@ -50,6 +52,7 @@ class QAlign(Method):
         self.steps, self.beta = steps, require_finite("beta", beta)
         if self.beta <= 0:
             raise ConfigError("beta must be positive", got=beta)
+        self.acceptance = MetropolisHastings(self.beta)
         if answer not in ("best", "last"):
             raise ConfigError("Unknown answer", got=answer, fix="Use best, last.")
         self.sampling, self.answer = construct(Sampling, sampling), answer
@@ -74,13 +77,8 @@ class QAlign(Method):
         position = int(torch.randint(len(current), (), generator=generator))
         (proposal,) = await session.score(await session.extend([cut(current, position)]))
         session.events.on_proposal(session.prompt, current, position, int(proposal.tokens[position]))
-        assert current.reward is not None
-        assert proposal.reward is not None
-        log_ratio = (proposal.reward - current.reward) / self.beta
-        log_ratio += math.log(len(current)) - math.log(len(proposal))
-        drawn = float(torch.rand((), generator=generator, dtype=torch.float64))
-        accepted = drawn < math.exp(min(log_ratio, 0.0))
-        session.meter.count("accepted_proposals" if accepted else "rejected_proposals")
-        hear = session.events.on_accept if accepted else session.events.on_reject
-        hear(session.prompt, current, proposal, position)
+        # Positions are drawn uniformly, and suffixes from π itself, which cancels against the target.
+        lengths = Densities(-math.log(len(current)), -math.log(len(proposal)), 0.0)
+        accepted = self.acceptance.accept(current, proposal, generator, lengths)
+        tell(session, current, proposal, position, accepted)
         return proposal if accepted else current
