@@ -51,6 +51,9 @@ class Callback:
     def on_rollout(self, prompt: Prompt, trajectory: Trajectory) -> None:
         """The language model has written a response, or a continuation of one."""
 
+    def on_stop(self, prompt: Prompt, trajectory: Trajectory, position: int) -> None:
+        """A screen has found the first bad token of a text; where it was not at its end, writing stops."""
+
     def on_select(self, prompt: Prompt, trajectory: Trajectory, positions: Sequence[int]) -> None:
         """The selector has chosen positions of a new current response."""
 
@@ -62,6 +65,9 @@ class Callback:
 
     def on_proposal(self, prompt: Prompt, current: Trajectory, position: int, token: int) -> None:
         """A token other than the current one is proposed."""
+
+    def on_restart(self, prompt: Prompt, kept: Trajectory) -> None:
+        """A fresh text begins in place of one that changes have not made better."""
 
     def on_accept(self, prompt: Prompt, old: Trajectory, new: Trajectory, position: int) -> None:
         """A proposal has replaced the current response."""

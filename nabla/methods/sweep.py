@@ -193,6 +193,8 @@ class Sweep(Method):
         """Algorithm 1, lines 4 to 12: refine, draw, roll out, compare, commit one token."""
         position = state.position
         view = await self._view(session, state)
+        if session.spent:  # refining has cost the rest: no proposal would count
+            return self._commit(session, state, len(state.current))
         token = self.proposal.propose(view)
         if token == int(state.current.tokens[position]):  # Algorithm 3 (b): nothing new, keep the rollout
             session.meter.count("unchanged_proposals")

@@ -103,6 +103,7 @@ class Backtrack(Method):
             drawn = session.generator("move", state.texts)
             pair = law.draw(drawn, tried=state.tried, last=state.head.bad)
         if pair is None:
+            session.events.on_restart(session.prompt, head)
             (begun,) = await session.rollout(self.sampling, until=self.boundary)
         else:
             state.tried.add(pair)

@@ -29,7 +29,7 @@ from nabla.study.evaluation.fingerprint import fingerprint
 from nabla.study.evaluation.journal import RECORDS, Journal, discard, merge, recover
 from nabla.study.evaluation.judge import Judge
 from nabla.study.evaluation.lines import responses, rows, ungraded
-from nabla.study.evaluation.metric import ANSWER
+from nabla.study.evaluation.metric import ANSWER, Metric
 from nabla.study.evaluation.monitor import Monitor
 from nabla.study.evaluation.plan import Unit, plan
 from nabla.study.evaluation.pulse import Pulse
@@ -101,7 +101,7 @@ class Evaluation:
         problems: Counter[tuple[str, str]] = Counter()
         for unit in self.plan:
             problems[unit.task, unit.method] += len(unit.problems)
-        return Monitor(self.folder, problems, len(self.plan))
+        return Monitor(self.folder, problems, len(self.plan), metric=Metric(self.config.metric))
 
     # -- the folder ----------------------------------------------------------------------------------
 
