@@ -21,7 +21,7 @@ from nabla.models.causal_lm import CausalLM
 from nabla.models.vocabulary import Vocabulary
 from nabla.refinement.dto import DTO
 from nabla.rewards.base import Reward
-from nabla.rewards.loading import load_reward
+from nabla.rewards.loading import load_reward, own_likelihood
 
 PromptLike = str | Prompt | Sequence[Message] | Sequence[Mapping[str, str]]
 
@@ -67,9 +67,11 @@ class NablaReasoner:
         """Loads what is not loaded.
 
         Args:
-            lm: path or hub id of a causal language model, a CausalLM, or a Vocabulary.
-            rm: path or hub id of an outcome reward model, a dict (``{"name": "process", "path": ...}``),
-                a Reward, a Python function ``(prompt, response) -> float``, or None.
+            lm: path, hub id or name (``nabla models``) of a causal language model, a CausalLM, or a
+                Vocabulary.
+            rm: path, hub id or name of an outcome reward model, a dict (``{"name": "process", "path": ...}``;
+                ``{"name": "likelihood"}``: the language model's own), a Reward, a Python function ``(prompt,
+                response) -> float``, or None.
             lm_arguments, rm_arguments: for loading (dtype, device, device_map, adapter, revision,
                 chat_template, ...).
             arguments: see the class.
@@ -88,6 +90,8 @@ class NablaReasoner:
             model = lm
         else:
             model = CausalLM.from_pretrained(str(lm), **(lm_arguments or {}))
+        if own_likelihood(rm) and isinstance(model, CausalLM):
+            rm = {**rm, "judge": model}
         reward = load_reward(rm, **(rm_arguments or {}))
         return cls(model, reward, method=method, **arguments)
 

@@ -37,6 +37,11 @@ def load_reward(
     return OutcomeReward.from_pretrained(str(spec), **arguments)
 
 
+def own_likelihood(spec: Any) -> bool:
+    """Whether a specification asks for the likelihood of the language model that writes."""
+    return isinstance(spec, Mapping) and spec.get("name") == "likelihood" and not {"path", "judge"} & {*spec}
+
+
 def _from_dict(spec: dict[str, Any], arguments: dict[str, Any]) -> Reward:
     name = spec.pop("name", "outcome")
     cls: Any = rewards[name]

@@ -76,6 +76,6 @@ class Workshop:
         lm = self._lms[lm_key]
         key = lm_key + json.dumps([run.rm, run.rm_arguments], default=str)
         if key not in self._rewards:
-            self._rewards[key] = run.load_reward()
+            self._rewards[key] = run.load_reward(lm)
             place_models(lm, self._rewards[key], self.device, self.config.precision)
         return lm, self._rewards[key]
