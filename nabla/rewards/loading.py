@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from os import PathLike
-from typing import Any
+from typing import Any, TypeGuard
 
 from nabla.core.errors import ConfigError
 from nabla.core.trust import require_trusted
@@ -37,7 +37,7 @@ def load_reward(
     return OutcomeReward.from_pretrained(str(spec), **arguments)
 
 
-def own_likelihood(spec: Any) -> bool:
+def own_likelihood(spec: Any) -> TypeGuard[Mapping[str, Any]]:
     """Whether a specification asks for the likelihood of the language model that writes."""
     return isinstance(spec, Mapping) and spec.get("name") == "likelihood" and not {"path", "judge"} & {*spec}
 
