@@ -15,6 +15,7 @@ from nabla.rewards.base import rewards
 from nabla.rewards.ensemble import EnsembleReward
 from nabla.rewards.function import FunctionReward
 from nabla.rewards.likelihood import LikelihoodReward
+from nabla.rewards.noisy import NoisyReward
 from nabla.schedulers.base import schedulers
 from nabla.selectors.base import selectors
 from nabla.testing import (
@@ -96,6 +97,7 @@ REWARDS = {
     "likelihood": lambda tok: LikelihoodReward(TinyLM(tok)),
     "function": lambda tok: FunctionReward(longest),
     "ensemble": lambda tok: EnsembleReward([TinyReward(tok), TinyReward(tok, seed=3)], [0.3, -1.0]),
+    "noisy": lambda tok: NoisyReward(TinyProcessReward(tok), 0.7, persistence=0.5, outcome=True),
 }
 
 
