@@ -115,6 +115,11 @@ class Move(ABC):
         """Whether it awaits a gradient: the method must have an objective then."""
         return False
 
+    @property
+    def has_densities(self) -> bool:
+        """Whether the law is a function of the text alone, so that a way back has a density too."""
+        return True
+
     @abstractmethod
     async def log_weights(self, view: MoveView) -> Float[Tensor, "rows k"]:
         """``log w(l, v)`` up to a constant, over the view's rows and candidates; -inf forbids."""
@@ -174,6 +179,10 @@ class WeightedSum(Move):
     @property
     def needs_gradient(self) -> bool:
         return any(part.needs_gradient for part in self.parts)
+
+    @property
+    def has_densities(self) -> bool:
+        return all(part.has_densities for part in self.parts)
 
     async def log_weights(self, view: MoveView) -> Float[Tensor, "rows k"]:
         total = torch.zeros_like(view.log_policy)

@@ -158,6 +158,24 @@ class EvaluationConfig:
         reference = self.reference if self.reference in chosen else None
         return replace(self, methods=chosen, reference=reference)
 
+    def on(self, tasks: Sequence[str]) -> EvaluationConfig:
+        """On some of the tasks alone; a method that runs on none of them is left out.
+
+        Raises ConfigError for an unknown one.
+        """
+        for label in tasks:
+            require_one_of(label, self.tasks, "There is no such task in this evaluation", "Tasks")
+        methods: dict[str, str | dict[str, Any]] = {}
+        for label, spec in self.methods.items():
+            left = [task for task in tasks if self.runs(label, task)]
+            if left and isinstance(spec, dict) and "tasks" in spec:
+                spec = {**spec, "tasks": left}
+            if left:
+                methods[label] = spec
+        reference = self.reference if self.reference in methods else None
+        chosen = {label: self.tasks[label] for label in tasks}
+        return replace(self, tasks=chosen, methods=methods, reference=reference)
+
     # -- parts -------------------------------------------------------------------------------------
 
     @property
