@@ -215,7 +215,8 @@ class Session:
         ``keep_graph`` says that gradients at these texts, from their first uncommitted positions on, may be
         asked for: with the engine's ``keep_graph`` the pass keeps its graph, until :meth:`drop_graphs`.
         """
-        return await with_scores(trajectories, self._scores, self.account("reward"), keep_graph)
+        known = self._scores, self.workspace.reward, self.account("reward")
+        return await with_scores(trajectories, *known, keep_graph)
 
     def drop_graphs(self, but: Sequence[Trajectory] = ()) -> None:
         """No gradients will be asked for any more, but at these texts."""
@@ -224,9 +225,8 @@ class Session:
     async def judge(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
         """The trajectories, finished or not, with rewards and the values (``steps``) at the tokens ``ends``;
         an open one's reward is its prefix's. What begins alike is judged once."""
-        reward = require_reward(self.workspace.reward, "Values are asked for")
-        known = self._judged, self._scores, reward, self.ended
-        return await with_values(trajectories, *known, self.account("reward"))
+        known = self._judged, self._scores, require_reward(self.workspace.reward, "Values are asked for")
+        return await with_values(trajectories, *known, self.ended, self.account("reward"))
 
     # -- gradients -------------------------------------------------------------------------------
 

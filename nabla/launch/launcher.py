@@ -236,8 +236,8 @@ def place_models(
     lm: CausalLM | Vocabulary, reward: Reward | None, device: torch.device, precision: str | None
 ) -> None:
     """Moves what is not spread over devices already; precision as asked."""
-    members = getattr(reward, "members", [reward])
-    for adapter, role in ((lm, "language model"), *((member, "reward model") for member in members)):
+    holders = () if reward is None else reward.holders()
+    for adapter, role in ((lm, "language model"), *((holder, "reward model") for holder in holders)):
         model = getattr(adapter, "model", None)
         if model is None or getattr(model, "hf_device_map", None):
             continue

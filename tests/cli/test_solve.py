@@ -156,3 +156,22 @@ def test_weights_and_biases_offline(tmp_path):
     (log,) = (tmp_path / "out" / "wandb").glob("offline-run-*/run-*.wandb")
     assert log.stat().st_size > 0
     assert b"reward" in log.read_bytes()
+
+
+def test_the_policy_judges_itself_by_name_alone(capsys, monkeypatch, tmp_path):
+    """The same from flags and from YAML: no other model is loaded, no pass is run but the rollouts'."""
+    monkeypatch.chdir(tmp_path)
+    method = ["--method", "best-of-n", "--method.n", "3", "--accelerator", "cpu", "--json"]
+    Path("run.yaml").write_text("lm: sandbox:arithmetic-policy\nrm: {name: likelihood, aggregation: sum}\n")
+    flags = ["--rm.name", "likelihood", "--rm.aggregation", "sum"]
+    found = []
+    for source in (flags, ["--config", "run.yaml"]):
+        status, out, err = run(capsys, SUMS[0], *source, *method)
+        assert status == 0, err
+        (row,) = (json.loads(line) for line in out.splitlines())
+        assert "reward" not in row["cost"]["phases"]
+        found.append((row["response"], row["reward"]))
+    assert found[0] == found[1]
+    status, _, err = run(capsys, SUMS[0], "--rm", "{name: likelihood, path: nowhere/at-all}", *method)
+    assert status == 2
+    assert "nowhere/at-all" in err

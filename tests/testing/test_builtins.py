@@ -16,6 +16,7 @@ from nabla.rewards.base import rewards
 from nabla.rewards.ensemble import EnsembleReward
 from nabla.rewards.function import FunctionReward
 from nabla.rewards.likelihood import LikelihoodReward
+from nabla.rewards.noisy import NoisyReward
 from nabla.schedulers.base import schedulers
 from nabla.screens.base import screens
 from nabla.selectors.base import selectors
@@ -108,6 +109,7 @@ REWARDS = {
     "likelihood": lambda tok: LikelihoodReward(TinyLM(tok)),
     "function": lambda tok: FunctionReward(longest),
     "ensemble": lambda tok: EnsembleReward([TinyReward(tok), TinyReward(tok, seed=3)], [0.3, -1.0]),
+    "noisy": lambda tok: NoisyReward(TinyProcessReward(tok), 0.7, persistence=0.5, outcome=True),
 }
 
 

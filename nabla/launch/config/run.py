@@ -31,8 +31,8 @@ class RunConfig:
 
     Args:
         lm: language model: a path, a hub id, or sandbox:NAME for an embedded one.
-        rm: reward model: likewise, or a dict such as {name: process, path: ...}; without one only
-            methods that need no reward run.
+        rm: reward model: likewise, or a dict such as {name: process, path: ...}; {name: likelihood} without
+            a path: the language model judges itself. Without one only methods that need no reward run.
         lm_arguments: for loading the language model (dtype, device, device_map, adapter, revision,
             chat_template).
         rm_arguments: for loading the reward model.
@@ -175,6 +175,8 @@ def with_paths(spec: Any, change: Callable[[str], Any]) -> Any:
     if "members" in spec:
         members = conform(list[str | dict[str, Any]], spec["members"], "members")
         found["members"] = [with_paths(member, change) for member in members]
+    if "reward" in spec:
+        found["reward"] = with_paths(spec["reward"], change)
     return found
 
 
