@@ -7,6 +7,7 @@ COMMANDS = {
     "solve": "Answer prompts: sandbox prompts as they are, others with --lm and --rm.",
     "list": "List the slots and their components.",
     "show": "Show a configuration with every default filled in.",
+    "view": "Make a page that shows what solves did, token by token and step by step.",
     "compare": "Compare methods on the same held-out problems of a sandbox family.",
     "estimators": "Measure the gradient estimators' bias, variance and cost against exact gradients.",
     "evaluate": "Compare methods at equal budgets on whole tasks, with statistics; resumable.",

@@ -60,6 +60,8 @@ class Writer:
                 (begun,) = await session.extend([begun])
             (begun,) = await session.judge([begun])
             bad = self.screen.stop(begun.values, held)
+            if bad is not None:
+                session.events.on_stop(session.prompt, begun, bad)
             if session.ended(begun) or bad is not None:
                 return Written(begun, bad)
             (begun,) = await session.extend([begun], until=self.boundary)

@@ -114,7 +114,7 @@ class Backtrack(Method):
         session.meter.count("finished_texts" if ended else "stopped_texts")
         accepted = pair is None or _further(new, state.head)
         if pair is not None:
-            tell(session, head, new.trajectory, pair[0], accepted)
+            tell(session, head, new.trajectory, pair[0], accepted, _reason(state.head, new))
             state.revisions.append(revision(session, head, new.trajectory, pair, accepted))
         if ended:
             state.held = better(state.held, new.trajectory)
@@ -129,3 +129,11 @@ def _further(new: Written, old: Written) -> bool:
     if new.bad is None and old.bad is None:
         return better(old.trajectory, new.trajectory) is new.trajectory
     return new.reach > old.reach
+
+
+def _reason(old: Written, new: Written) -> str:
+    """Of taking one text for another, in words."""
+    if new.bad is None and old.bad is None:
+        rewards = (text.trajectory.reward for text in (old, new))
+        return "no bad token in either; reward {:.4g} → {:.4g}".format(*rewards)
+    return "first bad token: " + " → ".join("none" if t.bad is None else str(t.bad) for t in (old, new))

@@ -102,7 +102,8 @@ class Pairs(Method):
             texts += len(offered)
             best = max(range(len(offered)), key=lambda i: value(offered[i]))
             accepted = self.acceptance.accept(current, offered[best], session.generator("accept", texts))
-            tell(session, current, offered[best], edits[best][0], accepted)
+            why = self.acceptance.reason(current, offered[best])
+            tell(session, current, offered[best], edits[best][0], accepted, why)
             revisions.append(revision(session, current, offered[best], edits[best], accepted))
             held = better(held, offered[best])
             if accepted:
