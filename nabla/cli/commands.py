@@ -8,6 +8,7 @@ COMMANDS = {
     "list": "List the slots and their components.",
     "models": "List the models at hand: their size, their cost, and how to get what is missing.",
     "show": "Show a configuration with every default filled in.",
+    "view": "Make a page that shows what solves did, token by token and step by step.",
     "compare": "Compare methods on the same held-out problems of a sandbox family.",
     "estimators": "Measure the gradient estimators' bias, variance and cost against exact gradients.",
     "evaluate": "Compare methods at equal budgets on whole tasks, with statistics; resumable.",

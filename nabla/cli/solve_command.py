@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from nabla.core.prompt import Prompt
     from nabla.core.solution import Solution
     from nabla.engine.events import Callback
+    from nabla.launch.callbacks.trace import Trace
     from nabla.launch.folder import RunFolder
     from nabla.launch.resume import Earlier, Share
     from nabla.models.prefixes import PrefixStore
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 #: Of a run's options, those that this command takes.
 RUN_OPTIONS = RUN
+#: Name of the trace in the run's folder.
+TRACE = "trace.jsonl"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -58,6 +61,11 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--json",
         action="store_true",
         help="One JSON object per solution on standard output, in the order of the prompts, nothing else.",
+    )
+    parser.add_argument(
+        "--trace",
+        action="store_true",
+        help="Write every event of every problem into the folder's trace.jsonl, for 'nabla view'.",
     )
     parser.add_argument(
         "--output",
@@ -195,6 +203,9 @@ def _run(
         return 0
     quiet = recorder.emit is not None
     callbacks = [recorder, *_callbacks(config, len(missing), quiet=quiet)]
+    trace = _trace(call, earlier)
+    if trace is not None:
+        callbacks.append(trace)
     config.build_loggers(earlier.path)
     require_ready(config)
     lm, reward = config.load_models()
@@ -203,6 +214,8 @@ def _run(
     device = loop.fabric.device
     folder = open_folder(earlier.path, resolved, call.arguments, device, resumed=earlier.found)
     missing, recorder.folder = _shared(loop.fabric, missing, folder)
+    if trace is not None and recorder.folder is not None:
+        trace.path = recorder.folder.path / TRACE
     streamed = len(missing) == 1 and any(_is_stream(callback) for callback in callbacks)
     console = make_console()
     if streamed:
@@ -227,6 +240,24 @@ def _run(
             folder.finish(end.status, problems=len(prompts), solved=solved)
             print(f"stored in {folder.path}", file=sys.stderr)
     return 0
+
+
+def _trace(call: Call, earlier: Earlier) -> Trace | None:
+    """What writes the run's trace, into the folder that is known later; None where nobody asks for one.
+
+    Raises ConfigError where there is no folder."""
+    from nabla.core.quiet import main_process
+    from nabla.launch.callbacks.trace import Trace
+
+    if not call.options.trace:
+        return None
+    if earlier.path is None and main_process():
+        raise ConfigError(
+            "A trace is kept in the run's folder, and there is none",
+            got="--output none",
+            fix="Name a folder, or a file: --callbacks '[{name: trace, path: FILE}]'.",
+        )
+    return Trace(TRACE, append=earlier.found)
 
 
 def _shared(

@@ -230,6 +230,12 @@ def append_whole(descriptor: int, data: bytes) -> None:
         raise
 
 
+def drop_torn_end(path: Path) -> None:
+    """Cuts off what a kill has left of a file's last line. Raises OSError."""
+    data = path.read_bytes()
+    os.truncate(path, data.rfind(b"\n") + 1)
+
+
 def write_new(path: Path, text: str) -> None:
     """A file that was not there, whole or not at all, also after a kill. Raises OSError, FileExistsError
     too."""

@@ -222,7 +222,8 @@ class Sweep(Method):
         )
         made = revision(session, state.current, proposal, (position, token), accepted)
         state = replace(state, rollouts=rollouts, revisions=(*state.revisions, made))
-        tell(session, state.current, proposal, position, accepted)
+        why = self.acceptance.reason(state.current, proposal)
+        tell(session, state.current, proposal, position, accepted, why)
         if accepted:
             state = await self._adopt(session, state, proposal)
         else:

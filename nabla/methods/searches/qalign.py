@@ -79,5 +79,5 @@ class QAlign(Method):
         # Positions are drawn uniformly, and suffixes from π itself, which cancels against the target.
         lengths = Densities(-math.log(len(current)), -math.log(len(proposal)), 0.0)
         accepted = self.acceptance.accept(current, proposal, generator, lengths)
-        tell(session, current, proposal, position, accepted)
+        tell(session, current, proposal, position, accepted, self.acceptance.reason(current, proposal))
         return proposal if accepted else current
