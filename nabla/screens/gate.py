@@ -90,8 +90,8 @@ class Gate:
     """Samples texts before a run, fits the change point to the reward's own verdicts on them, and allows
     stopping where that pays.
 
-    Stopping is allowed if P(none) tells the verdict (cross-entropy below ``level``), and if of the right texts
-    that best-of-n chooses the screen, had it read them, would have stopped a share ``lost`` at most.
+    Stopping is allowed if P(none) tells the verdict (cross-entropy below ``level``), and if of the right
+    texts that best-of-n chooses the screen, had it read them, would have stopped a share ``lost`` at most.
     Where all texts have one verdict nothing is learnt: no stopping, and the weights stay as they are.
 
     Args:

@@ -94,9 +94,9 @@ class Stages:
         try:
             found = self._pull_back(terms, tasks, stages, passes, rewards)
         finally:  # a backward pass frees the graph as it goes, also one that fails
-            for done in passes:
-                if done is not None and done.kept is not None:
-                    self.passes.graphs.spend(done.kept)
+            for known in passes:
+                if known is not None and known.kept is not None:
+                    self.passes.graphs.spend(known.kept)
         for reward in paid:  # not before: what fails is asked again, and its counts are taken back
             reward.paid = True
         return found

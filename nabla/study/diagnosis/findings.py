@@ -207,7 +207,7 @@ def _chooser(
         for key, row in scores.items()
         for score, sample in zip(row, drawn[key].samples, strict=True)
     ]
-    values, right, problems = ([item[i] for item in items] for i in range(3))
+    values, right, problems = ([i[0] for i in items], [i[1] for i in items], [i[2] for i in items])
     within = {key: auc(row, [s.right for s in drawn[key].samples]) for key, row in scores.items()}
     error, bins = calibration(values, right) if probability else (None, [])
     return Chooser(name, pooled(values, right, problems), average(within), error, tuple(bins))
@@ -235,7 +235,7 @@ def _locator(
         for place, value in enumerate(row)
         if of_prefix
     ]
-    scores, made, problems = ([item[i] for item in tokens] for i in range(3))
+    scores, made, problems = ([t[0] for t in tokens], [t[1] for t in tokens], [t[2] for t in tokens])
     each = {f"{key}/{i}": text for key, rows in texts.items() for i, text in enumerate(rows)}
     first = {key: _first(*text) for key, text in each.items()}
     hit = {key: _hit(*text, SLACK if of_prefix else 0.0) for key, text in each.items()}
