@@ -211,8 +211,9 @@ class Session:
         ``keep_graph`` says that gradients at these texts, from their first uncommitted positions on, may be
         asked for: with the engine's ``keep_graph`` the pass keeps its graph, until :meth:`drop_graphs`.
         """
-        known = self._scores, self.workspace.reward, self.account("reward")
-        return self._told(await with_scores(trajectories, *known, keep_graph))
+        reward, account = self.workspace.reward, self.account("reward")
+        scored = await with_scores(trajectories, self._scores, reward, account, keep_graph)
+        return self._told([t.with_score(self._judged.agreed(t, reward, account)) for t in scored])
 
     def _told(self, judged: list[Trajectory]) -> list[Trajectory]:
         for trajectory in judged:
