@@ -313,7 +313,7 @@ class Kinds(Method):
 
 @pytest.mark.parametrize("keep_graph", [False, True])
 def test_costs_do_not_depend_on_where_a_batch_is_cut(latin_lm, latin_rm, latin_prompts, keep_graph):
-    prompts = latin_prompts[:3]
+    prompts = latin_prompts[:2]
     settings = {"keep_graph": keep_graph, "continuous": False}
     expected = solved(Engine(latin_lm, latin_rm, live=1, **settings), Kinds(), prompts)
     for size in (1, 2, 8):
@@ -389,7 +389,7 @@ def test_states_that_are_kept_outlive_a_fault_before_their_backward_pass(
 
         def broken(outputs: Any, *arguments: Any, **named: Any) -> Any:
             found = grad(outputs, *arguments, **named)
-            if len(outputs) and "retain_graph" in named and not failed:  # the one through the models
+            if "retain_graph" in named and not failed:  # the one through the models
                 failed.append(True)
                 raise torch.OutOfMemoryError("injected")
             return found

@@ -196,7 +196,7 @@ def f1(rows: Sequence[Labelled]) -> F1 | None:
 
 
 def _best(rows: Sequence[Labelled]) -> float:
-    """The threshold of the highest score, the lowest among equals; 64 quantiles of the values are tried."""
+    """The threshold of the highest score, in the middle of those that share it; 64 quantiles are tried."""
     values = [v for row in rows for v in row.values if not math.isnan(v)]
     tried = sorted({float(t) for t in np.quantile(values, np.linspace(0, 1, 64))}) if values else [0.0]
 
@@ -204,7 +204,9 @@ def _best(rows: Sequence[Labelled]) -> float:
         found = [(row.label, _first_below(row.values, threshold) == row.label) for row in rows]
         return _harmonic(*_accuracies(found))
 
-    return max(tried, key=score)
+    scores = [score(threshold) for threshold in tried]
+    best = [threshold for threshold, found in zip(tried, scores, strict=True) if found == max(scores)]
+    return best[len(best) // 2]
 
 
 def _first_below(values: Sequence[float], threshold: float) -> int:

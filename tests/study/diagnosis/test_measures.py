@@ -92,7 +92,7 @@ def test_calibration_by_hand():
 
 
 def test_a_perfect_process_reward_has_an_f1_of_one_and_a_blind_one_has_not():
-    sound = [Labelled((1.0, 1.0, -1.0), 2), Labelled((2.0, 1.5), -1), Labelled((-2.0, 1.0), 0)] * 4
+    sound = [Labelled((1.0, 1.0, -1.0), 2), Labelled((1.0, 1.0), -1), Labelled((-1.0, 1.0), 0)] * 4
     found = f1(sound)
     assert found is not None
     assert (found.value, found.wrong, found.right) == (1.0, 1.0, 1.0)

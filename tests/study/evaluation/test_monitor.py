@@ -65,6 +65,7 @@ def test_a_unit_tells_what_answers_are_measured_by(folder, metric, notes):
     book = Journal(folder, 3)
     rows = [{**row(i, correct=i == 0), **({} if metric == "answer" else {"metric": 7.0})} for i in range(2)]
     book.append(("t", "m", 0, 0), rows)
+    book.close()
     unit, _ = Monitor(folder, {("t", "m"): 8}, 2, metric=Metric(metric)).lines()
     assert unit.notes == notes
 
