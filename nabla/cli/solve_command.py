@@ -209,13 +209,15 @@ def _run(
     end = _End()
     try:
         with end:
-            end.solutions = loop.run(missing)
+            end.solutions = loop.run(missing, among=prompts)
     finally:
         recorder.complete(end.solutions, end.failures)
         if not quiet:
             _show(console, end.solutions, lm.vocabulary, recorder.task, streamed)
             if config.callbacks is None:
                 _show_cost(console, end, loop.engine.workspace.store)
+        if loop.learnt is not None:
+            print(loop.learnt, file=sys.stderr)
         if folder is not None:
             if end.gathered:
                 gather(folder.path)

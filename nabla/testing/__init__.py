@@ -31,20 +31,24 @@ if TYPE_CHECKING:
         AcceptanceContract,
         AnchorContract,
         EstimatorContract,
+        MoveContract,
         ObjectiveContract,
         ProposalContract,
         RewardContract,
         ScheduleContract,
+        ScreenContract,
         SelectorContract,
         laws_of,
         parametrize_with_checks,
         replay,
     )
     from nabla.testing.estimators import check_estimator
+    from nabla.testing.moves import check_move
     from nabla.testing.objectives import check_objective
     from nabla.testing.proposals import check_proposal
     from nabla.testing.rewards import check_reward
     from nabla.testing.schedules import check_schedule
+    from nabla.testing.screens import check_screen
     from nabla.testing.selectors import check_selector
     from nabla.testing.tiny import TinyLM, TinyProcessReward, TinyReward, char_tokenizer
 
@@ -55,20 +59,24 @@ _HOMES = {
         "AcceptanceContract",
         "AnchorContract",
         "EstimatorContract",
+        "MoveContract",
         "ObjectiveContract",
         "ProposalContract",
         "RewardContract",
         "ScheduleContract",
+        "ScreenContract",
         "SelectorContract",
         "laws_of",
         "parametrize_with_checks",
         "replay",
     ),
     "estimators": ("check_estimator",),
+    "moves": ("check_move",),
     "objectives": ("check_objective",),
     "proposals": ("check_proposal",),
     "rewards": ("check_reward",),
     "schedules": ("check_schedule",),
+    "screens": ("check_screen",),
     "selectors": ("check_selector",),
     "tiny": ("TinyLM", "TinyProcessReward", "TinyReward", "char_tokenizer"),
 }
@@ -78,10 +86,12 @@ __all__ = [
     "AnchorContract",
     "ContractError",
     "EstimatorContract",
+    "MoveContract",
     "ObjectiveContract",
     "ProposalContract",
     "RewardContract",
     "ScheduleContract",
+    "ScreenContract",
     "SelectorContract",
     "TinyLM",
     "TinyProcessReward",
@@ -90,10 +100,12 @@ __all__ = [
     "check_acceptance",
     "check_anchor",
     "check_estimator",
+    "check_move",
     "check_objective",
     "check_proposal",
     "check_reward",
     "check_schedule",
+    "check_screen",
     "check_selector",
     "laws_of",
     "parametrize_with_checks",

@@ -12,10 +12,12 @@ from nabla.testing import (
     acceptance,
     anchors,
     estimators,
+    moves,
     objectives,
     proposals,
     rewards,
     schedules,
+    screens,
     selectors,
 )
 from nabla.testing.laws import MAX_EXAMPLES, Kit, Law, guarded
@@ -29,6 +31,8 @@ KITS: tuple[Kit[Any], ...] = (
     schedules.kit,
     rewards.kit,
     anchors.kit,
+    screens.kit,
+    moves.kit,
 )
 
 
@@ -175,3 +179,5 @@ AcceptanceContract = _mixin("AcceptanceContract", acceptance.kit)
 ScheduleContract = _mixin("ScheduleContract", schedules.kit)
 RewardContract = _mixin("RewardContract", rewards.kit)
 AnchorContract = _mixin("AnchorContract", anchors.kit)
+ScreenContract = _mixin("ScreenContract", screens.kit)
+MoveContract = _mixin("MoveContract", moves.kit)

@@ -898,3 +898,7 @@ class GlobalMood(Tilted):
 
     def rule(self, current, proposal, generator):
         return float(torch.rand(())) < self.probability(reward_of(proposal) - reward_of(current))
+
+
+# They are made with caught_by, above.
+from tests.testing import mutants_of_searches  # noqa: E402, F401

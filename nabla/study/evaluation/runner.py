@@ -179,8 +179,9 @@ class Evaluation:
 
     def _solve(self, unit: Unit, workshop: Workshop) -> list[dict[str, Any]]:
         """All records of a unit, in the order of its problems, each kept as soon as it is solved."""
-        method = workshop.method(unit.task, unit.method)
         system = self.config.tasks[unit.task].system
+        everybody = [Prompt.of(p.prompt, id=p.id, system=system) for p in self.problems[unit.task]]
+        method = workshop.method(unit.task, unit.method, everybody)
         problems = {p.id: p for p in unit.problems}
         size = len(unit.problems)
         with Unfinished(self.folder, self._places[unit.key], unit.key, size) as kept:
