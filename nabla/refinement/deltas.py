@@ -48,5 +48,5 @@ def _centred(rows: Tensor, allowed: Tensor) -> Float[Tensor, " rows"]:
     rows = rows.masked_fill(~allowed, 0.0)
     count = allowed.sum(-1, keepdim=True).clamp_min(1)
     mean = rows.sum(-1, keepdim=True) / count
-    norms: Tensor = (rows - mean).masked_fill(~allowed, 0.0).norm(dim=-1)
+    norms: Tensor = torch.linalg.vector_norm((rows - mean).masked_fill(~allowed, 0.0), dim=-1)
     return norms
