@@ -11,10 +11,13 @@ from nabla.core.prompt import Prompt
 from nabla.estimators.anchors.base import anchors
 from nabla.objectives.base import objectives
 from nabla.proposals.base import proposals
+from nabla.refinement.parameterizations.base import parameterizations
+from nabla.refinement.rows.base import rows
 from nabla.rewards.base import rewards
 from nabla.rewards.ensemble import EnsembleReward
 from nabla.rewards.function import FunctionReward
 from nabla.rewards.likelihood import LikelihoodReward
+from nabla.rollouts.boundaries.base import boundaries
 from nabla.schedulers.base import schedulers
 from nabla.selectors.base import selectors
 from nabla.testing import (
@@ -36,6 +39,8 @@ ARGUMENTS = {
     "not": {"selector": "entropy"},
     "constant": {"value": 0.3},
     "linear": {"start": 1.0, "end": 0.2},
+    "token": {"tokens": ["\n", ";"]},
+    "length": {"tokens": 3},
 }
 
 
@@ -48,7 +53,12 @@ def every(*registries):
     ]
 
 
-@parametrize_with_checks(every(objectives, selectors, proposals, acceptances, schedulers, anchors))
+PARTS = every(
+    objectives, selectors, proposals, acceptances, schedulers, anchors, boundaries, rows, parameterizations
+)
+
+
+@parametrize_with_checks(PARTS)
 def test_built_in_components(component, check):
     check(component)
 

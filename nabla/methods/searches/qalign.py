@@ -57,6 +57,10 @@ class QAlign(Method):
             raise ConfigError("Unknown answer", got=answer, fix="Use best, last.")
         self.sampling, self.answer = construct(Sampling, sampling), answer
 
+    @property
+    def keeps_best(self) -> bool:
+        return self.answer == "best"
+
     def check(self, engine: Engine) -> None:
         require_reward(engine.reward, "QAlign weighs texts by reward")
 
