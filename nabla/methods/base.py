@@ -30,6 +30,12 @@ class Method(ABC):
     async def solve(self, session: Session) -> Solution:
         """The solution of ``session.prompt``. Raises NablaError."""
 
+    @property
+    def keeps_best(self) -> bool:
+        """Whether an answer gives way to one of a higher reward only. False where a vote, a chain or the
+        acceptance rule decides; the contract kit then does not ask for rewards that ascend."""
+        return True
+
     def check(self, engine: Engine) -> None:
         """Called once before a run; override to raise ConfigError if the engine lacks something."""
         return

@@ -126,6 +126,10 @@ class Sweep(Method):
         asked = [objective for objective in (self.rows.differentiated, selection) if objective is not None]
         return any(getattr(t.objective, model) for o in asked for t in trajectory_terms(o) if t.active)
 
+    @property
+    def keeps_best(self) -> bool:
+        return self.acceptance.strict
+
     def check(self, engine: Engine) -> None:
         require_lm(engine.lm, "A sweep proposes tokens from the language model's rows")
         self.rows.check(engine)

@@ -67,6 +67,10 @@ class BestOfN(Method):
         self.sampling = construct(Sampling, sampling)
         self.answers = None if answers is None else known_answers.build(answers)
 
+    @property
+    def keeps_best(self) -> bool:
+        return self.answers is None  # else a vote
+
     def check(self, engine: Engine) -> None:
         if self.score == "reward":
             require_reward(engine.reward, "Best-of-N ranks by reward")

@@ -48,6 +48,10 @@ class SelfConsistency(Method):
         self.sampling = construct(Sampling, sampling)
         self.answers = known_answers.build(answers)
 
+    @property
+    def keeps_best(self) -> bool:
+        return False  # a vote
+
     async def solve(self, session: Session) -> Solution:
         pool, ranks = list[Trajectory](), list[float]()
         while session.proceed(len(pool) < self.n):

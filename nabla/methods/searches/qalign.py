@@ -56,6 +56,10 @@ class QAlign(Method):
         require_one_of(answer, ("best", "last"), "Unknown answer", "Answers")
         self.sampling, self.answer = construct(Sampling, sampling), answer
 
+    @property
+    def keeps_best(self) -> bool:
+        return self.answer == "best"
+
     def check(self, engine: Engine) -> None:
         require_reward(engine.reward, "QAlign weighs texts by reward")
 
