@@ -67,6 +67,26 @@ class Judgements:
                 node.last.setdefault(token, value)
             node = node.next.setdefault(token, _Node())
 
+    def agreed(self, trajectory: Trajectory, reward: Reward | None, account: Account) -> Score:
+        """The score of a text, by the values that are known of its prefixes where it is a function of them.
+
+        The same prefix read in two batches differs in its last bits: texts that share their worst step would
+        not tie, and which of them wins would depend on what else was asked for.
+        """
+        score = trajectory.score
+        assert score is not None
+        if reward is None or not reward.has_values or not score.steps or min(score.ends) < 0:
+            return score
+        prompt, tokens = trajectory.prompt, trajectory.tokens
+        values, response = score.by_token(len(tokens)), Response(prompt, tokens, account)
+        if reward.together(values, response) is None:
+            return score
+        self.keep(prompt, tokens, values, reward.reads_every_token)
+        values = self.known(prompt, tokens)
+        total = reward.together(values, response)
+        assert total is not None
+        return Score(total, tuple(values[end] for end in score.ends), score.ends)
+
 
 async def with_values(
     trajectories: Sequence[Trajectory],
