@@ -60,7 +60,7 @@ def _descend(table: _Table, start: Tensor, *, surprised: bool) -> tuple[Tensor, 
         total.backward()  # type: ignore[no-untyped-call]
         return total
 
-    optimiser.step(loss)  # type: ignore[arg-type]
+    optimiser.step(loss)  # type: ignore[arg-type, no-untyped-call]
     found = (fixed + moving * (free - fixed)).detach()
     if not bool(found.isfinite().all()):  # the line search left the finite numbers: nothing was learnt
         found = fixed
