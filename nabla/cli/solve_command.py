@@ -79,6 +79,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(call: Call) -> int:
     """Solves, prints and stores. Raises NablaError; what was finished is printed first."""
     from nabla.cli.prompts import read_prompts
+    from nabla.launch.config.presets import changed
 
     options = call.options
     if options.task is not None:
@@ -87,7 +88,7 @@ def run(call: Call) -> int:
     else:
         prompts = read_prompts(options.texts, options.prompts, call.config.system)
         config, task = settle(call.config, prompts)
-    config = config.changed(call.changes)
+    config = changed(config, call.changes)
     if options.logger is not None:
         (kind,) = get_args(hints(RunConfig)["loggers"])
         named = [conform(kind, name.strip(), "logger") for name in options.logger.split(",")]
@@ -222,13 +223,16 @@ def _run(
     end = _End()
     try:
         with end:
-            end.solutions = loop.run(missing)
+            end.solutions = loop.run(missing, among=prompts)
     finally:
         recorder.complete(end.solutions, end.failures)
         if not quiet:
             _show(console, end.solutions, lm.vocabulary, recorder.task, streamed)
+            _count(console, end.solutions, recorder.task, earlier)
             if config.callbacks is None:
                 _show_cost(console, end, loop.engine.workspace.store)
+        if loop.learnt is not None:
+            print(loop.learnt, file=sys.stderr)
         if folder is not None:
             if end.gathered:
                 gather(folder.path)
@@ -322,15 +326,23 @@ def _show(
     console: Any, solutions: Sequence[Solution], words: Vocabulary, task: Checker | None, streamed: bool
 ) -> None:
     from nabla.cli.display import show_solution
-    from nabla.launch.records import correct
 
     for number, solution in enumerate(solutions):
         if number:
             console.print()
         show_solution(console, solution, words, task, streamed=streamed)
-    if task is not None and len(solutions) > 1:
+
+
+def _count(console: Any, solutions: Sequence[Solution], task: Checker | None, earlier: Earlier) -> None:
+    """How many of all are right, those that were solved before included."""
+    from nabla.core.files import parse_json
+    from nabla.launch.records import correct
+
+    total = len(solutions) + len(earlier.lines)
+    if task is not None and total > 1:
         right = sum(correct(solution, task) for solution in solutions)
-        console.print(f"\n{right} of {len(solutions)} right")
+        right += sum(parse_json(text).get("correct") is True for text in earlier.lines.values())
+        console.print(f"\n{right} of {total} right")
 
 
 def _show_failures(error: RunError) -> None:

@@ -237,7 +237,22 @@ def drop_torn_end(path: Path) -> None:
 
 
 def write_new(path: Path, text: str) -> None:
-    """A file that was not there, whole or not at all. Raises OSError, FileExistsError too."""
+    """A file that was not there, whole or not at all, also after a kill. Raises OSError, FileExistsError
+    too."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        _write_here(partial, text)
+        try:
+            os.link(partial, path)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without links: a kill in between may leave a part
+            _write_here(path, text)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _write_here(path: Path, text: str) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         append_whole(descriptor, text.encode("utf-8", "backslashreplace"))

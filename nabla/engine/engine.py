@@ -134,7 +134,7 @@ class Engine:
         bodies of both."""
         bodies = [] if self.lm is None else [self.lm.body]
         if reward is not None:
-            reward = reward.bind(self.vocabulary)
+            reward = reward.written_by(self.lm).bind(self.vocabulary)
             bodies += reward.bodies()
             if reward.unreadable is not None and self.lm is not None:
                 self.lm.head.block(reward.unreadable)

@@ -86,6 +86,9 @@ class Callback:
     def on_proposal(self, prompt: Prompt, current: Trajectory, position: int, token: int) -> None:
         """A token other than the current one is proposed."""
 
+    def on_restart(self, prompt: Prompt, kept: Trajectory) -> None:
+        """A fresh text begins in place of one that changes have not made better."""
+
     def on_accept(self, prompt: Prompt, old: Trajectory, new: Trajectory, position: int) -> None:
         """A proposal has replaced the current response."""
 

@@ -173,7 +173,7 @@ def end_labels(axis: Any, ends: Mapping[str, tuple[float, float]], colours: Mapp
             color=colours[name],
             annotation_clip=False,
             arrowprops={"arrowstyle": "-", "color": colours[name], "linewidth": 0.6, "alpha": 0.55,
-                        "shrinkA": 1, "shrinkB": 2},
+                        "shrinkA": 1, "shrinkB": 2, "relpos": (0, 0.5)},
         )  # fmt: skip
 
 

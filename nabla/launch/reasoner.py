@@ -69,9 +69,11 @@ class NablaReasoner:
         """Loads what is not loaded.
 
         Args:
-            lm: path or hub id of a causal language model, a CausalLM, or a Vocabulary.
-            rm: path or hub id of an outcome reward model, a dict (``{"name": "process", "path": ...}``),
-                a Reward, a Python function ``(prompt, response) -> float``, or None.
+            lm: path, hub id or name (``nabla models``) of a causal language model, a CausalLM, or a
+                Vocabulary.
+            rm: path, hub id or name of an outcome reward model, a dict (``{"name": "process", "path": ...}``;
+                ``{"name": "likelihood"}``: the language model's own), a Reward, a Python function ``(prompt,
+                response) -> float``, or None.
             lm_arguments, rm_arguments: for loading (dtype, device, device_map, adapter, revision,
                 chat_template, ...).
             arguments: see the class.

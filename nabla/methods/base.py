@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from nabla.core.prompt import Prompt
 from nabla.core.registry import Registry
 from nabla.core.solution import Details, Revision, Solution
 from nabla.core.trajectory import Trajectory
@@ -29,9 +30,33 @@ class Method(ABC):
     async def solve(self, session: Session) -> Solution:
         """The solution of ``session.prompt``. Raises NablaError."""
 
+    @property
+    def keeps_best(self) -> bool:
+        """Whether an answer gives way to one of a higher reward only. False where a vote, a chain or the
+        acceptance rule decides; the contract kit then does not ask for rewards that ascend."""
+        return True
+
     def check(self, engine: Engine) -> None:
         """Called once before a run; override to raise ConfigError if the engine lacks something."""
         return
+
+    def prepared(self, engine: Engine, prompts: Sequence[Prompt]) -> Method:
+        """The method as it solves these prompts: called once before a run. Override it to learn something of
+        the models first; the method itself stays as it is.
+
+        What it learns must follow from the models, the prompts and the engine's seed, and is then the same in
+        every process and for every order of the problems.
+
+        Args:
+            engine: with the run's models, without its budgets and listeners.
+            prompts: all of the run, in order.
+        """
+        return self
+
+    @property
+    def learnt(self) -> str | None:
+        """What :meth:`prepared` has found, in a line for people; None where it looks for nothing."""
+        return None
 
     def solution(
         self,

@@ -158,6 +158,24 @@ class EvaluationConfig:
         reference = self.reference if self.reference in chosen else None
         return replace(self, methods=chosen, reference=reference)
 
+    def on(self, tasks: Sequence[str]) -> EvaluationConfig:
+        """On some of the tasks alone; a method that runs on none of them is left out.
+
+        Raises ConfigError for an unknown one.
+        """
+        for label in tasks:
+            require_one_of(label, self.tasks, "There is no such task in this evaluation", "Tasks")
+        methods: dict[str, str | dict[str, Any]] = {}
+        for label, spec in self.methods.items():
+            left = [task for task in tasks if self.runs(label, task)]
+            if left and isinstance(spec, dict) and "tasks" in spec:
+                spec = {**spec, "tasks": left}
+            if left:
+                methods[label] = spec
+        reference = self.reference if self.reference in methods else None
+        chosen = {label: self.tasks[label] for label in tasks}
+        return replace(self, tasks=chosen, methods=methods, reference=reference)
+
     # -- parts -------------------------------------------------------------------------------------
 
     @property
@@ -275,12 +293,15 @@ def _require(path: str, arguments: Mapping[str, Any], *, writes: bool) -> None:
     configuration file alone."""
     from transformers import AutoConfig
 
-    if Path(path).suffix == ".gguf" and Path(path).is_file():
+    place = Path(locate(path)).expanduser()
+    if place.suffix == ".gguf" and place.is_file():
         return  # its configuration is in the weights' file
+    if (place / "adapter_config.json").is_file() and not (place / "config.json").exists():
+        return  # it names its base: what is wrong with that is said when it is loaded
     # Without trust_remote_code transformers would ask on the terminal.
     where = {"trust_remote_code": False, **{k: v for k, v in arguments.items() if k in WHERE}}
     try:
-        config = AutoConfig.from_pretrained(locate(path), **where)
+        config = AutoConfig.from_pretrained(str(place) if place.is_dir() else path, **where)
     except (OSError, ValueError, RecursionError, TypeError) as error:
         raise ModelError(
             f"There is no such model: {' '.join(str(error).split())}",

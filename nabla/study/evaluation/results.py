@@ -35,6 +35,8 @@ class Cell:
     reward: Array
     #: What the metric says of it: ``correct``, or its number, NaN where it has none.
     value: Array = field(default_factory=lambda: np.full((0, 0), np.nan))
+    #: The task's partial score of that answer, 0 without an answer; NaN where the task gives none.
+    score: Array = field(default_factory=lambda: np.full((0, 0), np.nan))
 
 
 @dataclass
@@ -225,7 +227,7 @@ def names_of(config: Mapping[str, Any]) -> dict[str, str]:
 
 def _empty_cell(size: tuple[int, int]) -> Cell:
     cost, nan = _unknown(size), np.full(size, np.nan)
-    return Cell(_no(size), _no(size), _no(size), _no(size), cost, nan, nan.copy())
+    return Cell(_no(size), _no(size), _no(size), _no(size), cost, nan, nan.copy(), nan.copy())
 
 
 def _empty_runs(size: tuple[int, int]) -> Runs:
@@ -250,6 +252,8 @@ def _put_answer(cell: Cell, where: tuple[int, int], row: dict[str, Any], reading
     cell.failed[where] = row["error"] is not None
     if row["reward"] is not None:
         cell.reward[where] = row["reward"]
+    if "score" in row:
+        cell.score[where] = row["score"] or 0.0
     if row["cost"] is not None:
         for unit, value in {**row["cost"], "seconds": row["timing"]["seconds"]}.items():
             cell.cost[unit][where] = value

@@ -134,6 +134,7 @@ def _row(
         **dict(zip(("reward", "reward_low", "reward_high"), reward, strict=True)),
         **{unit: _mean(cell.cost[unit]) for unit in UNITS},
         "critical_steps": _complete(cell.cost["critical_steps"], cell.cost["calls"]),
+        **({} if np.isnan(cell.score).all() else {"score": _mean(cell.score)}),
     }
 
 
