@@ -85,7 +85,8 @@ OWN = [
     "--repeats", "--setting", "--device", "--threads", "--estimators", "--seed", "--jobs", "--list",
     "--debug", "--allow-code", "--help", "-h", "--dense-repeats", "--nonsense", "--lm", "--rm.path",
     "--rm.name", "--lm_arguments.dtype", "--method.name", "--rm.function", "--rm.members", "--callbacks.0",
-    "--rm_arguments", "--samples", "--swaps", "--rerolls", "--rewards.a", "--process_bench", "--trace", "--format",
+    "--rm_arguments", "--samples", "--swaps", "--rerolls", "--rewards.a", "--process_bench", "--trace",
+    "--format",
 ]  # fmt: skip
 FILES = ["p.txt", "p.jsonl", "c.yaml", "e.yaml", "a.yaml", "pipe.yaml", "pipe.jsonl", "folder", "none", "out"]
 
