@@ -64,7 +64,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(call: Call) -> int:
-    """Prints one line per model."""
+    """Prints the models."""
     entries = [*published(), *adapters(), *embedded()]
     if call.options.json:
         for entry in entries:
@@ -118,28 +118,24 @@ def embedded() -> Iterator[Entry]:
 
 
 def _show(entries: list[Entry]) -> None:
-    from rich.table import Table
-
+    """Two lines a model: a table of seven columns needs 130 characters."""
     from nabla.core.console import make_console
     from nabla.models.zoo import cache_folder
 
-    table = Table(box=None, pad_edge=False)
-    for title in ("name", "role", "state"):
-        table.add_column(title, no_wrap=True)
-    for title in ("parameters", "float32 / bfloat16", "FLOPs a token"):
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("what")
-    for entry in entries:
-        memory = f"{entry.megabytes:,.0f} / {entry.megabytes / 2:,.0f} MB"
-        if entry.megabytes < 20:
-            memory = f"{entry.megabytes:.1f} / {entry.megabytes / 2:.1f} MB"
-        table.add_row(
-            entry.name, entry.role, entry.state, f"{entry.parameters / 1e6:,.1f} M", memory,
-            f"{entry.megaflops:,.1f} M", entry.about,
-        )  # fmt: skip
     console = make_console()
-    console.print(table)
+    for entry in entries:
+        digits = 1 if entry.megabytes < 20 else 0
+        memory = f"{entry.megabytes:,.{digits}f} / {entry.megabytes / 2:,.{digits}f} MB"
+        console.print(f"[bold]{entry.name}[/bold]  {entry.about}", highlight=False, soft_wrap=True)
+        console.print(
+            f"  {entry.role}, {entry.state}; {entry.parameters / 1e6:,.1f} M parameters, {memory}, "
+            f"{entry.megaflops:,.1f} MFLOPs a token",
+            style="dim",
+            highlight=False,
+            soft_wrap=True,
+        )
+    console.print("memory in float32 / bfloat16", style="dim", highlight=False)
     missing: dict[str, Any] = {entry.get: None for entry in entries if entry.get}
     for command in missing:
-        console.print(f"missing: {command}", highlight=False)
-    console.print(f"converted models are kept in {cache_folder()}", style="dim", highlight=False)
+        console.print(f"missing: {command}", highlight=False, soft_wrap=True)
+    console.print(f"converted models: {cache_folder()}", style="dim", highlight=False, soft_wrap=True)
