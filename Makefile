@@ -11,7 +11,7 @@ help:
 	@echo "make install  set up $(VENV) (PYTHON=$(PYTHON))"
 	@echo "make demo     solve held-out problems with the embedded models"
 	@echo "make demo-real  answer with SmolLM2-135M and a shipped verifier"
-	@echo "make test     run the test suite"
+	@echo "make test     run the test suite (JOBS=2: in two processes)"
 	@echo "make families run the sweep over model families in full and write its table into docs/models.md"
 	@echo "make kill     kill runs fifty times over 200 problems, and compare with unbroken ones"
 	@echo "make fuzz     2,000 random command lines and as many files (TRIES=2000)"
@@ -39,8 +39,10 @@ demo-real: $(STAMP)
 	$(BIN)/nabla solve "What is the capital of France?" --lm smollm2 \
 	  --method greedy --output none
 
+# Files are spread over JOBS processes; the tests of one file stay together and in order.
+JOBS ?= auto
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --maxprocesses 8 --dist loadfile
 
 families: $(STAMP)
 	$(BIN)/python -m tests.families

@@ -11,12 +11,22 @@ from nabla.core.errors import ConfigError
 from nabla.testing import (
     acceptance,
     anchors,
+    answers,
+    boundaries,
+    callbacks,
     estimators,
+    methods,
+    moves,
     objectives,
+    parameterizations,
     proposals,
     rewards,
+    rollouts,
+    rows,
     schedules,
+    screens,
     selectors,
+    tasks,
 )
 from nabla.testing.laws import MAX_EXAMPLES, Kit, Law, guarded
 
@@ -29,6 +39,16 @@ KITS: tuple[Kit[Any], ...] = (
     schedules.kit,
     rewards.kit,
     anchors.kit,
+    screens.kit,
+    moves.kit,
+    methods.kit,
+    tasks.kit,
+    answers.kit,
+    rollouts.kit,
+    boundaries.kit,
+    rows.kit,
+    parameterizations.kit,
+    callbacks.kit,
 )
 
 
@@ -175,3 +195,13 @@ AcceptanceContract = _mixin("AcceptanceContract", acceptance.kit)
 ScheduleContract = _mixin("ScheduleContract", schedules.kit)
 RewardContract = _mixin("RewardContract", rewards.kit)
 AnchorContract = _mixin("AnchorContract", anchors.kit)
+ScreenContract = _mixin("ScreenContract", screens.kit)
+MoveContract = _mixin("MoveContract", moves.kit)
+MethodContract = _mixin("MethodContract", methods.kit)
+TaskContract = _mixin("TaskContract", tasks.kit)
+AnswersContract = _mixin("AnswersContract", answers.kit)
+RolloutContract = _mixin("RolloutContract", rollouts.kit)
+BoundaryContract = _mixin("BoundaryContract", boundaries.kit)
+RowsContract = _mixin("RowsContract", rows.kit)
+ParameterizationContract = _mixin("ParameterizationContract", parameterizations.kit)
+CallbackContract = _mixin("CallbackContract", callbacks.kit)

@@ -121,8 +121,7 @@ class RunConfig:
 
     def load_models(self) -> tuple[CausalLM, Reward | None]:
         """(language model, reward). Raises ConfigError, ModelError or VocabularyError."""
-        lm = self.load_lm()
-        return lm, self.load_reward(lm)
+        return self.load_lm(), self.load_reward()
 
     def load_lm(self) -> CausalLM:
         """The language model. Raises ConfigError or ModelError."""
@@ -135,12 +134,10 @@ class RunConfig:
 
         return CausalLM.from_pretrained(ready(self.lm), **self.lm_arguments)
 
-    def load_reward(self, lm: CausalLM | None = None) -> Reward | None:
-        """The reward; ``lm`` is the judge of one that names no model. Raises ConfigError or ModelError."""
-        from nabla.rewards.loading import load_reward, own_likelihood
+    def load_reward(self) -> Reward | None:
+        """The reward. Raises ConfigError or ModelError."""
+        from nabla.rewards.loading import load_reward
 
-        if own_likelihood(self.rm):
-            return load_reward({**self.rm, "judge": lm or self.load_lm()})
         return load_reward(with_paths(self.rm, ready), **self.rm_arguments)
 
     def loop(
@@ -200,6 +197,8 @@ def with_paths(spec: Any, change: Callable[[str], Any]) -> Any:
     if "members" in spec:
         members = conform(list[str | dict[str, Any]], spec["members"], "members")
         found["members"] = [with_paths(member, change) for member in members]
+    if "reward" in spec:
+        found["reward"] = with_paths(spec["reward"], change)
     return found
 
 

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import yaml
 
 from nabla.core.errors import ConfigError, NablaError
 from nabla.core.prompt import Prompt
-from nabla.launch.config.presets import DEMOS, SANDBOX_RUNS
+from nabla.launch.config.presets import BOUNDARIES, DEMOS, SANDBOX_RUNS, changed, embedded
 from nabla.launch.config.run import RunConfig, locate, model_paths, with_paths
 from nabla.problems.sandbox import TASKS
 
@@ -88,3 +90,17 @@ def test_the_language_models_own_likelihood_as_reward():
     # What its rollouts know is not read again.
     assert found.cost.phases["rollout"].forward_passes > 0
     assert found.cost.total.forward_passes == found.cost.phases["rollout"].forward_passes
+
+
+@pytest.mark.parametrize("family", BOUNDARIES)
+def test_methods_that_go_by_steps_have_the_familys(family):
+    base = embedded(RunConfig(), family)
+    stepwise = changed(base, {"name": "backtrack"}).resolved()["method"]
+    assert stepwise["boundary"]["tokens"] == BOUNDARIES[family]["tokens"]
+    own = changed(base, {"name": "backtrack", "boundary": {"name": "length", "tokens": 2}})
+    assert own.resolved()["method"]["boundary"] == {"name": "length", "tokens": 2}
+    given = replace(base, method={"name": "backtrack", "boundary": "newline"})
+    assert changed(given, {"attempts": 3}).resolved()["method"]["boundary"]["name"] == "newline"
+    assert "boundary" not in changed(base, {"max_rollouts": 2}).resolved()["method"]
+    other = changed(replace(base, lm="elsewhere"), {"name": "backtrack"})
+    assert other.method["boundary"]["name"] == "newline"
