@@ -6,7 +6,6 @@ import pytest
 import yaml
 
 from nabla.core.errors import ConfigError, NablaError
-from nabla.core.prompt import Prompt
 from nabla.launch.config.presets import BOUNDARIES, DEMOS, SANDBOX_RUNS, changed, embedded
 from nabla.launch.config.run import RunConfig, locate, model_paths, with_paths
 from nabla.problems.sandbox import TASKS
@@ -71,25 +70,6 @@ def test_loggers_are_the_first_processes_alone(tmp_path, monkeypatch):
     assert len(config.build_loggers(tmp_path)) == 1
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert config.build_loggers(None) == []  # it has no folder either
-
-
-def test_the_language_models_own_likelihood_as_reward():
-    config = RunConfig(
-        lm="sandbox:arithmetic-policy",
-        rm={"name": "likelihood", "aggregation": "sum"},
-        method={"name": "best-of-n", "n": 3, "sampling": {"max_new_tokens": 40}},
-        accelerator="cpu",
-    )
-    assert config.resolved()["rm"] == {"name": "likelihood", "aggregation": "sum"}
-    lm, reward = config.load_models()
-    assert reward.judge is lm
-    assert reward.aggregation == "sum"
-    assert config.load_reward(lm).judge is lm
-    (found,) = config.loop(lm, reward).run([Prompt.of("28*6+68-71+94", id="a")])
-    assert found.reward is not None
-    # What its rollouts know is not read again.
-    assert found.cost.phases["rollout"].forward_passes > 0
-    assert found.cost.total.forward_passes == found.cost.phases["rollout"].forward_passes
 
 
 @pytest.mark.parametrize("family", BOUNDARIES)
