@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed
 help:
 	@echo "make install  set up $(VENV) (PYTHON=$(PYTHON))"
 	@echo "make demo     solve held-out problems with the embedded models"
-	@echo "make demo-real  answer with SmolLM2-135M and a shipped verifier"
+	@echo "make demo-real  answer with SmolLM2-135M, streaming"
 	@echo "make test     run the test suite (JOBS=2: in two processes)"
 	@echo "make families run the sweep over model families in full and write its table into docs/models.md"
 	@echo "make kill     kill runs fifty times over 200 problems, and compare with unbroken ones"
