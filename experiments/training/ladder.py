@@ -26,8 +26,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/training"))
     parser.add_argument("--examples", type=int, default=608, help="of the policy")
     parser.add_argument("--steps", type=int, default=120, help="of the policy")
-    parser.add_argument("--more", type=int, default=240, help="examples of the judge")
-    parser.add_argument("--problems", type=int, default=96, help="whose samples the rewards learn from")
+    parser.add_argument("--more", type=int, default=320, help="examples of the judge")
+    parser.add_argument("--problems", type=int, default=64, help="whose samples the rewards learn from")
     options = parser.parse_args(arguments)
     out: Path = options.out
     drawn, tested = str(out / "samples.jsonl"), str(out / "test.jsonl")
@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> None:
     sft.main([*steps, "--out", str(out / "policy")])
     if not (export.PLACE / POLICY).exists():
         export.export(out / "policy", export.PLACE / POLICY, [])
-    test = ["--split", "test", "--first", "0", "--problems", "64", "--each", "8"]
+    test = ["--split", "test", "--first", "0", "--problems", "48", "--each", "8"]
     samples.main([*test, "--out", tested])
     figures(out / "policy.json", ["policy", "--samples", tested])
     export.export(out / "policy", export.PLACE / POLICY, [out / "policy.json"])
