@@ -64,7 +64,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(call: Call) -> int:
-    """Prints the models."""
+    """Prints one line per model."""
     entries = [*published(), *adapters(), *embedded()]
     if call.options.json:
         for entry in entries:
@@ -118,24 +118,28 @@ def embedded() -> Iterator[Entry]:
 
 
 def _show(entries: list[Entry]) -> None:
-    """Two lines a model: a table of seven columns needs 130 characters."""
+    from rich.table import Table
+    from rich.text import Text
+
     from nabla.core.console import make_console
     from nabla.models.zoo import cache_folder
 
-    console = make_console()
+    table = Table(box=None, pad_edge=False)
+    table.add_column("name", no_wrap=True)
+    table.add_column("state", no_wrap=True)
+    for title in ("parameters", "MB (bfloat16)", "FLOPs a token"):
+        table.add_column(title, justify="right", no_wrap=True)
     for entry in entries:
-        digits = 1 if entry.megabytes < 20 else 0
-        memory = f"{entry.megabytes:,.{digits}f} / {entry.megabytes / 2:,.{digits}f} MB"
-        console.print(f"[bold]{entry.name}[/bold]  {entry.about}", highlight=False, soft_wrap=True)
-        console.print(
-            f"  {entry.role}, {entry.state}; {entry.parameters / 1e6:,.1f} M parameters, {memory}, "
-            f"{entry.megaflops:,.1f} MFLOPs a token",
-            style="dim",
-            highlight=False,
-            soft_wrap=True,
-        )
-    console.print("memory in float32 / bfloat16", style="dim", highlight=False)
+        digits = 0 if entry.megabytes >= 20 else 1
+        memory = f"{entry.megabytes:,.{digits}f} ({entry.megabytes / 2:,.{digits}f})"
+        weights, flops = f"{entry.parameters / 1e6:,.1f} M", f"{entry.megaflops:,.1f} M"
+        table.add_row(entry.name, entry.state, weights, memory, flops)
+    console = make_console()
+    console.print(table)
+    for entry in entries:
+        if entry.state != "embedded":
+            console.print(Text.assemble((entry.name, "bold"), f" ({entry.role}): {entry.about}"))
     missing: dict[str, Any] = {entry.get: None for entry in entries if entry.get}
     for command in missing:
-        console.print(f"missing: {command}", highlight=False, soft_wrap=True)
-    console.print(f"converted models: {cache_folder()}", style="dim", highlight=False, soft_wrap=True)
+        console.print(f"missing: {command}", highlight=False)
+    console.print(f"converted models are kept in {cache_folder()}", style="dim", highlight=False)
