@@ -13,6 +13,7 @@ COMMANDS = {
     "estimators": "Measure the gradient estimators' bias, variance and cost against exact gradients.",
     "evaluate": "Compare methods at equal budgets on whole tasks, with statistics; resumable.",
     "ablate": "Change one method factor by factor on the same problems: effects, interactions, cost.",
+    "plot": "Draw the figures of an evaluation, an ablation, the theory or the estimators again.",
     "diagnose": "Say before a study which reward, place and method will pay, with the numbers that say so.",
     "demo": "Solve a handful of held-out problems with the embedded models.",
     "bench": "Measure what refinement costs, beside its floor, a dense reference and generate.",

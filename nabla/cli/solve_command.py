@@ -202,10 +202,8 @@ def _run(
         _say_finished(call, resolved, earlier)
         return 0
     quiet = recorder.emit is not None
-    callbacks = [recorder, *_callbacks(config, len(missing), quiet=quiet)]
-    trace = _trace(call, earlier)
-    if trace is not None:
-        callbacks.append(trace)
+    traces = _traces(call, earlier)
+    callbacks = [recorder, *_callbacks(config, len(missing), quiet=quiet), *traces]
     config.build_loggers(earlier.path)
     require_ready(config)
     lm, reward = config.load_models()
@@ -214,8 +212,7 @@ def _run(
     device = loop.fabric.device
     folder = open_folder(earlier.path, resolved, call.arguments, device, resumed=earlier.found)
     missing, recorder.folder = _shared(loop.fabric, missing, folder)
-    if trace is not None and recorder.folder is not None:
-        trace.path = recorder.folder.path / TRACE
+    _place(traces, recorder.folder)
     streamed = len(missing) == 1 and any(_is_stream(callback) for callback in callbacks)
     console = make_console()
     if streamed:
@@ -242,22 +239,28 @@ def _run(
     return 0
 
 
-def _trace(call: Call, earlier: Earlier) -> Trace | None:
-    """What writes the run's trace, into the folder that is known later; None where nobody asks for one.
+def _traces(call: Call, earlier: Earlier) -> list[Trace]:
+    """What writes the run's trace, into the folder that is known later; nothing where nobody asks for one.
 
     Raises ConfigError where there is no folder."""
     from nabla.core.quiet import main_process
     from nabla.launch.callbacks.trace import Trace
 
     if not call.options.trace:
-        return None
+        return []
     if earlier.path is None and main_process():
         raise ConfigError(
             "A trace is kept in the run's folder, and there is none",
             got="--output none",
             fix="Name a folder, or a file: --callbacks '[{name: trace, path: FILE}]'.",
         )
-    return Trace(TRACE, append=earlier.found)
+    return [Trace(TRACE, append=earlier.found)]
+
+
+def _place(traces: Sequence[Trace], folder: RunFolder | Share | None) -> None:
+    for trace in traces:
+        if folder is not None:
+            trace.path = folder.path / TRACE
 
 
 def _shared(

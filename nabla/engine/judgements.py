@@ -88,24 +88,10 @@ class Judgements:
         return Score(total, tuple(values[end] for end in score.ends), score.ends)
 
 
-async def with_values(
-    trajectories: Sequence[Trajectory],
-    judgements: Judgements,
-    scores: dict[Text, Score],
-    reward: Reward,
-    ended: Callable[[Trajectory], bool],
-    account: Account,
-) -> list[Trajectory]:
-    """The trajectories with their values; see :meth:`nabla.engine.session.Session.judge`.
-
-    Args:
-        trajectories: finished or not.
-        judgements: of the problem; they grow.
-        scores: the first score of each finished text, which stays its score; they grow.
-        reward: of the run.
-        ended: whether a response is at its end.
-        account: who pays.
-    """
+async def _read(
+    trajectories: Sequence[Trajectory], judgements: Judgements, reward: Reward, account: Account
+) -> None:
+    """Asks for the values that are not known yet, all in one batch."""
     requests: dict[tuple[Prompt, tuple[int, ...]], JudgeRequest] = {}
     every = reward.reads_every_token
     for trajectory, own in zip(trajectories, account.branches(len(trajectories)), strict=True):
@@ -128,6 +114,27 @@ async def with_values(
         response = request.reading.response
         before = judgements.known(response.prompt, response.tokens)[: request.reading.known]
         judgements.keep(response.prompt, response.tokens, [*before, *new], every)
+
+
+async def with_values(
+    trajectories: Sequence[Trajectory],
+    judgements: Judgements,
+    scores: dict[Text, Score],
+    reward: Reward,
+    ended: Callable[[Trajectory], bool],
+    account: Account,
+) -> list[Trajectory]:
+    """The trajectories with their values; see :meth:`nabla.engine.session.Session.judge`.
+
+    Args:
+        trajectories: finished or not.
+        judgements: of the problem; they grow.
+        scores: the first score of each finished text, which stays its score; they grow.
+        reward: of the run.
+        ended: whether a response is at its end.
+        account: who pays.
+    """
+    await _read(trajectories, judgements, reward, account)
     # An outcome reward is no function of its values: it reads what the template writes behind an answer.
     values = [judgements.known(t.prompt, t.tokens) for t in trajectories]
     totals = [

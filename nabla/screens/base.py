@@ -16,10 +16,6 @@ from nabla.screens.sampled import Sampled
 class Screen(ABC):
     """Reads the values of a text that is being written; settings only."""
 
-    #: Nothing behind the first bad token is worth changing. False where that token is merely probable: then
-    #: the move alone decides where.
-    sharp: bool = True
-
     #: What was found bad in a text stays where it is, however the text goes on.
     lasting: bool = True
 

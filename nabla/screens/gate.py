@@ -92,7 +92,8 @@ class Gate:
 
     Stopping is allowed if P(none) tells the verdict (cross-entropy below ``level``), and if of the right
     texts that best-of-n chooses the screen, had it read them, would have stopped a share ``lost`` at most.
-    Where all texts have one verdict nothing is learnt: no stopping, and the weights stay as they are.
+    Weights that tell the verdict as they are stay so. Where all texts have one verdict nothing is learnt: no
+    stopping.
 
     Args:
         texts: sampled, over all prompts together; 0: nobody is asked, and texts are stopped.
@@ -127,8 +128,11 @@ class Gate:
         """
         right = sum(verdicts(texts))
         informed = 0 < right < len(texts)
-        point = fit(texts) if informed else ChangePoint()
+        point: ChangePoint = getattr(screen, "change_point", ChangePoint())
         loss = cross_entropy(point, texts)
+        if informed and loss >= self.level:
+            point = fit(texts)
+            loss = cross_entropy(point, texts)
         ready = screen.fitted(texts, point)
         written = {id(text): _written(ready, text) for text in texts}
         best = chosen(texts)

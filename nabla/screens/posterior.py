@@ -21,7 +21,6 @@ class Posterior(Screen):
             :class:`~nabla.core.change_point.ChangePoint`.
     """
 
-    sharp = False
     lasting = False
 
     def __init__(

@@ -86,6 +86,7 @@ OWN = [
     "--debug", "--allow-code", "--help", "-h", "--dense-repeats", "--nonsense", "--lm", "--rm.path",
     "--rm.name", "--lm_arguments.dtype", "--method.name", "--rm.function", "--rm.members", "--callbacks.0",
     "--rm_arguments", "--samples", "--swaps", "--rerolls", "--rewards.a", "--process_bench", "--trace",
+    "--format",
 ]  # fmt: skip
 FILES = ["p.txt", "p.jsonl", "c.yaml", "e.yaml", "a.yaml", "pipe.yaml", "pipe.jsonl", "folder", "none", "out"]
 
@@ -288,6 +289,7 @@ SOUND = [
     ["theory", "--output", "out"],
     ["evaluate", "e.yaml", "--output", "out"],
     ["view", "folder", "--output", "page.html"],
+    ["plot", "folder", "--output", "out"],
 ]
 
 
@@ -303,7 +305,7 @@ def command_lines(draw: Any) -> list[str]:
     found = [command]
     if command == "solve" and draw(st.booleans()):
         found.append(draw(st.one_of(st.just(SUM), WORDS)))
-    if command in ("show", "evaluate", "ablate", "view") and draw(st.integers(0, 3)):
+    if command in ("show", "evaluate", "ablate", "view", "plot") and draw(st.integers(0, 3)):
         found.append(draw(st.sampled_from(FILES)))
     if draw(st.booleans()):
         option = draw(st.sampled_from(["--config", "--prompts", "--report", "--output"]))

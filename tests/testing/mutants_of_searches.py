@@ -41,16 +41,15 @@ class SilenceIsBad(Value):
 
 
 @screen("the text decides everything")
-class GrowsStricter(Screen):
-    """Compares with the lowest value of all texts that it has seen."""
+class EveryThirdText(Screen):
+    """Counts the texts that it reads."""
 
-    lowest = math.inf
+    texts = 0
 
     def first_bad(self, values, held):
-        known = [value for value in values if not math.isnan(value)]
-        found = next((i for i, value in enumerate(values) if value > self.lowest), None)
-        self.lowest = min([self.lowest, *known])
-        return found
+        self.texts += 1
+        known = [i for i, value in enumerate(values) if not math.isnan(value)]
+        return known[0] if known and self.texts % 3 == 0 else None
 
 
 @screen("what was bad stays bad")
@@ -91,7 +90,7 @@ class FitsItself(Value):
     """Keeps what it was fitted to."""
 
     def fitted(self, texts, point):
-        self.threshold = min(text.reward for text in texts) - 1
+        self.threshold = 3.0 if self.threshold < 0 else -3.0
         return self
 
 

@@ -76,7 +76,7 @@ def cases():
             yield pytest.param(name, law.name, id=f"{name}: {law.name}")
 
 
-@pytest.mark.parametrize(("name", "law"), cases())
+@pytest.mark.parametrize(("name", "law"), list(cases()))
 def test_methods(name, law):
     check_method(methods.build({"name": name, **METHODS[name]}), laws=[law])
 

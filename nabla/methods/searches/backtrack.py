@@ -182,7 +182,7 @@ class Backtrack(Method):
             return pairs
         law = await self.move.law(state.head.trajectory, session)
         drawn = session.generator("move", state.texts + 1)
-        last = state.head.bad if self.stopping and self.screen.sharp else None
+        last = state.head.bad if self.stopping else None
         for _ in range(self.width):
             pair = law.draw(drawn, tried=state.tried, last=last)
             if pair is not None:

@@ -75,6 +75,7 @@ class Results:
         cells: by (task, method, unit, value).
         metric: what answers are measured by.
         ungraded: tasks without right and wrong.
+        names: label → registered name of the method.
     """
 
     tasks: dict[str, list[str]]
@@ -87,6 +88,7 @@ class Results:
     cells: dict[tuple[str, str, str, float], Cell]
     metric: Metric = field(default_factory=Metric)
     ungraded: frozenset[str] = frozenset()
+    names: Mapping[str, str] = field(default_factory=dict)
 
     def methods_of(self, task: str) -> list[str]:
         """Methods with records of a task."""
@@ -209,7 +211,18 @@ def _collect(
     return Results(
         {task: list(problems) for task, problems in tasks.items() if problems},
         methods, seeds, ladder, reference, complete, runs, cells, reading.metric, frozenset(ungraded),
+        names_of(config),
     )  # fmt: skip
+
+
+def names_of(config: Mapping[str, Any]) -> dict[str, str]:
+    """Label → registered name of each method of an evaluation's configuration, as far as it says."""
+    found = {}
+    for label, specs in config["methods"].items():
+        spec = next(iter(specs.values()), None)  # the first task's
+        if isinstance(spec, Mapping) and "name" in spec:
+            found[label] = str(spec["name"])
+    return found
 
 
 def _empty_cell(size: tuple[int, int]) -> Cell:

@@ -181,7 +181,7 @@ class Evaluation:
         """All records of a unit, in the order of its problems, each kept as soon as it is solved."""
         system = self.config.tasks[unit.task].system
         everybody = [Prompt.of(p.prompt, id=p.id, system=system) for p in self.problems[unit.task]]
-        method = workshop.method(unit.task, unit.method, everybody)
+        method = workshop.ready(unit.task, unit.method, everybody)
         problems = {p.id: p for p in unit.problems}
         size = len(unit.problems)
         with Unfinished(self.folder, self._places[unit.key], unit.key, size) as kept:

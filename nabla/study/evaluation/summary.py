@@ -64,6 +64,7 @@ def summarise(results: Results) -> dict[str, Any]:
         "problems": {task: len(problems) for task, problems in results.tasks.items()},
         "seeds": results.seeds,
         "reference": results.reference,
+        "names": dict(results.names),
         "rows": rows,
         "comparisons": comparisons,
         "runs": [

@@ -41,7 +41,7 @@ class Workshop:
         self._lms: dict[str, CausalLM] = {}
         self._rewards: dict[str, Reward | None] = {}
         self._methods: dict[tuple[str, str], Method] = {}
-        self._prepared: dict[tuple[str, str], Method] = {}
+        self._ready: dict[tuple[str, str], Method] = {}
         for task in config.tasks:
             for label in config.methods:
                 if config.runs(label, task):
@@ -51,18 +51,21 @@ class Workshop:
             if config.metric == REWARD:
                 self.judge(task)  # what it lacks shows now
 
-    def method(self, task: str, label: str, prompts: Sequence[Prompt]) -> Method:
-        """A method with its settings for a task, and with what it learns of the models before these prompts,
-        all of the evaluation: once, with one seed for the runs of all seeds."""
-        if (task, label) not in self._prepared:
+    def method(self, task: str, label: str) -> Method:
+        """A method with its settings for a task."""
+        return self._methods[task, label]
+
+    def ready(self, task: str, label: str, prompts: Sequence[Prompt]) -> Method:
+        """The same with what it learns of the models before these prompts, all of the evaluation: once, with
+        one seed for the runs of all seeds, and so alike in every process."""
+        if (task, label) not in self._ready:
             config = self.config
             models = self._models(task, config.reward_name(label, task))
             aside = partial(Engine, *models, live=config.shard, **config.engine)
-            method = prepared(self._methods[task, label], aside, prompts)
-            self._prepared[task, label] = method
-            if method.learnt is not None and main_process():
-                print(f"{task} {label}: {method.learnt}", file=sys.stderr)
-        return self._prepared[task, label]
+            found = self._ready[task, label] = prepared(self.method(task, label), aside, prompts)
+            if found.learnt is not None and main_process():
+                print(f"{task} {label}: {found.learnt}", file=sys.stderr)
+        return self._ready[task, label]
 
     def engine(self, task: str, label: str, *, seed: int, events: Events | None = None) -> Engine:
         """A fresh engine: what one unit leaves in caches does not reach the next."""

@@ -98,7 +98,7 @@ def test_what_cannot_work_is_refused(changes, message):
 
 @pytest.mark.parametrize(
     ("lm", "message"),
-    [("sandbox:latin-policies", "Did you mean|did you mean"), ("nowhere/at/all", "no such model")],
+    [("sandbox:latin-policies", "Did you mean|did you mean"), ("nowhere/at/all", "cannot be loaded")],
 )
 def test_missing_models_are_named_without_loading_any(lm, message):
     task = {**VALUES["tasks"]["squares"], "lm": lm}
@@ -108,7 +108,7 @@ def test_missing_models_are_named_without_loading_any(lm, message):
 
 def test_a_missing_reward_model():
     task = {**VALUES["tasks"]["squares"], "rewards": {"outcome": "./no-such-folder"}}
-    with pytest.raises(ModelError, match="no such model"):
+    with pytest.raises(ModelError, match="reward model cannot be loaded: there is no such folder"):
         small(tasks={"squares": task}).resolved()
 
 
