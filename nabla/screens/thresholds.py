@@ -93,6 +93,7 @@ class Quantile(Screen):
             before = text.values[: text.ends[-2] if len(text.ends) > 1 else len(text.values)]
             lowest.append(min((value for _, value in known(before)), default=float("inf")))
         finite = [value for value in lowest if value < float("inf")]
-        if not finite:
-            return self
+        if not finite:  # no text is right: below all that was seen, where nothing is stopped
+            lowest = [value for text in texts for _, value in known(text.values)]
+            return Quantile(self.share, min(lowest, default=0.0))
         return Quantile(self.share, quantile(finite, self.share))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -42,6 +43,7 @@ def test_values_that_tell_open_the_gate():
     assert found.opened
     assert found.loss < 0.1
     assert found.kept == 1.0
+    assert found.caught > 0.5
     assert found.written < 0.9
     assert (found.texts, found.prompts, found.flops) == (160, 20, 7.0)
     assert "stopped early" in found.told
@@ -52,6 +54,17 @@ def test_values_that_tell_nothing_shut_it():
     assert not found.opened
     assert found.loss > 0.5
     assert "no text is stopped" in found.told
+
+
+def test_values_that_tell_the_end_alone_do_not_say_where():
+    """As an outcome reward's: the last value is the verdict, and those before it say nothing."""
+    ends = [replace(t, values=(*[2.0] * (LENGTH - 1), t.reward)) for t in texts(surprising=4.0)]
+    found = Gate().judge(screens.build("posterior"), ends)
+    assert not found.opened
+    assert found.caught == 0.0
+    assert found.surprise > 0.3
+    weights = found.change_point.weights([2.0, 2.0, -9.0])
+    assert weights == pytest.approx([1 / 3] * 3, abs=1e-4)
 
 
 def test_one_verdict_teaches_nothing():
