@@ -74,8 +74,10 @@ def measure(family: str, count: int, samples: int, seed: int) -> list[dict[str, 
     path = str(model_path(f"{family}-process-reward"))
     reward = ProcessReward.from_pretrained(path, step_separators=(), device="cpu")
     good, bad = split(family, judged(family, reward, count, samples, seed))
-    rows = []
-    for level in LEVELS:
+    rows: list[dict[str, Any]] = []
+    clean = auc([*good, *bad], [True] * len(good) + [False] * len(bad))
+    print(json.dumps({"family": family, "auc without errors": round(clean, 3)}), flush=True)
+    for level in (level for level in LEVELS if level < clean):
         scale = round(calibrated(good, bad, level), 2)
         for persistence in PERSISTENCE:
             noisy = NoisyReward(reward, scale, persistence=persistence, steps=STEPS[family], seed=seed)

@@ -29,6 +29,7 @@ from transformers import AutoModel, AutoModelForCausalLM
 
 from experiments.sandbox import success_labels
 from experiments.sandbox.common import POLICY_LAYERS, Codec, seeded, training_task
+from experiments.sandbox.negatives import scrambled
 from experiments.sandbox.pairs import Judged, Pairs, sample_pool
 from experiments.sandbox.success_labels import Labelled
 from experiments.sandbox.train_reward import Checkpoints, RewardModel, bce, verdicts
@@ -72,16 +73,18 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
             "lr": 2e-3,
             "every": 50,
             "body": "latin-policy",
+            "fresh": 0.25,
             "pool": 800,
             "lm": 0.3,
             "detach": False,
         },
         "arithmetic": {
-            "steps": 250,
+            "steps": 400,
             "batch": 64,
             "lr": 2e-3,
             "every": 50,
             "body": "arithmetic-process-reward",
+            "fresh": 0.5,
             "pool": 800,
             "lm": 1.0,
             "detach": True,
@@ -149,9 +152,12 @@ def encode_verdicts(task: Family, codec: Codec, rows: Sequence[tuple[str, str]])
     return {**_padded(codec, ids, following), "right": torch.tensor(right)}
 
 
-def encode_labels(codec: Codec, rows: Sequence[Labelled]) -> Batch:
+def encode_labels(
+    codec: Codec, rows: Sequence[Labelled], others: Sequence[tuple[str, str, bool]] = ()
+) -> Batch:
     """Labelled texts, each [batch, length]: `ids`, `mask`, `next`; `share` of right answers behind each token
-    with its `weight` (0 where there is no label), and which tokens are the `answer`'s."""
+    with its `weight` (0 where there is no label), and which tokens are the `answer`'s. The `others` are
+    (prompt, response, verdict) without labels at tokens."""
     ids, following, share, weight, answer = [], [], [], [], []
     for row in rows:
         before, after = codec.prompt(row.prompt), list(row.tokens)
@@ -163,6 +169,13 @@ def encode_labels(codec: Codec, rows: Sequence[Labelled]) -> Batch:
         following.append(_following(before, after, row.labels[-1] == 1))
         share.append([*[0.0] * unknown, *known])
         weight.append([*[0.0] * unknown, *[1.0] * len(known)])
+        answer.append([*[0.0] * len(before), *[1.0] * len(after)])
+    for prompt, response, right in others:
+        before, after = codec.prompt(prompt), codec.response(response)
+        ids.append([*before, *after])
+        following.append(_following(before, after, right))
+        share.append([0.0] * len(ids[-1]))
+        weight.append([0.0] * len(ids[-1]))
         answer.append([*[0.0] * len(before), *[1.0] * len(after)])
     return {
         **_padded(codec, ids, following),
@@ -188,10 +201,15 @@ def _padded(codec: Codec, ids: list[list[int]], following: list[list[int]]) -> B
 
 
 class LabelBatches:
-    """Batches of labelled texts, each text once before any comes again."""
+    """Batches of labelled texts, each text once before any comes again; a share of each batch are right
+    responses and others with many digits replaced, to train comparisons densely by losses without a label."""
 
-    def __init__(self, codec: Codec, rows: Sequence[Labelled], size: int, seed: int) -> None:
-        self.codec, self.rows, self.size = codec, rows, size
+    def __init__(
+        self, task: Family, codec: Codec, rows: Sequence[Labelled], recipe: dict[str, Any], seed: int
+    ) -> None:
+        self.task, self.codec, self.rows = task, codec, rows
+        self.fresh = int(recipe["batch"] * recipe["fresh"])
+        self.size = recipe["batch"] - self.fresh
         self.rng = seeded("labels", seed)
         self.order: list[int] = []
 
@@ -200,7 +218,13 @@ class LabelBatches:
             self.order = list(range(len(self.rows)))
             self.rng.shuffle(self.order)
         chosen, self.order = self.order[: self.size], self.order[self.size :]
-        return encode_labels(self.codec, [self.rows[i] for i in chosen])
+        others = []
+        for number in range(self.fresh):
+            problem = self.task.draw(self.rng, "train")
+            gold, right = str(problem.gold), number % 4 == 0
+            text = gold if right else scrambled(self.task, self.rng, problem.prompt, gold)
+            others.append((problem.prompt, text, right))
+        return encode_labels(self.codec, [self.rows[i] for i in chosen], others)
 
 
 def weights(name: str) -> dict[str, Tensor]:
@@ -251,7 +275,7 @@ def main(argv: list[str] | None = None) -> None:
     make: Any
     if args.target == "success":
         rows, _ = success_labels.load(folder)
-        make = LabelBatches(codec, rows, recipe["batch"], args.seed)
+        make = LabelBatches(task, codec, rows, recipe, args.seed)
     else:
         folder.mkdir(parents=True, exist_ok=True)
         pool = sample_pool(task, codec, samplers, recipe["pool"], args.seed)

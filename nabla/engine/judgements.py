@@ -67,25 +67,31 @@ class Judgements:
                 node.last.setdefault(token, value)
             node = node.next.setdefault(token, _Node())
 
+    def agreed(self, trajectory: Trajectory, reward: Reward | None, account: Account) -> Score:
+        """The score of a text, by the values that are known of its prefixes where it is a function of them.
 
-async def with_values(
-    trajectories: Sequence[Trajectory],
-    judgements: Judgements,
-    scores: dict[Text, Score],
-    reward: Reward,
-    ended: Callable[[Trajectory], bool],
-    account: Account,
-) -> list[Trajectory]:
-    """The trajectories with their values; see :meth:`nabla.engine.session.Session.judge`.
+        The same prefix read in two batches differs in its last bits: texts that share their worst step would
+        not tie, and which of them wins would depend on what else was asked for.
+        """
+        score = trajectory.score
+        assert score is not None
+        if reward is None or not reward.has_values or not score.steps or min(score.ends) < 0:
+            return score
+        prompt, tokens = trajectory.prompt, trajectory.tokens
+        values, response = score.by_token(len(tokens)), Response(prompt, tokens, account)
+        if reward.together(values, response) is None:
+            return score
+        self.keep(prompt, tokens, values, reward.reads_every_token)
+        values = self.known(prompt, tokens)
+        total = reward.together(values, response)
+        assert total is not None
+        return Score(total, tuple(values[end] for end in score.ends), score.ends)
 
-    Args:
-        trajectories: finished or not.
-        judgements: of the problem; they grow.
-        scores: the first score of each finished text, which stays its score; they grow.
-        reward: of the run.
-        ended: whether a response is at its end.
-        account: who pays.
-    """
+
+async def _read(
+    trajectories: Sequence[Trajectory], judgements: Judgements, reward: Reward, account: Account
+) -> None:
+    """Asks for the values that are not known yet, all in one batch."""
     requests: dict[tuple[Prompt, tuple[int, ...]], JudgeRequest] = {}
     every = reward.reads_every_token
     for trajectory, own in zip(trajectories, account.branches(len(trajectories)), strict=True):
@@ -108,6 +114,27 @@ async def with_values(
         response = request.reading.response
         before = judgements.known(response.prompt, response.tokens)[: request.reading.known]
         judgements.keep(response.prompt, response.tokens, [*before, *new], every)
+
+
+async def with_values(
+    trajectories: Sequence[Trajectory],
+    judgements: Judgements,
+    scores: dict[Text, Score],
+    reward: Reward,
+    ended: Callable[[Trajectory], bool],
+    account: Account,
+) -> list[Trajectory]:
+    """The trajectories with their values; see :meth:`nabla.engine.session.Session.judge`.
+
+    Args:
+        trajectories: finished or not.
+        judgements: of the problem; they grow.
+        scores: the first score of each finished text, which stays its score; they grow.
+        reward: of the run.
+        ended: whether a response is at its end.
+        account: who pays.
+    """
+    await _read(trajectories, judgements, reward, account)
     # An outcome reward is no function of its values: it reads what the template writes behind an answer.
     values = [judgements.known(t.prompt, t.tokens) for t in trajectories]
     totals = [

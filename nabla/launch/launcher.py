@@ -158,7 +158,14 @@ class TestTimeLoop:
     def _about(self) -> Run:
         fabric = self.fabric
         loggers = tuple(fabric.loggers)
-        return Run(self.engine.vocabulary, fabric.world_size, fabric.is_global_zero, loggers)
+        return Run(
+            self.engine.vocabulary,
+            fabric.world_size,
+            fabric.is_global_zero,
+            loggers,
+            methods.name_of(self.method),
+            self.engine.usage,
+        )
 
     def _gather(self, own: dict[str, Any]) -> dict[str, Any]:
         """The union over all processes."""

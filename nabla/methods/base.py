@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from nabla.core.prompt import Prompt
 from nabla.core.registry import Registry
-from nabla.core.solution import Revision, Solution
+from nabla.core.solution import Details, Revision, Solution
 from nabla.core.trajectory import Trajectory
+from nabla.engine.reports import Decision
 
 if TYPE_CHECKING:
     from nabla.engine.engine import Engine
@@ -28,6 +29,12 @@ class Method(ABC):
     @abstractmethod
     async def solve(self, session: Session) -> Solution:
         """The solution of ``session.prompt``. Raises NablaError."""
+
+    @property
+    def keeps_best(self) -> bool:
+        """Whether an answer gives way to one of a higher reward only. False where a vote, a chain or the
+        acceptance rule decides; the contract kit then does not ask for rewards that ascend."""
+        return True
 
     def check(self, engine: Engine) -> None:
         """Called once before a run; override to raise ConfigError if the engine lacks something."""
@@ -74,12 +81,33 @@ class Method(ABC):
             candidates=candidates,
             revised_positions=tuple(revised),
             checkpoints=tuple(session.checkpoints),
+            details=_details(trajectory),
         )
 
 
-def tell(session: Session, old: Trajectory, new: Trajectory, position: int, accepted: bool) -> None:
-    """Counts a proposal that was taken or turned down, and lets listeners hear of it."""
+def _details(trajectory: Trajectory) -> Details:
+    states = trajectory.states
+    return Details(
+        log_probs=tuple(trajectory.log_probs.tolist()),
+        entropy=() if states is None else tuple(states.entropy.tolist()),
+        values=tuple(trajectory.values),
+    )
+
+
+def tell(
+    session: Session, old: Trajectory, new: Trajectory, position: int, accepted: bool, why: str = ""
+) -> None:
+    """Counts a proposal that was taken or turned down, and lets listeners hear of it.
+
+    Args:
+        session: of the problem.
+        old, new: the current response and the proposal.
+        position: of the first token that was changed.
+        accepted: whether the proposal takes the place of the response.
+        why: what decided it, in words.
+    """
     session.meter.count("accepted_proposals" if accepted else "rejected_proposals")
+    session.events.on_decision(session.prompt, Decision(old, new, position, accepted, why))
     hear = session.events.on_accept if accepted else session.events.on_reject
     hear(session.prompt, old, new, position)
 

@@ -73,6 +73,8 @@ class Writer:
                 bad = self.screen.stop(text.values, held, log_probs)
                 open_texts[i] = text
                 if session.ended(text) or (bad is not None and until is not None):
+                    if bad is not None:
+                        session.events.on_stop(session.prompt, text, bad)
                     found[i] = Written(text, bad, self.screen.reach(text.values, log_probs, bad))
                     del open_texts[i]
             if open_texts:

@@ -127,6 +127,11 @@ class Move(ABC):
         """Whether it awaits a gradient: the method must have an objective then."""
         return False
 
+    @property
+    def has_densities(self) -> bool:
+        """Whether the law is a function of the text alone, so that a way back has a density too."""
+        return True
+
     def with_change_point(self, point: ChangePoint) -> Move:
         """This move with the weights that a gate has fitted; itself where it has none."""
         return self
@@ -190,6 +195,10 @@ class WeightedSum(Move):
     @property
     def needs_gradient(self) -> bool:
         return any(part.needs_gradient for part in self.parts)
+
+    @property
+    def has_densities(self) -> bool:
+        return all(part.has_densities for part in self.parts)
 
     def with_change_point(self, point: ChangePoint) -> Move:
         return WeightedSum([part.with_change_point(point) for part in self.parts], self.weights)

@@ -93,7 +93,7 @@ class InnerReward(ConversationReward):
     @property
     def read_flops(self) -> float:
         """Of the head, for one state that it reads."""
-        return sum(2.0 * p.numel() for p in self.head.parameters() if p.ndim == 2)
+        return float(sum(2 * p.numel() for p in self.head.parameters() if p.ndim == 2))
 
     def token_places(self, layout: Layout) -> list[tuple[int, int]]:
         """(response token, place in the layout's ``answer``) wherever this reward has a value."""

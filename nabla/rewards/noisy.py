@@ -49,6 +49,11 @@ class NoisyReward(Reward):
     it away. It depends on nothing else, no batch and no neighbour. The gradient is that of the reward within:
     the error does not change with the tokens that are refined.
 
+    Scales for the sandbox's process rewards (``experiments/sandbox/noise.py``; 600 samples of the policy for
+    training problems, a line of the calculation as a step): an AUC of .95, .85 and .75 of good tokens against
+    first wrong ones takes 7.07, 11.45 and 17.7 on arithmetic (measured .949, .850, .750; with persistence 0.9
+    .954, .859, .761).
+
     Args:
         reward: that is degraded; in a configuration its specification.
         scale: standard deviation of the error, in the reward's own unit; :func:`calibrated` finds the one for

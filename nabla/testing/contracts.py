@@ -11,14 +11,22 @@ from nabla.core.errors import ConfigError
 from nabla.testing import (
     acceptance,
     anchors,
+    answers,
+    boundaries,
+    callbacks,
     estimators,
+    methods,
     moves,
     objectives,
+    parameterizations,
     proposals,
     rewards,
+    rollouts,
+    rows,
     schedules,
     screens,
     selectors,
+    tasks,
 )
 from nabla.testing.laws import MAX_EXAMPLES, Kit, Law, guarded
 
@@ -33,6 +41,14 @@ KITS: tuple[Kit[Any], ...] = (
     anchors.kit,
     screens.kit,
     moves.kit,
+    methods.kit,
+    tasks.kit,
+    answers.kit,
+    rollouts.kit,
+    boundaries.kit,
+    rows.kit,
+    parameterizations.kit,
+    callbacks.kit,
 )
 
 
@@ -181,3 +197,11 @@ RewardContract = _mixin("RewardContract", rewards.kit)
 AnchorContract = _mixin("AnchorContract", anchors.kit)
 ScreenContract = _mixin("ScreenContract", screens.kit)
 MoveContract = _mixin("MoveContract", moves.kit)
+MethodContract = _mixin("MethodContract", methods.kit)
+TaskContract = _mixin("TaskContract", tasks.kit)
+AnswersContract = _mixin("AnswersContract", answers.kit)
+RolloutContract = _mixin("RolloutContract", rollouts.kit)
+BoundaryContract = _mixin("BoundaryContract", boundaries.kit)
+RowsContract = _mixin("RowsContract", rows.kit)
+ParameterizationContract = _mixin("ParameterizationContract", parameterizations.kit)
+CallbackContract = _mixin("CallbackContract", callbacks.kit)

@@ -69,6 +69,21 @@ rewards = st.one_of(
     st.integers(-64, 64).map(lambda n: n / 16), st.floats(-1e6, 1e6, allow_nan=False, allow_infinity=False)
 )
 
+#: What a model may write: answers in the usual forms among words, numbers, brackets and other scripts.
+responses = st.lists(
+    st.one_of(
+        st.sampled_from(
+            [
+                "The answer is ", "#", "#### ", "\\boxed{", "}", "{", "$", "\\frac{1}{2}", "Answer: ", ".",
+                "\n", " ", "42", "-7", "0.5", "1,000", "x=", "yes", "No", "...", "12*7=84",
+            ]
+        ),
+        st.integers(-999, 999).map(str),
+        st.text(max_size=3),
+    ),
+    max_size=5,
+).map("".join)  # fmt: skip
+
 samplings = st.builds(
     Sampling,
     temperature=st.sampled_from([0.0, 0.05, 0.5, 1.0, 1.7]),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,29 +20,9 @@ from nabla.rewards.outcome import OutcomeReward
 from nabla.schedulers.base import Schedule
 from nabla.selectors.base import Selector
 from nabla.testing import TinyReward, char_tokenizer
+from tests.testing.catalogue import caught_by
 
 INF = float("inf")
-
-
-@dataclass(frozen=True)
-class Mutant:
-    """A wrong component, the law that must catch it, and what is passed to the check besides."""
-
-    make: Any
-    law: str
-    check: str
-    arguments: tuple[tuple[str, Any], ...] = ()
-
-
-MUTANTS: dict[str, Mutant] = {}
-
-
-def caught_by(law: str, check: str, **arguments: Any):
-    def add(make: Any) -> Any:
-        MUTANTS[make.__name__] = Mutant(make, law, check, tuple(arguments.items()))
-        return make
-
-    return add
 
 
 # -- estimators ------------------------------------------------------------------------------------

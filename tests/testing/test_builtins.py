@@ -12,11 +12,14 @@ from nabla.estimators.anchors.base import anchors
 from nabla.moves.base import moves
 from nabla.objectives.base import objectives
 from nabla.proposals.base import proposals
+from nabla.refinement.parameterizations.base import parameterizations
+from nabla.refinement.rows.base import rows
 from nabla.rewards.base import rewards
 from nabla.rewards.ensemble import EnsembleReward
 from nabla.rewards.function import FunctionReward
 from nabla.rewards.likelihood import LikelihoodReward
 from nabla.rewards.noisy import NoisyReward
+from nabla.rollouts.boundaries.base import boundaries
 from nabla.schedulers.base import schedulers
 from nabla.screens.base import screens
 from nabla.selectors.base import selectors
@@ -40,6 +43,8 @@ ARGUMENTS = {
     "constant": {"value": 0.3},
     "linear": {"start": 1.0, "end": 0.2},
     "quantile": {"level": 0.5},
+    "token": {"tokens": ["\n", ";"]},
+    "length": {"tokens": 3},
 }
 #: The same where two slots share a name.
 ARGUMENTS_IN = {
@@ -59,9 +64,13 @@ def every(*registries):
     ]
 
 
-@parametrize_with_checks(
-    every(objectives, selectors, proposals, acceptances, schedulers, anchors, screens, moves)
-)
+PARTS = every(
+    objectives, selectors, proposals, acceptances, schedulers, anchors, screens, moves,
+    boundaries, rows, parameterizations,
+)  # fmt: skip
+
+
+@parametrize_with_checks(PARTS)
 def test_built_in_components(component, check):
     check(component)
 

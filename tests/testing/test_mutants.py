@@ -7,7 +7,8 @@ import pytest
 import nabla.testing
 from nabla.testing import ContractError, laws_of
 from nabla.testing.contracts import KITS
-from tests.testing.mutants import MUTANTS
+from tests.testing import mutants, mutants_of_problems, mutants_of_runs  # noqa: F401 - they list themselves
+from tests.testing.catalogue import MUTANTS
 
 every = pytest.mark.parametrize("name", MUTANTS)
 
@@ -75,3 +76,17 @@ def test_what_the_mutants_were_made_of_is_right():
     nabla.testing.check_acceptance(Tilted())
     nabla.testing.check_schedule(Line(), start=1.0, end=0.0)
     nabla.testing.check_reward(Length())
+
+
+def test_what_the_wrong_parts_of_a_run_were_made_of_is_right():
+    from tests.testing.mutants_of_problems import Digits, EverySecond, Sums
+    from tests.testing.mutants_of_runs import Plain, PlainLogits, Pool, Repeats
+
+    nabla.testing.check_method(Pool())
+    nabla.testing.check_rollout(Plain(), max_examples=8)
+    uniform = ["the key decides", "it writes the language models words"]
+    nabla.testing.check_rollout(Repeats(), skip=uniform, max_examples=8)
+    nabla.testing.check_parameterization(PlainLogits())
+    nabla.testing.check_task(Sums())
+    nabla.testing.check_answers(Digits())
+    nabla.testing.check_boundary(EverySecond())

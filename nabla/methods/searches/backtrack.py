@@ -151,6 +151,7 @@ class Backtrack(Method):
         if pairs:
             begun = await session.fork(head, pairs, until=until)
         else:
+            session.events.on_restart(session.prompt, head)
             begun = await session.rollout(self.sampling, until=until)
         new = await writer.finish(session, begun, state.held.reward, whole=whole)
         for text in new:
@@ -165,7 +166,8 @@ class Backtrack(Method):
                 best = i
         accepted = not pairs or _further(session, new[best], state.head)
         if pairs:
-            tell(session, head, new[best].trajectory, pairs[best][0], accepted)
+            why = _reason(session, state.head, new[best])
+            tell(session, head, new[best].trajectory, pairs[best][0], accepted, why)
             changed = revision(session, head, new[best].trajectory, pairs[best], accepted)
             state.revisions.append(changed)
         if accepted:
@@ -195,3 +197,11 @@ def _further(session: Session, new: Written, old: Written) -> bool:
     if session.ended(new.trajectory) and session.ended(old.trajectory):
         return better(old.trajectory, new.trajectory) is new.trajectory
     return new.reach > old.reach
+
+
+def _reason(session: Session, old: Written, new: Written) -> str:
+    """Of taking one text for another, in words."""
+    if session.ended(new.trajectory) and session.ended(old.trajectory):
+        rewards = (text.trajectory.reward for text in (old, new))
+        return "both complete; reward {:.4g} → {:.4g}".format(*rewards)
+    return "first bad token: " + " → ".join("none" if t.bad is None else str(t.bad) for t in (old, new))

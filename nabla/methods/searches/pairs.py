@@ -125,7 +125,8 @@ class Pairs(Method):
             best = max(range(len(offered)), key=lambda i: value(offered[i]))
             accepted = self.acceptance.accept(current, offered[best], session.generator("accept", texts))
             edit = list(edits)[best]
-            tell(session, current, offered[best], edit[0], accepted)
+            why = self.acceptance.reason(current, offered[best])
+            tell(session, current, offered[best], edit[0], accepted, why)
             revisions.append(revision(session, current, offered[best], edit, accepted))
             held = better(held, offered[best])
             if accepted:

@@ -35,6 +35,7 @@ class ModelInfo:
 #: Rewards with a body of their own: of verdicts alone, and of the policy's successes.
 _OWN_BODY: dict[str, tuple[Role, Target]] = {
     "latin-outcome-only": ("reward", "verdict"),
+    "latin-success": ("process-reward", "success"),
 }
 
 
