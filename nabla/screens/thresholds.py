@@ -85,8 +85,8 @@ class Quantile(Screen):
         return next((i for i, value in known(values) if value < self.level), None)
 
     def fitted(self, texts: Sequence[Sampled], point: ChangePoint) -> Screen:
-        """With the level of these texts; one that was given stays."""
-        if self.level is not None:
+        """With the level of these texts; one that was given stays, and a stored gate brings no texts."""
+        if self.level is not None or not texts:
             return self
         lowest = []
         for text in chosen(texts):
