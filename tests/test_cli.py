@@ -360,7 +360,7 @@ def test_compare_json_covers_both_families(capsys):
 def test_demo_counts_only_what_the_checker_confirms(capsys):
     status, out, err = run(capsys, "demo", "--problems", "2")
     repaired = sum(
-        int(line.split("; ")[1].split()[0]) for line in out.splitlines() if "turned wrong into right" in line
+        int(line.split("; ")[-1].split()[0]) for line in out.splitlines() if "turned wrong into right" in line
     )
     assert status == (0 if repaired else 1)
     assert repaired or "no revision" in err

@@ -180,6 +180,10 @@ def search():
     from nabla.study.ablation.search import Search
     Search(AblationConfig.load(CONFIGS + "/ablations/proposals.yaml"))
 
+def play():
+    from nabla.problems.tasks.base import tasks
+    tasks.build("reasoning-gym").problems(1)
+
 def blocks():
     from pathlib import Path
     from nabla.models.causal_lm import CausalLM
@@ -196,6 +200,7 @@ found = {
     "ablate": command("ablate", CONFIGS + "/ablations/proposals.yaml", "--quick"),
     "compare": command("compare", "--problems", "1", "--output", "none"),
     "estimators": command("estimators", "--quick", "--output", "none"),
+    "diagnose": command("diagnose", "--task", "latin", "--problems", "1", "--output", "none"),
     "bench": command("bench", "--targets", "1", "--repeats", "1", "--output", "bench"),
     "sharpening": command("solve", PROMPT, *SHORT, *SHARPENING),
     "tensorboard": command("solve", PROMPT, *SHORT, *BOARD),
@@ -205,6 +210,7 @@ found = {
     "figures": call(draw),
     "search": call(search),
     "gguf": call(blocks),
+    "gym": call(play),
 }
 print(json.dumps(found))
 """
@@ -228,6 +234,7 @@ def without_extras(core_only, tmp_path_factory):
         ("ablate", "eval", "scipy, statsmodels, matplotlib, optuna"),
         ("compare", "eval", "scipy, statsmodels"),
         ("estimators", "eval", "scipy, matplotlib"),
+        ("diagnose", "eval", "scipy, matplotlib"),
         ("bench", "eval", "matplotlib"),
         ("sharpening", "eval", "scipy"),
         ("tensorboard", "loggers", "tensorboard"),
@@ -237,6 +244,7 @@ def without_extras(core_only, tmp_path_factory):
         ("figures", "eval", "matplotlib"),
         ("search", "eval", "optuna"),
         ("gguf", "gguf", "gguf"),
+        ("gym", "gym", "reasoning_gym"),
     ],
 )
 def test_a_missing_extra_is_one_error_with_the_command(feature, extra, package, without_extras):
@@ -303,7 +311,8 @@ def asked_for(tree: ast.AST) -> set[str]:
 
 
 def test_optional_packages_are_asked_for_wherever_they_are_imported():
-    alone = {"problems/answers/worker.py"}  # a program of its own, started by a module that asks
+    # Programs of their own, started by a module that asks.
+    alone = {"problems/answers/worker.py", "problems/tasks/gym_worker.py"}
     used: set[str] = set()
     for path in sorted((ROOT / "nabla").rglob("*.py")):
         tree = ast.parse(path.read_text())
@@ -315,5 +324,5 @@ def test_optional_packages_are_asked_for_wherever_they_are_imported():
         packages = [ROOT / "nabla" / folder / "__init__.py" for folder in place.parents]
         asked = asked_for(tree).union(*(asked_for(ast.parse(gate.read_text())) for gate in packages))
         assert optional <= asked, f"{place} imports {optional - asked} without require_extra"
-    # Those are imported by lightning and by transformers.
-    assert used == OPTIONAL - {"tensorboard", "wandb", "gguf"}
+    # Those are imported by lightning, by transformers and by experiments/training.
+    assert used == OPTIONAL - {"tensorboard", "wandb", "gguf", "trl"}

@@ -65,8 +65,10 @@ def highest() -> float:
 
 
 def p_value(found: np.ndarray, law: np.ndarray) -> float:
-    """χ² over texts, rare ones together."""
+    """χ² over texts, rare ones together; impossible ones refute a law by themselves."""
     expected = law * found.sum()
-    common = expected >= 5
-    pairs = [np.append(x[common], x[~common].sum()) for x in (found, expected)]
+    if found[expected == 0].any():
+        return 0.0
+    common, rare = expected >= 5, (expected > 0) & (expected < 5)
+    pairs = [np.append(x[common], x[rare].sum() if rare.any() else []) for x in (found, expected)]
     return float(chisquare(pairs[0], pairs[1] * pairs[0].sum() / pairs[1].sum()).pvalue)

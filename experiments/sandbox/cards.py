@@ -51,13 +51,73 @@ _REWARD_DATA = (
 )
 
 
-def card(info: ModelInfo, step: int, recipe: dict[str, Any]) -> str:
-    """A model card with room for the figures that `gates.py` measures."""
+_VERDICT_ROLE = (
+    "An outcome reward on a body of its own: it was told the verdict at the last token, and of no token "
+    "before it whether anything was wrong yet. What its head says within a text is a guess."
+)
+_SUCCESS_ROLE = (
+    "A process reward: at every token of the response, the log-odds that `{family}-policy`, sampling at "
+    "temperature 0.7, still comes to a right answer. It heard of verdicts on whole texts alone."
+)
+_VERDICT_DATA = (
+    "Pairs of a right and a wrong response to the same training problem. A share of {near} of the wrong ones "
+    "were made on the fly (near misses, and texts with many digits replaced); the others are samples of the "
+    "family's three shipped policies at temperatures 0.5, 0.7, 1.0 and 1.3, for {pool} problems. The body "
+    "starts from `{body}` and has three more layers. The losses are the verdict at the last token, the "
+    "ranking of each pair, and the next-token loss of right responses at the layer where the policy ended "
+    "(weight {lm}); nothing else."
+)
+_SUCCESS_DATA = (
+    "{texts} texts that the policy wrote for {problems} training problems: {roots} responses to each, and "
+    "{continuations} continuations from each of {prefixes} random prefixes of every response. A token's "
+    "label is the share of right answers among the texts that were drawn at or before it and begin alike. "
+    "The labels cost {label_flops:.2g} FLOPs. The body starts from the layers of `{body}` where a policy "
+    "ends, which no label has reached, and has three more. Beside the labels: the next-token loss of right "
+    "responses there (weight {lm}) and losses without any label, of what the policy expected in a token's "
+    "place against what stands there; for these a share of {fresh} of the texts are right responses and "
+    "others with many digits replaced."
+)
+#: Weights that a token meets in the seven layers, and tokens of a conversation, to count training with.
+_WEIGHTS, _TOKENS = 1_490_944, {"latin": 92, "arithmetic": 62}
+
+
+def training_flops(family: str, step: int, batch: int) -> float:
+    """Forward and backward, 6 FLOPs a weight and token; attention is a hundredth of it here."""
+    return 6.0 * _WEIGHTS * _TOKENS[family] * batch * step
+
+
+def _role(info: ModelInfo) -> str:
+    if info.target == "marks":
+        return f"{_ROLES[info.role]} {_QUALITY[info.quality]}"
+    return (_VERDICT_ROLE if info.target == "verdict" else _SUCCESS_ROLE).format(family=info.family)
+
+
+def _how(info: ModelInfo, recipe: dict[str, Any], labels: dict[str, float]) -> tuple[str, str]:
+    """(data and losses, the command that trains)."""
+    if info.role == "policy":
+        return _POLICY_DATA, f"train_policy --task {info.family}"
+    if info.target == "marks":
+        return _REWARD_DATA.format(**recipe), f"train_reward --task {info.family}"
+    target = "outcome-only" if info.target == "verdict" else "success"
+    told = _VERDICT_DATA if info.target == "verdict" else _SUCCESS_DATA
+    command = f"train_verifier --task {info.family} --target {target}"
+    if info.target == "success":
+        command = f"success_labels --task {info.family}\n    python -m experiments.sandbox.{command}"
+    return told.format(**recipe, **labels), command
+
+
+def card(
+    info: ModelInfo, step: int, recipe: dict[str, Any], labels: dict[str, float] | None = None
+) -> str:
+    """A model card with room for the figures that `gates.py` measures; `labels` are figures of Monte Carlo
+    labels."""
     policy = info.role == "policy"
-    script = "train_policy" if policy else "train_reward"
     loader = _LOADERS[info.role]
-    data = _POLICY_DATA if policy else _REWARD_DATA.format(**recipe)
-    trained, default = training_task(info.family), TASKS[info.family]
+    data, command = _how(info, recipe, labels or {})
+    flops = training_flops(info.family, step, recipe["batch"])
+    spent = "" if info.target == "marks" else f" About {flops:.2g} FLOPs of training."
+    default = TASKS[info.family]
+    trained = default if info.target == "success" else training_task(info.family)
     return f"""---
 license: apache-2.0
 library_name: transformers
@@ -65,7 +125,7 @@ library_name: transformers
 
 # {info.name}
 
-{_ROLES[info.role]} {_QUALITY[info.quality]}
+{_role(info)}
 
 Family: {_FAMILY[info.family]}. Difficulty in training `{trained}`, in the measurements below
 `{default}` (the default).
@@ -89,9 +149,9 @@ template, without a system message.
 
 Step {step} of {recipe["steps"]}, batch {recipe["batch"]}, peak learning rate {recipe["lr"]}.
 Muon for the matrices of the layers and AdamW for the rest, 50 steps of warm-up, cosine decay to a
-twentieth, seed 0, float32 on one CPU core.
+twentieth, seed 0, float32 on one CPU core.{spent}
 
-    python -m experiments.sandbox.{script} --task {info.family}
+    python -m experiments.sandbox.{command}
     python -m experiments.sandbox.export --task {info.family}
     python -m experiments.sandbox.gates --task {info.family}
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from transformers import (
 
 from experiments.sandbox.cards import fill
 from experiments.sandbox.common import RESPONSE_TOKENS, Codec, accuracy, sample
-from experiments.sandbox.metrics import auc, pair_accuracy
+from experiments.sandbox.metrics import auc, calibration_error, first_wrong, pair_accuracy
 from nabla.problems.sandbox import MODELS, TASKS, model_path
 
 RESULTS = Path(__file__).with_name("gates.json")
@@ -46,6 +47,19 @@ class Judge:
         kind = loaders[self.process]
         self.model = kind.from_pretrained(model_path(name), dtype=torch.float32).eval()
         self.tokenizer: Any = AutoTokenizer.from_pretrained(model_path(name))
+
+    @torch.no_grad()
+    def values(self, rows: list[tuple[str, str]], codec: Codec, batch: int = 250) -> list[list[float]]:
+        """What the head says at every character of the responses, read where they stand."""
+        found: list[list[float]] = []
+        for start in range(0, len(rows), batch):
+            part = [(codec.prompt(p), codec.response(r)) for p, r in rows[start : start + batch]]
+            hidden = self.model.base_model(codec.pad_rows([[*p, *r] for p, r in part])).last_hidden_state
+            said = self.model.score(hidden)[..., 0]
+            for row, (prompt, response) in zip(said, part, strict=True):
+                end = len(prompt) + len(response) - len(codec.tail)
+                found.append(row[len(prompt) : end].tolist())
+        return found
 
     @torch.no_grad()
     def __call__(self, rows: list[tuple[str, str]], batch: int = 250) -> list[float]:
@@ -122,7 +136,12 @@ def measure_reward(name: str, prompts: list[str], drawn: Responses) -> dict[str,
     """The figures of one reward on the samples of its family's main policy."""
     task, samples = TASKS[MODELS[name].family], len(drawn[0])
     marks = [[task.check(p, r) for r in row] for p, row in zip(prompts, drawn, strict=True)]
-    scores = Judge(name)([(p, r) for p, row in zip(prompts, drawn, strict=True) for r in row])
+    rows = [(p, r) for p, row in zip(prompts, drawn, strict=True) for r in row]
+    judge = Judge(name)
+    scores = judge(rows)
+    closed = [(p, r) for p, r in rows if not r.endswith("~")]
+    values = judge.values(closed, Codec())
+    good, bad = first_wrong(values, [task.progress(p, r) for p, r in closed])
     by_problem = [scores[i : i + samples] for i in range(0, len(scores), samples)]
     best = [
         ok[max(range(samples), key=row.__getitem__)]
@@ -134,6 +153,8 @@ def measure_reward(name: str, prompts: list[str], drawn: Responses) -> dict[str,
         "pairs": count,
         "auc": auc(scores, [ok for row in marks for ok in row]),
         "best_of_n": sum(best) / len(best),
+        "token_auc": auc([*good, *bad], [True] * len(good) + [False] * len(bad)),
+        "calibration_error": calibration_error(scores, [ok for row in marks for ok in row]),
     }
 
 
@@ -152,16 +173,25 @@ def judge_gates(family: str, out: dict[str, Any]) -> dict[str, bool]:
     }
 
 
-def measure(family: str, n: int, samples: int, seed: int, cache: Path) -> dict[str, Any]:
+def measure(
+    family: str,
+    n: int,
+    samples: int,
+    seed: int,
+    cache: Path,
+    before: dict[str, Any] | None = None,
+    only: Sequence[str] = (),
+) -> dict[str, Any]:
     """All figures of a family, every model's under its own name.
 
-    What a policy wrote is kept in `cache` under a digest of its weights, and reused.
+    What a policy wrote is kept in `cache` under a digest of its weights, and reused. With `only` these models
+    are measured, and the main policy; the others keep the figures that they have in `before`.
     """
     prompts = [p.prompt for p in TASKS[family].problems("test", n, seed)]
-    out: dict[str, Any] = {"problems": n, "seed": seed}
+    out: dict[str, Any] = {**(before or {}), "problems": n, "seed": seed}
     drawn: dict[str, Responses] = {}
     for name, info in MODELS.items():
-        if info.family != family:
+        if info.family != family or (only and name not in (*only, f"{family}-policy")):
             continue
         if info.role == "policy":
             count = samples if info.quality == "full" else 2
@@ -190,6 +220,8 @@ _LABELS = {
     "pairs": "number of such pairs",
     "auc": "AUC over all samples",
     "best_of_n": "accuracy of best-of-8 by this reward",
+    "token_auc": "AUC of values: tokens before the first wrong one against first wrong tokens",
+    "calibration_error": "expected calibration error of the score as log-odds of a right answer",
 }
 
 
@@ -206,10 +238,13 @@ def table(family: str, name: str, results: dict[str, Any]) -> str:
     if MODELS[name].role == "process-reward":
         head += "; a response's score is the minimum over its tokens"
     lines = [f"{head}.", "", "| measure | value |", "|---|---|"]
-    for key, value in results[name].items():
-        shown = str(value) if isinstance(value, int) else f"{value:.3f}"
-        lines.append(f"| {_LABELS[key]} | {shown} |")
-    if MODELS[name].quality == "full" and MODELS[name].role != "process-reward":
+    for key, label in _LABELS.items():
+        if key in results[name]:
+            value = results[name][key]
+            shown = str(value) if isinstance(value, int) else f"{value:.3f}"
+            lines.append(f"| {label} | {shown} |")
+    main = MODELS[name].target == "marks" and MODELS[name].role != "process-reward"
+    if MODELS[name].quality == "full" and main:
         lines += ["", "| gate of the family | reached |", "|---|---|"]
         lines += [f"| {gate} | {'yes' if ok else 'no'} |" for gate, ok in results["gates"].items()]
     return "\n".join(lines)
@@ -222,18 +257,23 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cache", type=Path, default=Path("runs/sandbox/gates"))
+    parser.add_argument("--only", nargs="+", default=[], help="measure these models alone")
     parser.add_argument("--refill", action="store_true", help="only fill gates.json into the cards")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+
+    def known() -> dict[str, Any]:
+        return json.loads(RESULTS.read_text()) if RESULTS.exists() else {}  # type: ignore[no-any-return]
+
+    before = known().get(args.task, {})
     if args.refill:
-        results = known[args.task]
+        results = before
     else:
-        results = measure(args.task, args.problems, args.samples, args.seed, args.cache)
+        given = args.problems, args.samples, args.seed, args.cache
+        results = measure(args.task, *given, before if args.only else None, args.only)
     print(json.dumps(results["gates"], indent=2))
-    known[args.task] = results
-    RESULTS.write_text(json.dumps(known, indent=2, sort_keys=True) + "\n")
+    RESULTS.write_text(json.dumps(known() | {args.task: results}, indent=2, sort_keys=True) + "\n")
     for name, info in MODELS.items():
         readme = model_path(name) / "README.md"
         if info.family == args.task and readme.exists():

@@ -29,21 +29,17 @@ import lightning as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import Qwen3ForCausalLM, Qwen3Model
+from transformers import Qwen3Model
 
 from experiments.sandbox.common import (
     POLICY_LAYERS,
-    RESPONSE_TOKENS,
     WIDTH,
     Codec,
-    policy_config,
     reward_config,
-    sample,
-    seeded,
     training_task,
 )
 from experiments.sandbox.metrics import auc, pair_accuracy
-from experiments.sandbox.negatives import near_miss, scrambled
+from experiments.sandbox.pairs import Judged, Pairs, encode, sample_pool
 from experiments.sandbox.training import Batch, Trained, fit
 from nabla.problems.sandbox import Family
 
@@ -79,7 +75,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "detach": True,
     },
 }
-TEMPERATURES = (0.5, 0.7, 0.7, 1.0, 1.3)
+bce = F.binary_cross_entropy_with_logits
 
 
 @dataclass(frozen=True)
@@ -158,18 +154,27 @@ class RewardModel(Trained):
 
     def loss(self, batch: Batch) -> Tensor:
         out = self(batch["ids"], batch["mask"])
-        bce = F.binary_cross_entropy_with_logits
         dense = bce(out.process, batch["fine"], reduction="none") * batch["weight"]
+        return self.total(
+            {
+                **verdicts(out, batch),
+                "process": 2 * dense.sum() / batch["weight"].sum(),
+                **self.auxiliary(out, batch, batch["weight"][:, 1:] == 1),
+                "next": self.following(out, batch),
+            }
+        )
+
+    def auxiliary(self, out: Readings, batch: Batch, response: Tensor) -> dict[str, Tensor]:
+        """Losses without any label: what the policy's layers expect against what stands there.
+
+        `response` [batch, length - 1] says which tokens behind the first are the answer's.
+        """
         belief = out.known[:, :-1].detach().softmax(-1)
         trust = belief.gather(-1, batch["ids"][:, 1:, None])[..., 0]
         slips = bce(out.slip[:, 1:], trust, reduction="none")
         told = -(belief * out.expected[:, 1:].log_softmax(-1)).sum(-1)
         odd = belief.argmax(-1) != batch["ids"][:, 1:]
-        response = batch["weight"][:, 1:] == 1
-        parts: dict[str, Tensor] = {
-            "outcome": bce(out.outcome, batch["right"] * 0.98 + 0.01),
-            "ranked": -F.logsigmoid(out.outcome[0::2] - out.outcome[1::2]).mean(),
-            "process": 2 * dense.sum() / batch["weight"].sum(),
+        return {
             "slip": 2 * balanced(slips, odd & response, ~odd & response),
             "expected": balanced(told, odd & response, ~odd & response),
             "actual": torch.stack(
@@ -182,13 +187,25 @@ class RewardModel(Trained):
                     for said in out.actual
                 ]
             ).mean(),
-            "next": self.lm
-            * F.cross_entropy(
-                out.known[:, :-1].flatten(0, 1), batch["next"].flatten(), ignore_index=-100
-            ),
         }
+
+    def following(self, out: Readings, batch: Batch) -> Tensor:
+        """The policy's own loss at the layer where the policy ended."""
+        known = out.known[:, :-1].flatten(0, 1)
+        return self.lm * F.cross_entropy(known, batch["next"].flatten(), ignore_index=-100)
+
+    def total(self, parts: dict[str, Tensor]) -> Tensor:
+        """The sum; the parts are kept for the log."""
         self.parts = {name: round(float(value.detach()), 4) for name, value in parts.items()}
         return torch.stack(list(parts.values())).sum()
+
+
+def verdicts(out: Readings, batch: Batch) -> dict[str, Tensor]:
+    """Losses of the outcome head: the verdict, and that of two responses to a problem the right one wins."""
+    return {
+        "outcome": bce(out.outcome, batch["right"] * 0.98 + 0.01),
+        "ranked": -F.logsigmoid(out.outcome[0::2] - out.outcome[1::2]).mean(),
+    }
 
 
 def balanced(losses: Tensor, some: Tensor, others: Tensor) -> Tensor:
@@ -197,103 +214,6 @@ def balanced(losses: Tensor, some: Tensor, others: Tensor) -> Tensor:
         (losses * some).sum() / some.sum().clamp(min=1)
         + (losses * others).sum() / others.sum().clamp(min=1)
     ) / 2
-
-
-@dataclass(frozen=True)
-class Judged:
-    """A problem with right and wrong responses to it."""
-
-    prompt: str
-    right: list[str]
-    wrong: list[str]
-
-
-def sample_pool(
-    task: Family, codec: Codec, policies: list[dict[str, Tensor]], n: int, seed: int
-) -> list[Judged]:
-    """`n` training problems with one response per policy and some temperature, and the solution."""
-    rng = seeded("pool", task.name, seed)
-    problems = [task.draw(rng, "train") for _ in range(n)]
-    answers: list[set[str]] = [set() for _ in problems]
-    for turn, state in enumerate(policies):
-        model = Qwen3ForCausalLM(policy_config(codec))
-        model.load_state_dict(state)
-        for part, temperature in enumerate(TEMPERATURES):
-            chosen = range(part, n, len(TEMPERATURES)) if turn else range(n)
-            responses = sample(
-                model,
-                codec,
-                [problems[i].prompt for i in chosen],
-                temperature=temperature,
-                tokens=RESPONSE_TOKENS[task.name],
-                seed=seed * 1000 + turn * 10 + part,
-            )
-            for i, response in zip(chosen, responses, strict=True):
-                answers[i].add(response)
-    pool = []
-    for problem, found in zip(problems, answers, strict=True):
-        marks = {r: task.check(problem.prompt, r) for r in sorted(found)}
-        right = [r for r, ok in marks.items() if ok] or [problem.gold]
-        wrong = [r for r, ok in marks.items() if not ok and r.isascii() and not r.endswith("~")]
-        pool.append(Judged(problem.prompt, right, wrong))
-    return pool
-
-
-class Pairs:
-    """Batches of (right, wrong) rows of the same problem, half from the pool, half fresh."""
-
-    def __init__(
-        self, task: Family, codec: Codec, pool: list[Judged], recipe: dict[str, Any], seed: int
-    ) -> None:
-        self.task, self.codec, self.size = task, codec, recipe["batch"]
-        self.near, self.scrambled = recipe["near"], recipe["scrambled"]
-        self.pool = [judged for judged in pool if judged.wrong]
-        self.rng = seeded("pairs", task.name, seed)
-
-    def pair(self) -> tuple[str, str, str]:
-        rng = self.rng
-        if self.pool and rng.random() >= self.near:
-            judged = rng.choice(self.pool)
-            return judged.prompt, rng.choice(judged.right), rng.choice(judged.wrong)
-        problem = self.task.draw(rng, "train")
-        corrupt = scrambled if rng.random() < self.scrambled else near_miss
-        wrong = corrupt(self.task, rng, problem.prompt, problem.gold)
-        return problem.prompt, problem.gold, wrong
-
-    def __call__(self) -> Batch:
-        rows: list[tuple[str, str]] = []
-        for _ in range(self.size // 2):
-            prompt, right, wrong = self.pair()
-            rows += [(prompt, right), (prompt, wrong)]
-        return encode(self.task, self.codec, rows)
-
-
-def encode(task: Family, codec: Codec, rows: list[tuple[str, str]]) -> Batch:
-    """Rows of (prompt, response) with their labels, each [batch, length] but `right`.
-
-    `fine`: everything up to this token is right; `weight`: of the process loss (a tenth on the
-    prompt, 0 on padding); `next`: the token after this one where it is right, otherwise -100.
-    """
-    ids, fine, weight, following, right = [], [], [], [], []
-    for prompt, response in rows:
-        before, after = codec.prompt(prompt), codec.response(response)
-        correct = task.check(prompt, response)
-        marks = [*task.progress(prompt, response), correct, correct]
-        ids.append([*before, *after])
-        fine.append([*[1.0] * len(before), *map(float, marks)])
-        weight.append([*[0.1] * len(before), *[1.0] * len(marks)])
-        targets = [t if ok else -100 for t, ok in zip(after, marks, strict=True)]
-        following.append([*[-100] * (len(before) - 1), *targets])
-        right.append(float(correct))
-    length = max(map(len, ids))
-    return {
-        "ids": codec.pad_rows(ids),
-        "mask": codec.pad_rows([[1] * len(row) for row in ids], 0),
-        "fine": codec.pad_rows(fine, 0.0),
-        "weight": codec.pad_rows(weight, 0.0),
-        "next": codec.pad_rows([[*r, *[-100] * (length - 1 - len(r))] for r in following], -100),
-        "right": torch.tensor(right),
-    }
 
 
 class Checkpoints(pl.Callback):

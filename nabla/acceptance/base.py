@@ -110,6 +110,14 @@ class Acceptance(ABC):
         return answer
 
 
+    def reason(self, current: Trajectory, proposal: Trajectory) -> str:
+        """What decides between two texts, in words: the rule, and their rewards where it looks at them."""
+        name = acceptances.name_of(self)
+        if not self.needs_reward or current.reward is None or proposal.reward is None:
+            return name
+        return f"{name}: reward {current.reward:.4g} → {proposal.reward:.4g}"
+
+
 class Comparison(Acceptance):
     """A rule that looks at both rewards and at nothing else."""
 

@@ -36,7 +36,7 @@ class Metropolis(Comparison):
         return 1.0 / self.temperature
 
     def compare(self, old: float, new: float, generator: torch.Generator) -> bool:
-        return _drawn((new - old) / self.temperature, generator)
+        return drawn((new - old) / self.temperature, generator)
 
 
 @acceptances.register("metropolis-hastings")
@@ -71,10 +71,10 @@ class MetropolisHastings(Acceptance):
     ) -> bool:
         assert densities is not None
         gain = (reward_of(proposal) - reward_of(current)) / self.temperature + densities.ratio
-        return _drawn(gain, generator)
+        return drawn(gain, generator)
 
 
-def _drawn(log_ratio: float, generator: torch.Generator) -> bool:
-    """True with probability ``min(1, e^log_ratio)``."""
+def drawn(log_ratio: float, generator: torch.Generator) -> bool:
+    """True with probability ``min(1, e^log_ratio)``: the rule of Metropolis and Hastings."""
     draw = float(torch.rand((), generator=generator, device=generator.device, dtype=torch.float64))
     return draw < math.exp(min(log_ratio, 0.0))

@@ -75,7 +75,7 @@ def _said(error: NablaError, given: Sequence[str]) -> str:
     # What the user has written stays as it is; only the advice is put in other words.
     fix = error.fix or ""
     command = next((a for a in given if not a.startswith("-")), "")
-    said = spoken(fix, options=command in ("solve", "compare", "demo"))
+    said = spoken(fix, options=command in ("solve", "compare", "demo", "diagnose"))
     return message.replace(fix, said) if fix else message
 
 

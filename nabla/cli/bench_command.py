@@ -71,9 +71,8 @@ def run(call: Call) -> int:
     import torch
 
     from nabla.cli.storage import make_folder, output_path
-    from nabla.core.console import make_console
     from nabla.study.benchmark.bench import Stand
-    from nabla.study.benchmark.report import measurement_table, show_machine, write_results
+    from nabla.study.benchmark.report import write_results
 
     options = call.options
     for name in ("repeats", "threads", "prompt_tokens", "response_tokens", "problems"):
@@ -81,7 +80,6 @@ def run(call: Call) -> int:
             raise ConfigError(f"--{name.replace('_', '-')} must be at least 1", got=options[name])
     setting, models = _subject(call)
     targets = _numbers(options.targets, options.ablate or options.profile)
-    console = make_console()
     folder = output_path(options.output, "bench")
     if folder is not None:
         require_extra("eval", "matplotlib", purpose="The figures of nabla bench (none with --output none)")
@@ -94,37 +92,52 @@ def run(call: Call) -> int:
         )
         found: list[Measurement] = []
         ablations: list[Speedup] = []
+        traces: list[Path] = []
 
         def store(measured: list[Measurement]) -> None:  # a stopped run leaves what it has
+            found[:] = measured
             if folder is not None:
-                write_results(bench, measured, ablations, folder, list(call.arguments))
+                write_results(bench, found, ablations, folder, list(call.arguments))
 
-        found = _measured(bench, targets, store)
-        if options.ablate:
-            from nabla.study.benchmark.speedups import ablate, ablation_table
+        try:
+            store(_measured(bench, targets, store))
+            if options.ablate:
+                from nabla.study.benchmark.speedups import ablate
 
-            ablations = ablate(bench)
-            store(found)
-        if options.profile:
-            if folder is None:
-                raise ConfigError("--profile writes traces and needs a folder", fix="Pass --output DIR.")
-            from nabla.study.benchmark.profiling import write_traces
+                ablations += ablate(bench)
+                store(found)
+            if options.profile:
+                if folder is None:
+                    raise ConfigError("--profile writes traces and needs a folder", fix="Pass --output DIR.")
+                from nabla.study.benchmark.profiling import write_traces
 
-            traces = write_traces(bench, folder)
+                traces += write_traces(bench, folder)
+        finally:  # what was measured before an end, whichever it is
+            if found or ablations or traces:
+                _show(bench, found, ablations, traces)
     finally:
         torch.set_num_threads(before)
-    console.print(show_machine(bench))
-    if found:
-        console.print(measurement_table(found, setting))
-    if ablations:
-        console.print(ablation_table(ablations))
-    if options.profile:
-        for path in traces:
-            console.print(f"trace {path}", markup=False)
     if folder is not None:
-        store(found)
         print(f"stored in {folder}", file=sys.stderr)
     return 0
+
+
+def _show(
+    bench: Stand, found: list[Measurement], ablations: list[Speedup], traces: list[Path]
+) -> None:
+    from nabla.core.console import make_console
+    from nabla.study.benchmark.report import measurement_table, show_machine
+
+    console = make_console()
+    console.print(show_machine(bench))
+    if found:
+        console.print(measurement_table(found, bench.setting))
+    if ablations:
+        from nabla.study.benchmark.speedups import ablation_table
+
+        console.print(ablation_table(ablations))
+    for path in traces:
+        console.print(f"trace {path}", markup=False)
 
 
 def _measured(

@@ -109,7 +109,7 @@ def _chosen(call: Call) -> dict[str, tuple[Checker, list[Problem]]]:
     from nabla.problems.tasks.base import tasks as registry
 
     options = call.options
-    if options.task == "all" or options.task in TASKS:
+    if isinstance(options.task, str) and options.task in ("all", *TASKS):
         families = list(TASKS) if options.task == "all" else [options.task]
         return {
             name: (TASKS[name], TASKS[name].problems("test", options.problems, options.problem_seed))

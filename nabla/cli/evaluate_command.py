@@ -41,6 +41,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="Labels of the configuration's methods, or registered names, with commas between them.",
     )
     parser.add_argument(
+        "--tasks",
+        type=str | list[str] | None,
+        default=None,
+        help="Labels of the configuration's tasks, with commas between them.",
+    )
+    parser.add_argument(
         "--seeds", type=str | int | list[int] | None, default=None, help="Seeds: --seeds 0,1,2."
     )
     parser.add_argument(
@@ -89,10 +95,14 @@ def changed(config: EvaluationConfig, options: Any) -> EvaluationConfig:
     if options.seeds is not None:
         config = replace(config, seeds=numbers("--seeds", options.seeds, int))
     if options.methods is not None:
-        given = options.methods
-        labels = given.split(",") if isinstance(given, str) else given
-        config = config.only([label.strip() for label in labels])
+        config = config.only(_labels(options.methods))
+    if options.tasks is not None:
+        config = config.on(_labels(options.tasks))
     return config
+
+
+def _labels(given: str | Sequence[str]) -> list[str]:
+    return [label.strip() for label in (given.split(",") if isinstance(given, str) else given)]
 
 
 def parse_budgets(texts: Sequence[str]) -> dict[str, list[float]]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from nabla.core.prompt import Prompt
     from nabla.core.solution import Solution
     from nabla.engine.events import Callback
+    from nabla.launch.callbacks.trace import Trace
     from nabla.launch.folder import RunFolder
     from nabla.launch.resume import Earlier, Share
     from nabla.models.prefixes import PrefixStore
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 #: Of a run's options, those that this command takes.
 RUN_OPTIONS = RUN
+#: Name of the trace in the run's folder.
+TRACE = "trace.jsonl"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -60,6 +63,11 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="One JSON object per solution on standard output, in the order of the prompts, nothing else.",
     )
     parser.add_argument(
+        "--trace",
+        action="store_true",
+        help="Write every event of every problem into the folder's trace.jsonl, for 'nabla view'.",
+    )
+    parser.add_argument(
         "--output",
         type=str | None,
         default=None,
@@ -71,6 +79,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(call: Call) -> int:
     """Solves, prints and stores. Raises NablaError; what was finished is printed first."""
     from nabla.cli.prompts import read_prompts
+    from nabla.launch.config.presets import changed
 
     options = call.options
     if options.task is not None:
@@ -79,7 +88,7 @@ def run(call: Call) -> int:
     else:
         prompts = read_prompts(options.texts, options.prompts, call.config.system)
         config, task = settle(call.config, prompts)
-    config = config.changed(call.changes)
+    config = changed(config, call.changes)
     if options.logger is not None:
         (kind,) = get_args(hints(RunConfig)["loggers"])
         named = [conform(kind, name.strip(), "logger") for name in options.logger.split(",")]
@@ -193,7 +202,8 @@ def _run(
         _say_finished(call, resolved, earlier)
         return 0
     quiet = recorder.emit is not None
-    callbacks = [recorder, *_callbacks(config, len(missing), quiet=quiet)]
+    traces = _traces(call, earlier)
+    callbacks = [recorder, *_callbacks(config, len(missing), quiet=quiet), *traces]
     config.build_loggers(earlier.path)
     require_ready(config)
     lm, reward = config.load_models()
@@ -202,6 +212,7 @@ def _run(
     device = loop.fabric.device
     folder = open_folder(earlier.path, resolved, call.arguments, device, resumed=earlier.found)
     missing, recorder.folder = _shared(loop.fabric, missing, folder)
+    _place(traces, recorder.folder)
     streamed = len(missing) == 1 and any(_is_stream(callback) for callback in callbacks)
     console = make_console()
     if streamed:
@@ -209,13 +220,16 @@ def _run(
     end = _End()
     try:
         with end:
-            end.solutions = loop.run(missing)
+            end.solutions = loop.run(missing, among=prompts)
     finally:
         recorder.complete(end.solutions, end.failures)
         if not quiet:
             _show(console, end.solutions, lm.vocabulary, recorder.task, streamed)
+            _count(console, end.solutions, recorder.task, earlier)
             if config.callbacks is None:
                 _show_cost(console, end, loop.engine.workspace.store)
+        if loop.learnt is not None:
+            print(loop.learnt, file=sys.stderr)
         if folder is not None:
             if end.gathered:
                 gather(folder.path)
@@ -223,6 +237,30 @@ def _run(
             folder.finish(end.status, problems=len(prompts), solved=solved)
             print(f"stored in {folder.path}", file=sys.stderr)
     return 0
+
+
+def _traces(call: Call, earlier: Earlier) -> list[Trace]:
+    """What writes the run's trace, into the folder that is known later; nothing where nobody asks for one.
+
+    Raises ConfigError where there is no folder."""
+    from nabla.core.quiet import main_process
+    from nabla.launch.callbacks.trace import Trace
+
+    if not call.options.trace:
+        return []
+    if earlier.path is None and main_process():
+        raise ConfigError(
+            "A trace is kept in the run's folder, and there is none",
+            got="--output none",
+            fix="Name a folder, or a file: --callbacks '[{name: trace, path: FILE}]'.",
+        )
+    return [Trace(TRACE, append=earlier.found)]
+
+
+def _place(traces: Sequence[Trace], folder: RunFolder | Share | None) -> None:
+    for trace in traces:
+        if folder is not None:
+            trace.path = folder.path / TRACE
 
 
 def _shared(
@@ -291,15 +329,23 @@ def _show(
     console: Any, solutions: Sequence[Solution], words: Vocabulary, task: Checker | None, streamed: bool
 ) -> None:
     from nabla.cli.display import show_solution
-    from nabla.launch.records import correct
 
     for number, solution in enumerate(solutions):
         if number:
             console.print()
         show_solution(console, solution, words, task, streamed=streamed)
-    if task is not None and len(solutions) > 1:
+
+
+def _count(console: Any, solutions: Sequence[Solution], task: Checker | None, earlier: Earlier) -> None:
+    """How many of all are right, those that were solved before included."""
+    from nabla.core.files import parse_json
+    from nabla.launch.records import correct
+
+    total = len(solutions) + len(earlier.lines)
+    if task is not None and total > 1:
         right = sum(correct(solution, task) for solution in solutions)
-        console.print(f"\n{right} of {len(solutions)} right")
+        right += sum(parse_json(text).get("correct") is True for text in earlier.lines.values())
+        console.print(f"\n{right} of {total} right")
 
 
 def _show_failures(error: RunError) -> None:

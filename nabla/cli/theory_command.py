@@ -40,7 +40,7 @@ def run(call: Call) -> int:
     from nabla.cli.storage import make_folder, output_path
     from nabla.core.console import make_console
     from nabla.theory.duality.base import checks
-    from nabla.theory.plots import save
+    from nabla.theory.plots import FIGURES, save, write
     from nabla.theory.report import Verdict
     from nabla.theory.suite import names, run_checks
 
@@ -71,6 +71,7 @@ def run(call: Call) -> int:
         (folder / "reports.json").write_text(
             json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
         )
+        write(outcome.figures, folder / FIGURES)
         paths = save(outcome.figures, folder)
         console.print(f"{len(paths)} plots and reports.json in {folder}", markup=False)
     return 1 if outcome.verdict is Verdict.FAIL else 0

@@ -13,10 +13,15 @@ from nabla.core.errors import ConfigError, require_finite
 class ChangePoint:
     """A text's values are around ``centre`` up to its first bad token, and lower from there on.
 
+    The first bad token itself may also have been improbable to the language model that wrote it: with a
+    weight ``surprise`` the prior odds of a mistake at a token are ``h·π(y_l)^-surprise``, the mean over the
+    tokens since the last value where values are rarer than tokens.
+
     Args:
         centre: value of a good token, in log-odds.
         scale: λ, what a log-odds of value counts as evidence.
         hazard: h, prior odds of a first bad token at a position against none.
+        surprise: weight of a token's own log-probability, >= 0; 0 leaves it out.
 
     Raises ConfigError.
     """
@@ -24,41 +29,77 @@ class ChangePoint:
     centre: float = 0.68
     scale: float = 0.5
     hazard: float = 0.02
+    surprise: float = 0.0
 
     def __post_init__(self) -> None:
         require_finite("centre", self.centre)
         for name in ("scale", "hazard"):
             if require_finite(name, getattr(self, name)) <= 0:
                 raise ConfigError(f"{name} must be positive", got=getattr(self, name))
+        require_finite("surprise", self.surprise, minimum=0.0)
 
-    def log_odds(self, values: Sequence[float]) -> list[tuple[int, float]]:
+    def log_odds(
+        self, values: Sequence[float], log_probs: Sequence[float] = ()
+    ) -> list[tuple[int, float]]:
         """(position, log odds of the first bad token there against none), wherever there is a value:
-        ``log h + λ Σ_{j >= i} (c - V_j)``."""
+        ``log h - surprise·log π_i + λ Σ_{j >= i} (c - V_j)``.
+
+        Args:
+            values: of all tokens, NaN where there is none.
+            log_probs: of the tokens themselves, nats, NaN where nobody knows; none: surprise has no say.
+        """
+        prior = self.priors(values, log_probs)
         found: list[tuple[int, float]] = []
         total = 0.0
         for i in reversed(range(len(values))):
             if math.isnan(values[i]):
                 continue
             total += self.scale * (self.centre - values[i])
-            found.append((i, math.log(self.hazard) + total))
+            found.append((i, prior[i] + total))
         return found[::-1]
 
-    def none(self, values: Sequence[float], outcome: float = 0.0) -> float:
+    def priors(self, values: Sequence[float], log_probs: Sequence[float]) -> dict[int, float]:
+        """Log of the prior odds at each position that has a value."""
+        own = self.surprises(log_probs) or [0.0] * len(values)
+        found, begin = {}, 0
+        for i, value in enumerate(values):
+            if not math.isnan(value):
+                step = own[begin : i + 1]
+                top = max(step)
+                mean = math.log(sum(math.exp(x - top) for x in step) / len(step))
+                found[i] = math.log(self.hazard) + top + mean
+                begin = i + 1
+        return found
+
+    def surprises(self, log_probs: Sequence[float]) -> list[float]:
+        """``-surprise·log π`` of each token, 0 where nobody knows."""
+        return [0.0 if math.isnan(p) else -self.surprise * p for p in log_probs]
+
+    def none(
+        self, values: Sequence[float], outcome: float = 0.0, log_probs: Sequence[float] = ()
+    ) -> float:
         """Probability that no token is bad; ``outcome`` is the log-odds that an outcome reward gives a
         complete text."""
-        odds = [odd for _, odd in self.log_odds(values)]
+        odds = [odd for _, odd in self.log_odds(values, log_probs)]
         top = max([outcome, *odds])
         return math.exp(outcome - top) / (
             math.exp(outcome - top) + sum(math.exp(odd - top) for odd in odds)
         )
 
-    def weights(self, values: Sequence[float]) -> list[float]:
+    def weights(self, values: Sequence[float], log_probs: Sequence[float] = ()) -> list[float]:
         """Probability of the first bad token at each position, given that there is one; NaN where there is
         no value, and everywhere where there is none at all."""
         row = [math.nan] * len(values)
-        odds = self.log_odds(values)
+        odds = self.log_odds(values, log_probs)
         top = max((odd for _, odd in odds), default=0.0)
         total = sum(math.exp(odd - top) for _, odd in odds)
         for i, odd in odds:
             row[i] = math.exp(odd - top) / total
         return row
+
+    def reach(self, values: Sequence[float], log_probs: Sequence[float] = ()) -> float:
+        """Expected position of the first bad token; the text's length where there is none."""
+        none = self.none(values, log_probs=log_probs)
+        weights = self.weights(values, log_probs)
+        at = sum(i * weight for i, weight in enumerate(weights) if not math.isnan(weight))
+        return none * len(values) + (1 - none) * at

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from nabla.core import html
 from nabla.core.errors import ConfigError
 
 PHASES = ("rollout", "gradient", "reward", "selection", "method")
@@ -64,6 +65,11 @@ class Usage:
             self.beside + other.beside,
         )
 
+    def cells(self) -> tuple[str, ...]:
+        """Calls, decoding steps, passes forward and backward, tokens, FLOPs and seconds, for people."""
+        counts = (self.calls, self.decode_steps, self.forward_passes, self.backward_passes, self.tokens)
+        return (*(f"{count:,}" for count in counts), f"{self.flops:.2e}", f"{self.seconds:.2f}")
+
     def to_dict(self) -> dict[str, int | float]:
         """JSON-ready, calls and the critical path included."""
         known = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "beside"}
@@ -81,6 +87,11 @@ class Cost:
     def total(self) -> Usage:
         """All phases together."""
         return sum(self.phases.values(), Usage())
+
+    def _repr_html_(self) -> str:
+        head = ("phase", "calls", "decoding", "forward", "backward", "tokens", "FLOPs", "seconds")
+        rows = [(name, *usage.cells()) for name, usage in self.phases.items()]
+        return html.table(head, [*rows, ("total", *self.total.cells())], "Cost")
 
     def __add__(self, other: Cost) -> Cost:
         phases = dict(self.phases)

@@ -18,6 +18,8 @@ EXTRAS = {
     "theory": ("scipy", "ot", "matplotlib"),
     "loggers": ("tensorboard", "wandb"),
     "gguf": ("gguf",),
+    "gym": ("reasoning_gym",),
+    "train": ("trl", "datasets"),
     "testing": ("hypothesis",),
 }
 

@@ -230,8 +230,29 @@ def append_whole(descriptor: int, data: bytes) -> None:
         raise
 
 
+def drop_torn_end(path: Path) -> None:
+    """Cuts off what a kill has left of a file's last line. Raises OSError."""
+    data = path.read_bytes()
+    os.truncate(path, data.rfind(b"\n") + 1)
+
+
 def write_new(path: Path, text: str) -> None:
-    """A file that was not there, whole or not at all. Raises OSError, FileExistsError too."""
+    """A file that was not there, whole or not at all, also after a kill. Raises OSError, FileExistsError
+    too."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        _write_here(partial, text)
+        try:
+            os.link(partial, path)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without links: a kill in between may leave a part
+            _write_here(path, text)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _write_here(path: Path, text: str) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         append_whole(descriptor, text.encode("utf-8", "backslashreplace"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -27,27 +28,47 @@ def _take(file: IO[bytes]) -> None:
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-class Lock:
-    """Exclusive use of a file as long as this process lives. Raises ConfigError if another one has it, or if
-    its file system has no locks."""
+#: Seconds between two looks at a lock that another process has.
+_PAUSE = 0.2
 
-    def __init__(self, path: Path) -> None:
+
+class Lock:
+    """Exclusive use of a file as long as this process lives.
+
+    Args:
+        path: of the file.
+        patience: seconds to wait for another process to let it go.
+        what: is written under the lock, for messages.
+        option: how another place is chosen, for messages.
+
+    Raises ConfigError if another process has it, or if its file system has no locks.
+    """
+
+    def __init__(
+        self, path: Path, *, patience: float = 0.0, what: str = "results folder", option: str = "--output"
+    ) -> None:
         self._file = path.open("ab")
-        try:
-            _take(self._file)
-        except OSError as error:
-            self._file.close()
-            if error.errno not in _TAKEN:
+        end = time.monotonic() + patience
+        while True:
+            try:
+                _take(self._file)
+                return
+            except OSError as error:
+                if error.errno in _TAKEN and time.monotonic() < end:
+                    time.sleep(_PAUSE)
+                    continue
+                self._file.close()
+                if error.errno not in _TAKEN:
+                    raise ConfigError(
+                        f"The {what} cannot be locked against other processes: {reason(error)}",
+                        got=str(path),
+                        fix=f"Choose an {option} on a file system that has locks.",
+                    ) from error
                 raise ConfigError(
-                    f"The results folder cannot be locked against other processes: {reason(error)}",
+                    f"Another process is writing to this {what}",
                     got=str(path),
-                    fix="Choose an --output on a file system that has locks.",
+                    fix=f"Wait until it has ended, or choose another {option}.",
                 ) from error
-            raise ConfigError(
-                "Another process is writing to this results folder",
-                got=str(path),
-                fix="Wait until it has ended, or choose another --output.",
-            ) from error
 
     def close(self) -> None:
         """Lets others have it."""

@@ -257,13 +257,18 @@ _KINDS: dict[Any, tuple[Any, str]] = {
 }
 
 
+@functools.lru_cache(maxsize=1024)
+def _annotations(maker: Callable[..., Any]) -> dict[str, Any]:
+    """Of its arguments; none where they exist for type checkers only."""
+    try:
+        return typing.get_type_hints(maker.__init__ if inspect.isclass(maker) else maker)
+    except (NameError, TypeError, AttributeError):
+        return {}
+
+
 def _unfit(maker: Callable[..., Any], name: str, value: Any) -> str | None:
     """What an argument should be, where its annotation allows plain values alone and this is none of them."""
-    try:
-        notes = typing.get_type_hints(maker.__init__ if inspect.isclass(maker) else maker)
-    except (NameError, TypeError, AttributeError):  # annotations that exist for type checkers only
-        return None
-    hint = notes.get(name, Any)
+    hint = _annotations(maker).get(name, Any)
     union = typing.get_origin(hint) in (typing.Union, types.UnionType)
     options = typing.get_args(hint) if union else (hint,)
     if not all(option in _KINDS for option in options):

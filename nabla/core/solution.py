@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from nabla.core import html, pages
 from nabla.core.costs import Cost, Usage
 from nabla.core.errors import NablaError
+from nabla.core.pages import Page
 from nabla.core.prompt import Prompt
 
 
@@ -26,6 +29,23 @@ class Revision:
 
 
 @dataclass(frozen=True)
+class Details:
+    """What is known of the answer's tokens; empty where nobody knows.
+
+    Args:
+        pieces: the text that each adds.
+        log_probs: ``log π``, nats, at temperature 1.
+        entropy: of the language model's row, nats.
+        values: of the reward, NaN where it has none.
+    """
+
+    pieces: tuple[str, ...] = ()
+    log_probs: tuple[float, ...] = ()
+    entropy: tuple[float, ...] = ()
+    values: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
 class Solution:
     """What a method returns for one prompt.
 
@@ -40,6 +60,7 @@ class Solution:
         revisions: proposals in order.
         candidates: number of complete responses considered.
         checkpoints: answers on the way, each with the cost until then; the last is the response.
+        details: of its tokens, for people; nothing compares them.
     """
 
     prompt: Prompt
@@ -54,6 +75,33 @@ class Solution:
     #: Positions of tokens in the final text that an accepted revision put there.
     revised_positions: tuple[int, ...] = ()
     checkpoints: tuple[Checkpoint, ...] = ()
+    details: Details | None = field(default=None, compare=False, repr=False)
+
+    def to_html(self, path: str | Path) -> Path:
+        """Writes the answer as a page of its own, that opens in any browser; see ``nabla view``.
+
+        Raises ConfigError for a file that is there and no such page, or that cannot be written.
+        """
+        return pages.write([self], Path(path))
+
+    def show(self) -> Page:
+        """The same page, in a notebook."""
+        return Page(pages.render([self]))
+
+    def _repr_html_(self) -> str:
+        total, details = self.cost.total, self.details or Details()
+        accepted = sum(revision.accepted for revision in self.revisions)
+        facts = {
+            "method": self.method,
+            **({} if self.reward is None else {"reward": f"{self.reward:.4g}"}),
+            **({} if self.finished else {"length": "cut off at the limit"}),
+            "proposals": f"{accepted} accepted, {len(self.revisions) - accepted} rejected",
+            "cost": f"{total.calls:,} calls, {total.tokens:,} tokens, {total.flops:.2e} FLOPs, "
+            f"{total.seconds:.2f} s",
+        }
+        marked = self.revised_positions if details.pieces else ()
+        answer = html.marked(details.pieces or [self.response], marked)
+        return html.box(html.escape(self.prompt.text)) + html.box(answer) + html.card("Solution", facts)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""

@@ -14,6 +14,7 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 from nabla.core.budget import Budget
+from nabla.core.costs import Usage
 from nabla.core.errors import ConfigError, NablaError, require_count
 from nabla.core.prompt import Prompt
 from nabla.core.solution import Solution
@@ -133,7 +134,7 @@ class Engine:
         bodies of both."""
         bodies = [] if self.lm is None else [self.lm.body]
         if reward is not None:
-            reward = reward.bind(self.vocabulary)
+            reward = reward.written_by(self.lm).bind(self.vocabulary)
             bodies += reward.bodies()
             if reward.unreadable is not None and self.lm is not None:
                 self.lm.head.block(reward.unreadable)
@@ -149,6 +150,11 @@ class Engine:
         A failing problem does not touch the others. Closing the iterator stops the run.
         """
         return self.scheduler.run(method, prompts)
+
+    def usage(self, problem: str) -> Usage | None:
+        """What a problem has used so far, by its id; None for one that is not being solved."""
+        meter = self.scheduler.meters.get(problem)
+        return None if meter is None else meter.snapshot().total
 
 
 def require_loaded(lm: Any, reward: Any) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jaxtyping import Float
+from torch import Tensor
+
+from nabla.core.costs import Usage
 from nabla.core.errors import NablaError, require_one_of
 from nabla.core.prompt import Prompt
 from nabla.core.solution import Solution
 from nabla.core.trajectory import Trajectory
-from nabla.engine.reports import Refinement, StepReport
+from nabla.engine.reports import Decision, Refinement, StepReport
 from nabla.models.vocabulary import Vocabulary
 
 
@@ -23,12 +27,16 @@ class Run:
         world_size: processes, each with its share of the problems.
         main: whether this is the first process.
         loggers: Lightning loggers of the run.
+        method: registered name of the method.
+        usage: problem's id → what it has used so far; None for one that is not being solved.
     """
 
     vocabulary: Vocabulary
     world_size: int = 1
     main: bool = True
     loggers: tuple[Any, ...] = ()
+    method: str = ""
+    usage: Callable[[str], Usage | None] = lambda _: None
 
 
 class Callback:
@@ -51,6 +59,21 @@ class Callback:
     def on_rollout(self, prompt: Prompt, trajectory: Trajectory) -> None:
         """The language model has written a response, or a continuation of one."""
 
+    def on_score(self, prompt: Prompt, trajectory: Trajectory) -> None:
+        """The reward has judged a text, finished or not; ``trajectory.values`` are those at its tokens."""
+
+    def on_stop(self, prompt: Prompt, trajectory: Trajectory, position: int) -> None:
+        """A screen has found the first bad token of a text; where it was not at its end, writing stops."""
+
+    def on_norms(
+        self,
+        prompt: Prompt,
+        trajectory: Trajectory,
+        plain: Float[Tensor, " length"],
+        centred: Float[Tensor, " length"],
+    ) -> None:
+        """A selector has asked for ``||∂L/∂y_i||`` at every position; NaN at committed ones."""
+
     def on_select(self, prompt: Prompt, trajectory: Trajectory, positions: Sequence[int]) -> None:
         """The selector has chosen positions of a new current response."""
 
@@ -63,11 +86,17 @@ class Callback:
     def on_proposal(self, prompt: Prompt, current: Trajectory, position: int, token: int) -> None:
         """A token other than the current one is proposed."""
 
+    def on_restart(self, prompt: Prompt, kept: Trajectory) -> None:
+        """A fresh text begins in place of one that changes have not made better."""
+
     def on_accept(self, prompt: Prompt, old: Trajectory, new: Trajectory, position: int) -> None:
         """A proposal has replaced the current response."""
 
     def on_reject(self, prompt: Prompt, kept: Trajectory, other: Trajectory, position: int) -> None:
         """A proposal has been turned down."""
+
+    def on_decision(self, prompt: Prompt, decision: Decision) -> None:
+        """A proposal has been taken or turned down, and why; ``on_accept`` or ``on_reject`` follows."""
 
     def on_commit(self, prompt: Prompt, trajectory: Trajectory) -> None:
         """Tokens have become final; ``trajectory.committed`` counts them."""

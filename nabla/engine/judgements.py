@@ -67,6 +67,54 @@ class Judgements:
                 node.last.setdefault(token, value)
             node = node.next.setdefault(token, _Node())
 
+    def agreed(self, trajectory: Trajectory, reward: Reward | None, account: Account) -> Score:
+        """The score of a text, by the values that are known of its prefixes where it is a function of them.
+
+        The same prefix read in two batches differs in its last bits: texts that share their worst step would
+        not tie, and which of them wins would depend on what else was asked for.
+        """
+        score = trajectory.score
+        assert score is not None
+        if reward is None or not reward.has_values or not score.steps or min(score.ends) < 0:
+            return score
+        prompt, tokens = trajectory.prompt, trajectory.tokens
+        values, response = score.by_token(len(tokens)), Response(prompt, tokens, account)
+        if reward.together(values, response) is None:
+            return score
+        self.keep(prompt, tokens, values, reward.reads_every_token)
+        values = self.known(prompt, tokens)
+        total = reward.together(values, response)
+        assert total is not None
+        return Score(total, tuple(values[end] for end in score.ends), score.ends)
+
+
+async def _read(
+    trajectories: Sequence[Trajectory], judgements: Judgements, reward: Reward, account: Account
+) -> None:
+    """Asks for the values that are not known yet, all in one batch."""
+    requests: dict[tuple[Prompt, tuple[int, ...]], JudgeRequest] = {}
+    every = reward.reads_every_token
+    for trajectory, own in zip(trajectories, account.branches(len(trajectories)), strict=True):
+        prompt, tokens = trajectory.prompt, trajectory.tokens
+        known = len(judgements.known(prompt, tokens))
+        if known == len(tokens):
+            continue
+        if not reward.has_values:
+            judgements.keep(prompt, tokens, [math.nan] * len(tokens), True)
+            continue
+        response = Response(prompt, tokens, own)
+        free = reward.of_policy(trajectory.log_probs.tolist(), response)
+        if free is not None and not any(map(math.isnan, free)):
+            judgements.keep(prompt, tokens, free, every)
+            continue
+        reading = Reading(response, known)
+        requests.setdefault((prompt, tuple(tokens.tolist())), JudgeRequest(own, reading))
+    found: list[list[float]] = await Wait(list(requests.values())) if requests else []
+    for request, new in zip(requests.values(), found, strict=True):
+        response = request.reading.response
+        before = judgements.known(response.prompt, response.tokens)[: request.reading.known]
+        judgements.keep(response.prompt, response.tokens, [*before, *new], every)
+
 
 async def with_values(
     trajectories: Sequence[Trajectory],
@@ -86,33 +134,16 @@ async def with_values(
         ended: whether a response is at its end.
         account: who pays.
     """
-    requests: dict[tuple[Prompt, tuple[int, ...]], JudgeRequest] = {}
-    every = reward.reads_every_token
-    for trajectory, own in zip(trajectories, account.branches(len(trajectories)), strict=True):
-        prompt, tokens = trajectory.prompt, trajectory.tokens
-        known = len(judgements.known(prompt, tokens))
-        if known == len(tokens):
-            continue
-        if not reward.has_values:
-            judgements.keep(prompt, tokens, [math.nan] * len(tokens), True)
-            continue
-        free = reward.of_policy(trajectory.log_probs.tolist())
-        if free is not None and not any(map(math.isnan, free)):
-            judgements.keep(prompt, tokens, free, every)
-            continue
-        reading = Reading(Response(prompt, tokens, own), known)
-        requests.setdefault((prompt, tuple(tokens.tolist())), JudgeRequest(own, reading))
-    found: list[list[float]] = await Wait(list(requests.values())) if requests else []
-    for request, new in zip(requests.values(), found, strict=True):
-        response = request.reading.response
-        before = judgements.known(response.prompt, response.tokens)[: request.reading.known]
-        judgements.keep(response.prompt, response.tokens, [*before, *new], every)
+    await _read(trajectories, judgements, reward, account)
     # An outcome reward is no function of its values: it reads what the template writes behind an answer.
     values = [judgements.known(t.prompt, t.tokens) for t in trajectories]
-    totals = [reward.together(row) for row in values]
+    totals = [
+        reward.together(row, Response(t.prompt, t.tokens, account))
+        for row, t in zip(values, trajectories, strict=True)
+    ]
     outcomes = [i for i, t in enumerate(trajectories) if totals[i] is None and ended(t)]
     unscored = [replace(trajectories[i], score=None) for i in outcomes]
-    for i, scored in zip(outcomes, await with_scores(unscored, scores, account), strict=True):
+    for i, scored in zip(outcomes, await with_scores(unscored, scores, reward, account), strict=True):
         totals[i] = scored.reward
     judged = []
     for trajectory, row, total in zip(trajectories, values, totals, strict=True):

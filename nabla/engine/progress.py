@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nabla.core.budget import Budget
-from nabla.core.costs import CostMeter
+from nabla.core.costs import CostMeter, Usage
 from nabla.core.solution import Checkpoint
 from nabla.core.trajectory import Trajectory
 
@@ -21,6 +21,8 @@ class Progress:
     def __init__(self, budgets: Sequence[Budget], meter: CostMeter) -> None:
         self.budgets, self.meter = budgets, meter
         self.checkpoints: list[Checkpoint] = []
+        #: Whether the cost of a text is set aside for what comes at the end (:attr:`used`).
+        self.reserving = False
         #: Model calls when the last round was allowed.
         self._calls_before: int | None = None
 
@@ -41,8 +43,14 @@ class Progress:
     @property
     def reached(self) -> bool:
         """There are budgets, and the largest value of every one is reached: no other round begins."""
+        return self.budgeted and all(budget.spent(self.used) for budget in self.budgets)
+
+    @property
+    def used(self) -> Usage:
+        """What counts as spent: the cost so far and, while ``reserving``, that of the first answer once more:
+        of a text that is written and judged from its beginning."""
         usage = self.meter.snapshot().total
-        return self.budgeted and all(budget.spent(usage) for budget in self.budgets)
+        return usage + self.checkpoints[0].usage if self.reserving and self.checkpoints else usage
 
     @property
     def spent(self) -> bool:
@@ -50,8 +58,7 @@ class Progress:
         counts at any of their values. What is read at a budget is what a run to the round's end gives."""
         if not self.budgeted or not self.checkpoints:
             return False
-        usage = self.meter.snapshot().total
-        return all(budget.exceeded(usage) for budget in self.budgets)
+        return all(budget.exceeded(self.used) for budget in self.budgets)
 
     @property
     def share(self) -> float:

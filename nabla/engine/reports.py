@@ -1,12 +1,14 @@
-"""What refinement reports: steps, terms and refined rows."""
+"""What listeners are told: steps, terms and refined rows of a refinement, and decisions."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from jaxtyping import Float
 from torch import Tensor
 
+from nabla.core.trajectory import Trajectory
 from nabla.engine.initial_rows import InitialRows
 from nabla.schedulers.base import Step
 
@@ -52,6 +54,9 @@ class Refinement:
         first: report of the first step.
         recomputed: number of gradients that needed the models.
         dropped_mass: largest probability mass outside the support in any row.
+        deltas: of ``∂L/∂y`` at the first step, the norm of each part per row, centred ``[R]``: "prefix",
+            "postfix" and "reward" of Prop. C.1, weighted; empty unless somebody listens. A part that was not
+            computed is not there.
     """
 
     reference: InitialRows
@@ -60,8 +65,28 @@ class Refinement:
     first: StepReport
     recomputed: int
     dropped_mass: float
+    deltas: Mapping[str, Float[Tensor, " rows"]] = field(default_factory=dict)
 
     @property
     def collapsed(self) -> bool:
         """Whether a row has left the language model's distribution by more than 2 nats."""
         return bool((self.kl > COLLAPSE).any())
+
+
+@dataclass(frozen=True, eq=False)
+class Decision:
+    """What became of a proposal.
+
+    Args:
+        current: the response before.
+        proposal: the one offered.
+        position: of the first token that was changed.
+        accepted: whether the proposal is the current response now.
+        why: what decided it, in words.
+    """
+
+    current: Trajectory
+    proposal: Trajectory
+    position: int
+    accepted: bool
+    why: str = ""

@@ -12,7 +12,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from nabla.core.costs import Usage
+from nabla.core.costs import CostMeter, Usage
 from nabla.core.errors import ComponentError, NablaError
 from nabla.core.prompt import Prompt
 from nabla.core.solution import Solution
@@ -205,6 +205,8 @@ class Scheduler:
     def __init__(self, workspace: Workspace, policy: Policy, live: int, continuous: bool = True) -> None:
         self.workspace, self.policy, self.live, self.continuous = workspace, policy, live, continuous
         self._decoding = False
+        #: Of the problems that are being solved, by their ids.
+        self.meters: dict[str, CostMeter] = {}
 
     def run(self, method: Solve, prompts: Iterable[Prompt]) -> Iterator[tuple[Prompt, Solution | NablaError]]:
         """(prompt, solution or its error), as problems finish. Closing the iterator stops the run and cancels
@@ -221,6 +223,7 @@ class Scheduler:
         writer = self.workspace.writer() if self.continuous and remote is None else None
         waiting = iter(prompts)
         active: list[Live] = []
+        self.meters = {}
         try:
             while True:
                 while len(active) < self.live:
@@ -249,6 +252,7 @@ class Scheduler:
                             events.on_exception(problem.prompt, problem.result)
                         else:
                             events.on_solution(problem.result)
+                        self.meters.pop(problem.prompt.id, None)
                         yield problem.prompt, problem.result
                 active = [p for p in active if p.result is None]
         finally:
@@ -263,6 +267,7 @@ class Scheduler:
             session = Session(self.workspace, prompt)
         except NablaError as error:
             return error
+        self.meters[prompt.id] = session.meter
         problem = Live(session, method(session))
         problem.start()
         return problem

@@ -101,12 +101,8 @@ class Session:
         return trajectories
 
     async def extend(
-        self,
-        trajectories: Sequence[Trajectory],
-        *,
-        until: Boundary | None = None,
-        sampling: Sampling | None = None,
-        phase: str = "rollout",
+        self, trajectories: Sequence[Trajectory], *,
+        until: Boundary | None = None, sampling: Sampling | None = None, phase: str = "rollout",
     ) -> list[Trajectory]:
         """Each trajectory written further with fresh draws, all in one batch.
 
@@ -215,7 +211,14 @@ class Session:
         ``keep_graph`` says that gradients at these texts, from their first uncommitted positions on, may be
         asked for: with the engine's ``keep_graph`` the pass keeps its graph, until :meth:`drop_graphs`.
         """
-        return await with_scores(trajectories, self._scores, self.account("reward"), keep_graph)
+        reward, account = self.workspace.reward, self.account("reward")
+        scored = await with_scores(trajectories, self._scores, reward, account, keep_graph)
+        return self._told([t.with_score(self._judged.agreed(t, reward, account)) for t in scored])
+
+    def _told(self, judged: list[Trajectory]) -> list[Trajectory]:
+        for trajectory in judged:
+            self.events.on_score(self.prompt, trajectory)
+        return judged
 
     def drop_graphs(self, but: Sequence[Trajectory] = ()) -> None:
         """No gradients will be asked for any more, but at these texts."""
@@ -224,9 +227,8 @@ class Session:
     async def judge(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
         """The trajectories, finished or not, with rewards and the values (``steps``) at the tokens ``ends``;
         an open one's reward is its prefix's. What begins alike is judged once."""
-        reward = require_reward(self.workspace.reward, "Values are asked for")
-        known = self._judged, self._scores, reward, self.ended
-        return await with_values(trajectories, *known, self.account("reward"))
+        known = self._judged, self._scores, require_reward(self.workspace.reward, "Values are asked for")
+        return self._told(await with_values(trajectories, *known, self.ended, self.account("reward")))
 
     # -- gradients -------------------------------------------------------------------------------
 
@@ -263,11 +265,7 @@ class Session:
         return self.memory.keep_gradient(plan, found)
 
     async def values(
-        self,
-        trajectory: Trajectory,
-        objective: Objective,
-        texts: Sequence[Int[Tensor, " length"]],
-        *,
+        self, trajectory: Trajectory, objective: Objective, texts: Sequence[Int[Tensor, " length"]], *,
         phase: str = "gradient",
     ) -> dict[str, list[float]]:
         """Each trajectory term's unweighted value at each text, from the first uncommitted position on.

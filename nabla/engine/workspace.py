@@ -111,12 +111,13 @@ class Workspace:
         handler = self.handlers[requests[0].kind]
         if isinstance(requests[0], JointRequest):  # its own requests are answered one after another
             return answered(handler, requests, self.runner, self.graphs)
-        # Gradients and values run so many at a time, and find what the batch before them has stored.
+        # Gradients and values run so many at a time. What one part stores the next one does not find: where
+        # requests are cut must not show in what they cost.
         differentiated = isinstance(requests[0], GradientRequest)
         size = self.runner.batch_size if differentiated else len(requests)
         found: list[Any] = []
-        for i in range(0, len(requests), size):
-            with self.runner.frozen():
+        with self.runner.frozen():
+            for i in range(0, len(requests), size):
                 found += answered(handler, requests[i : i + size], self.runner, self.graphs)
         return found
 

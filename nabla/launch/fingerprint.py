@@ -17,6 +17,7 @@ from typing import Any
 from nabla.core.version import __version__
 from nabla.launch.config.run import locate
 from nabla.launch.config.slots import slots
+from nabla.models.zoo.names import is_name
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ def model(path: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """What a model is made of.
 
     Args:
-        path: folder, ``.gguf`` file, hub id or ``sandbox:NAME``.
+        path: folder, ``.gguf`` file, hub id, name or ``sandbox:NAME``.
         arguments: for loading it.
 
     Of a folder: name, size and digest of each weight file, a digest of each other file that decides what is
@@ -76,6 +77,9 @@ def model(path: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
         "revision": None if place.exists() else _commit(path, arguments),
         "gguf": _sized(place) if place.is_file() else None,
     }
+    base = _named_base(place)
+    if base is not None:
+        found["base"] = model(base, {})
     for name in ("adapter", "tokenizer"):
         given = arguments.get(name)
         found[name] = model(given, {}) if isinstance(given, str) else None
@@ -83,6 +87,18 @@ def model(path: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     file = Path(template).expanduser() if isinstance(template, str) and len(template) < 1024 else None
     found["chat_template"] = _hash(file) if file is not None and _is_file(file) else None
     return found
+
+
+def _named_base(place: Path) -> str | None:
+    """The base of an adapter alone, where it is a name that may stand for other weights elsewhere."""
+    file = place / "adapter_config.json"
+    if not file.is_file() or (place / "config.json").exists():
+        return None
+    try:
+        base = str(json.loads(file.read_text(encoding="utf-8")).get("base_model_name_or_path"))
+    except ValueError:  # loading says so
+        return None
+    return base if is_name(base) else None
 
 
 def digest(value: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import secrets
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -128,13 +129,11 @@ class RunFolder:
 
 
 def default_folder(method: str) -> Path:
-    """``runs/<time>-<method>``, with a number behind it if that exists."""
+    """``runs/<time>-<method>-<four random digits>``: runs that begin in the same second, on whatever machines
+    that share the folder, do not meet."""
     stem = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{method}"
-    folder = Path("runs") / stem
-    number = 1
-    while folder.exists():
-        number += 1
-        folder = Path("runs") / f"{stem}-{number}"
+    while (folder := Path("runs") / f"{stem}-{secrets.token_hex(2)}").exists():
+        pass
     return folder
 
 

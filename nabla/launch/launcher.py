@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import atexit
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -98,12 +99,23 @@ class TestTimeLoop:
             place_models(lm, reward, self.fabric.device, precision)
         self.engine = Engine(lm, reward, seed=seed, events=self.events, **engine_arguments)
         self.method.check(self.engine)
+        unheard = {name: given for name, given in engine_arguments.items() if name != "budgets"}
+        self._aside = partial(Engine, lm, reward, seed=seed, **unheard)
+        #: What the method has learnt of the models before the last run, for people; None: nothing.
+        self.learnt: str | None = None
 
-    def run(self, prompts: Sequence[Prompt | str]) -> list[Solution]:
+    def run(
+        self, prompts: Sequence[Prompt | str], *, among: Sequence[Prompt] | None = None
+    ) -> list[Solution]:
         """Solutions in the order of the prompts.
 
         Texts get their place in the list as id; their draws follow from the texts. A failing problem does
         not stop the others.
+
+        Args:
+            prompts: to solve.
+            among: all prompts of the run, where an earlier part of it has solved some: what a method learns
+                before a run (:meth:`nabla.methods.base.Method.prepared`) it learns of these.
 
         Raises:
             PromptError: no prompts, or two of the same id.
@@ -126,7 +138,9 @@ class TestTimeLoop:
         failures: dict[str, NablaError] = {}
         self.events.on_run_start(self._about(), problems)
         try:
-            for prompt, outcome in self.engine.run(self.method.solve, mine):
+            method = prepared(self.method, self._aside, problems if among is None else among)
+            self.learnt = method.learnt
+            for prompt, outcome in self.engine.run(method.solve, mine):
                 if isinstance(outcome, NablaError):
                     failures[prompt.id] = outcome
             found, failures = self._gather(found), self._gather(failures)
@@ -147,7 +161,14 @@ class TestTimeLoop:
     def _about(self) -> Run:
         fabric = self.fabric
         loggers = tuple(fabric.loggers)
-        return Run(self.engine.vocabulary, fabric.world_size, fabric.is_global_zero, loggers)
+        return Run(
+            self.engine.vocabulary,
+            fabric.world_size,
+            fabric.is_global_zero,
+            loggers,
+            methods.name_of(self.method),
+            self.engine.usage,
+        )
 
     def _gather(self, own: dict[str, Any]) -> dict[str, Any]:
         """The union over all processes."""
@@ -166,6 +187,13 @@ def require_precision(precision: str | None) -> None:
             got=precision,
             fix=f"Use {', '.join(_PRECISIONS)}; mixed precisions do not apply to frozen models.",
         )
+
+
+def prepared(method: Method, aside: Callable[[], Engine], prompts: Sequence[Prompt]) -> Method:
+    """The method as it solves these prompts; an engine of its own is made where it wants one."""
+    if type(method).prepared is Method.prepared:
+        return method
+    return method.prepared(aside(), prompts)
 
 
 class _Finished(Callback):
@@ -218,8 +246,8 @@ def place_models(
     lm: CausalLM | Vocabulary, reward: Reward | None, device: torch.device, precision: str | None
 ) -> None:
     """Moves what is not spread over devices already; precision as asked."""
-    members = getattr(reward, "members", [reward])
-    for adapter, role in ((lm, "language model"), *((member, "reward model") for member in members)):
+    holders = () if reward is None else reward.holders()
+    for adapter, role in ((lm, "language model"), *((holder, "reward model") for holder in holders)):
         model = getattr(adapter, "model", None)
         if model is None or getattr(model, "hf_device_map", None):
             continue

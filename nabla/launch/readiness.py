@@ -87,7 +87,10 @@ def prospect(rm: Any) -> Reward | None:
         return Prospect(not callable(rm), not callable(rm))
     if "members" in rm:
         members = [prospect(member) for member in rm["members"]]
-        return Prospect(all(member is None or member.differentiable for member in members), False)
+        known = [member for member in members if member is not None]
+        return Prospect(all(m.differentiable for m in known), all(m.has_values for m in known))
+    if "reward" in rm:
+        return prospect(rm["reward"])
     cls: Any = rewards[str(rm.get("name", "outcome"))]
     differentiable = getattr(cls, "differentiable", True) is not Reward.differentiable
     own = any(getattr(cls, name, None) is not getattr(Reward, name) for name in ("values", "has_values"))

@@ -8,10 +8,12 @@ from dataclasses import replace
 from os import PathLike
 from typing import Any, overload
 
+from nabla.core import html
 from nabla.core.errors import ConfigError, require_one_of
 from nabla.core.prompt import Message, Prompt
 from nabla.core.sampling import Sampling
-from nabla.core.solution import Solution
+from nabla.core.solution import Details, Solution
+from nabla.core.text import pieces
 from nabla.engine.engine import Engine
 from nabla.launch.config.reader import conform, hints
 from nabla.launch.launcher import TestTimeLoop
@@ -67,9 +69,11 @@ class NablaReasoner:
         """Loads what is not loaded.
 
         Args:
-            lm: path or hub id of a causal language model, a CausalLM, or a Vocabulary.
-            rm: path or hub id of an outcome reward model, a dict (``{"name": "process", "path": ...}``),
-                a Reward, a Python function ``(prompt, response) -> float``, or None.
+            lm: path, hub id or name (``nabla models``) of a causal language model, a CausalLM, or a
+                Vocabulary.
+            rm: path, hub id or name of an outcome reward model, a dict (``{"name": "process", "path": ...}``;
+                ``{"name": "likelihood"}``: the language model's own), a Reward, a Python function ``(prompt,
+                response) -> float``, or None.
             lm_arguments: for loading the language model (dtype, device, device_map, adapter, revision,
                 chat_template, ...).
             rm_arguments: for loading the reward model, likewise.
@@ -105,8 +109,36 @@ class NablaReasoner:
         prompt, its own error.
         """
         if _is_one(prompt):
-            return self.loop.run([Prompt.of(prompt, system=self.system)])[0]
-        return self.loop.run(_numbered([Prompt.of(p, system=self.system) for p in prompt], prompt))
+            (solution,) = self.loop.run([Prompt.of(prompt, system=self.system)])
+            return self._readable(solution)
+        prompts = _numbered([Prompt.of(p, system=self.system) for p in prompt], prompt)
+        return [self._readable(solution) for solution in self.loop.run(prompts)]
+
+    def _readable(self, solution: Solution) -> Solution:
+        """With the text that each token adds, for whoever looks at it."""
+        words = self.loop.engine.vocabulary
+        known = tuple(pieces(words.tokenizer, solution.tokens, words.lead, words.eos_ids))
+        return replace(solution, details=replace(solution.details or Details(), pieces=known))
+
+    def _repr_html_(self) -> str:
+        engine = self.loop.engine
+        parts = {
+            "method": methods.name_of(self.method),
+            "language model": _named(engine.lm or engine.vocabulary),
+            "reward": "none" if engine.reward is None else _named(engine.reward),
+            "rollout": type(engine.workspace.rollout).__name__,
+            "seed": engine.seed,
+            "device": self.loop.fabric.device,
+            **({} if self.system is None else {"system prompt": self.system}),
+        }
+        return html.card("NablaReasoner", parts)
+
+
+def _named(model: Any) -> str:
+    """Class of an adapter and name of its model."""
+    config = getattr(getattr(model, "model", None), "config", None)
+    name = getattr(config, "_name_or_path", "") or getattr(config, "model_type", "")
+    return f"{type(model).__name__} ({name})" if name else type(model).__name__
 
 
 def _plain(rm: Any) -> Any:

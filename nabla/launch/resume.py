@@ -13,6 +13,7 @@ from nabla.core.errors import ConfigError
 from nabla.core.files import (
     Appender,
     decode,
+    drop_torn_end,
     json_line,
     parse_json,
     read_bytes,
@@ -202,7 +203,7 @@ def _lines(path: Path) -> dict[str, str]:
         row = _parsed(text, path)
         found.setdefault(str(row.get("id")), text.decode("utf-8"))
     if len(whole) < len(data):  # a kill in the middle of a write
-        os.truncate(path, len(whole))
+        drop_torn_end(path)
     return found
 
 

@@ -6,9 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from nabla.core.prompt import Prompt
 from nabla.core.registry import Registry
-from nabla.core.solution import Revision, Solution
+from nabla.core.solution import Details, Revision, Solution
 from nabla.core.trajectory import Trajectory
+from nabla.engine.reports import Decision
 
 if TYPE_CHECKING:
     from nabla.engine.engine import Engine
@@ -38,6 +40,24 @@ class Method(ABC):
         """Called once before a run; override to raise ConfigError if the engine lacks something."""
         return
 
+    def prepared(self, engine: Engine, prompts: Sequence[Prompt]) -> Method:
+        """The method as it solves these prompts: called once before a run. Override it to learn something of
+        the models first; the method itself stays as it is.
+
+        What it learns must follow from the models, the prompts and the engine's seed, and is then the same in
+        every process and for every order of the problems.
+
+        Args:
+            engine: with the run's models, without its budgets and listeners.
+            prompts: all of the run, in order.
+        """
+        return self
+
+    @property
+    def learnt(self) -> str | None:
+        """What :meth:`prepared` has found, in a line for people; None where it looks for nothing."""
+        return None
+
     def solution(
         self,
         session: Session,
@@ -61,12 +81,33 @@ class Method(ABC):
             candidates=candidates,
             revised_positions=tuple(revised),
             checkpoints=tuple(session.checkpoints),
+            details=_details(trajectory),
         )
 
 
-def tell(session: Session, old: Trajectory, new: Trajectory, position: int, accepted: bool) -> None:
-    """Counts a proposal that was taken or turned down, and lets listeners hear of it."""
+def _details(trajectory: Trajectory) -> Details:
+    states = trajectory.states
+    return Details(
+        log_probs=tuple(trajectory.log_probs.tolist()),
+        entropy=() if states is None else tuple(states.entropy.tolist()),
+        values=tuple(trajectory.values),
+    )
+
+
+def tell(
+    session: Session, old: Trajectory, new: Trajectory, position: int, accepted: bool, why: str = ""
+) -> None:
+    """Counts a proposal that was taken or turned down, and lets listeners hear of it.
+
+    Args:
+        session: of the problem.
+        old, new: the current response and the proposal.
+        position: of the first token that was changed.
+        accepted: whether the proposal takes the place of the response.
+        why: what decided it, in words.
+    """
     session.meter.count("accepted_proposals" if accepted else "rejected_proposals")
+    session.events.on_decision(session.prompt, Decision(old, new, position, accepted, why))
     hear = session.events.on_accept if accepted else session.events.on_reject
     hear(session.prompt, old, new, position)
 

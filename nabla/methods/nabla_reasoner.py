@@ -23,6 +23,7 @@ def nabla_reasoner(
     sampling: Sampling | dict[str, Any] | None = None,
     max_rollouts: int | None = 8,
     rounds: int = 1,
+    width: int = 1,
 ) -> Sweep:
     """Refine, propose, accept, commit: one token at a time.
 
@@ -38,8 +39,9 @@ def nabla_reasoner(
         max_rollouts: N_max; after that many in a round the rest is committed unrefined. None: no limit.
         rounds: sweeps, each from a fresh rollout; the best round's response by reward is the answer.
             Under budgets there are as many rounds as these allow.
+        width: proposals of a position that are rolled out in one batch; the best of them is offered.
     """
-    return Sweep(Refined(dto), selector, proposal, acceptance, sampling, max_rollouts, rounds)
+    return Sweep(Refined(dto), selector, proposal, acceptance, sampling, max_rollouts, rounds, width)
 
 
 #: The name from when this was a class.

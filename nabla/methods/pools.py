@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from nabla.core.trajectory import Trajectory
 
 if TYPE_CHECKING:
     from nabla.engine.session import Session
+
+
+#: Of a response, by the language model itself: in all, and per token; nats.
+LIKELIHOODS: dict[str, Callable[[Trajectory], float]] = {
+    "log-probability": lambda t: t.log_likelihood,
+    "mean-log-probability": lambda t: t.log_likelihood / len(t),
+}
+
+
+async def likelihoods(session: Session, trajectories: Sequence[Trajectory], kind: str) -> list[float]:
+    """One of :data:`LIKELIHOODS` for each response. What the local language model wrote costs nothing more;
+    what a server wrote is read once. Raises ConfigError where nobody can tell."""
+    return [LIKELIHOODS[kind](t) for t in await session.states(trajectories)]
 
 
 def next_round(session: Session, have: int, wanted: int) -> int:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from nabla.core.trajectory import Trajectory
 from nabla.rollouts.boundaries.base import Boundary
+from nabla.rollouts.boundaries.length import Length
 from nabla.screens.base import Screen
 
 if TYPE_CHECKING:
@@ -20,46 +22,62 @@ class Written:
     Args:
         trajectory: judged.
         bad: position of its first bad token; None where the screen found none.
+        reach: how far it is good, as the screen says.
     """
 
     trajectory: Trajectory
     bad: int | None
-
-    @property
-    def reach(self) -> float:
-        """Tokens before the first bad one; infinity where none is bad."""
-        return float("inf") if self.bad is None else self.bad
+    reach: float
 
 
 @dataclass(frozen=True)
 class Writer:
-    """Writes the rest of a text.
+    """Writes the rest of texts.
 
     Args:
         screen: says when to stop.
-        boundary: where a step ends; the screen looks at every step's end.
+        boundary: where a step ends.
+        every: the screen looks at every step's end, or at every token.
     """
 
     screen: Screen
     boundary: Boundary
+    every: Literal["step", "token"] = "step"
+
+    @property
+    def until(self) -> Boundary:
+        """Where writing halts for the screen to look."""
+        return self.boundary if self.every == "step" else Length(1)
 
     async def finish(
-        self, session: Session, begun: Trajectory, held: float | None, *, whole: bool = False
-    ) -> Written:
-        """A text from what was written of it so far.
+        self, session: Session, begun: Sequence[Trajectory], held: float | None, *, whole: bool = False
+    ) -> list[Written]:
+        """Texts from what was written of them so far, step by step in one batch; a text that is stopped or
+        ends leaves it, and the others go on.
 
         Args:
             session: of the problem.
-            begun: an open text, or one at its end.
+            begun: open texts, or ones at their end.
             held: reward of the best complete text so far.
-            whole: write it to its end whatever the screen says.
+            whole: write them to their ends whatever the screen says.
         """
-        stepwise = self.screen.reads_values and not whole
-        while True:
-            if not stepwise and not session.ended(begun):
-                (begun,) = await session.extend([begun])
-            (begun,) = await session.judge([begun])
-            bad = self.screen.stop(begun.values, held)
-            if session.ended(begun) or bad is not None:
-                return Written(begun, bad)
-            (begun,) = await session.extend([begun], until=self.boundary)
+        until = self.until if self.screen.reads_values and not whole else None
+        found: dict[int, Written] = {}
+        open_texts = dict(enumerate(begun))
+        if until is None:
+            open_texts = dict(zip(open_texts, await session.extend(list(open_texts.values())), strict=True))
+        while open_texts:
+            judged = await session.judge(list(open_texts.values()))
+            for i, text in zip(tuple(open_texts), judged, strict=True):
+                log_probs = text.log_probs.tolist()
+                bad = self.screen.stop(text.values, held, log_probs)
+                open_texts[i] = text
+                if session.ended(text) or (bad is not None and until is not None):
+                    if bad is not None:
+                        session.events.on_stop(session.prompt, text, bad)
+                    found[i] = Written(text, bad, self.screen.reach(text.values, log_probs, bad))
+                    del open_texts[i]
+            if open_texts:
+                grown = await session.extend(list(open_texts.values()), until=until)
+                open_texts = dict(zip(open_texts, grown, strict=True))
+        return [found[i] for i in range(len(begun))]

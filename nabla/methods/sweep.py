@@ -20,6 +20,7 @@ from nabla.core.trajectory import Trajectory
 from nabla.methods.base import Method, revision, tell
 from nabla.methods.pools import better
 from nabla.methods.sources import RowSource
+from nabla.methods.steps import value
 from nabla.models.causal_lm import require_lm
 from nabla.objectives.base import trajectory_terms
 from nabla.proposals.base import Proposal, ProposalView, proposals
@@ -84,8 +85,11 @@ class Sweep(Method):
         sampling: of rollouts.
         max_rollouts: N_max; after that many in a round the rest is committed as it is. None: no limit.
         rounds: sweeps; under budgets as many as these allow, the last up to the proposal that exceeds them.
+        width: draws from a position's row; the different tokens among them are rolled out and scored in one
+            batch, and the best of them is the proposal.
 
-    Raises ConfigError for a selector that looks at a gradient where the rows have no objective.
+    Raises ConfigError for a selector that looks at a gradient where the rows have no objective, and for exact
+    acceptance of the best of several.
     """
 
     def __init__(
@@ -97,6 +101,7 @@ class Sweep(Method):
         sampling: Sampling | dict[str, Any] | None = None,
         max_rollouts: int | None = 8,
         rounds: int = 1,
+        width: int = 1,
     ) -> None:
         self.rows = rows
         self.selector = selectors.build(selector)
@@ -105,9 +110,9 @@ class Sweep(Method):
         self.sampling = construct(Sampling, sampling)
         if max_rollouts is not None:
             require_positive(max_rollouts=max_rollouts)
-        require_positive(rounds=rounds)
+        require_positive(rounds=rounds, width=width)
         self.max_rollouts = max_rollouts
-        self.rounds = rounds
+        self.rounds, self.width = rounds, width
         if self.selector.needs_gradient and rows.selection_objective is None:
             raise ConfigError(
                 "The selector looks at a gradient, and the rows come with no objective",
@@ -135,13 +140,15 @@ class Sweep(Method):
                 "The selector's objective has a reward term",
                 "choose another selector, e.g. 'entropy'",
             )
-        if self.acceptance.needs_densities and not (self.rows.of_prefix and self.proposal.dense):
+        dense = self.rows.of_prefix and self.proposal.dense and self.width == 1
+        if self.acceptance.needs_densities and not dense:
             raise ConfigError(
                 f"Acceptance {acceptances.name_of(self.acceptance)!r} needs the densities of proposals, and "
                 "these have none",
-                got=f"{type(self.rows).__name__} rows, proposal {proposals.name_of(self.proposal)!r}",
+                got=f"{type(self.rows).__name__} rows, proposal {proposals.name_of(self.proposal)!r}, "
+                f"width {self.width}",
                 fix="Draw from the language model's own rows (method 'revision') with the proposal 'sample' "
-                "at a positive temperature, or choose acceptance 'metropolis'.",
+                "at a positive temperature and width 1, or choose acceptance 'metropolis'.",
             )
         if self.acceptance.needs_reward and engine.reward is None:
             raise ConfigError(
@@ -197,30 +204,44 @@ class Sweep(Method):
         """Algorithm 1, lines 4 to 12: refine, draw, roll out, compare, commit one token."""
         position = state.position
         view = await self._view(session, state)
-        token = self.proposal.propose(view)
-        if token == int(state.current.tokens[position]):  # Algorithm 3 (b): nothing new, keep the rollout
+        if session.spent:  # refining has cost the rest: no proposal would count
+            return self._commit(session, state, len(state.current))
+        tokens = self._tokens(view)[: int(min(self.width, state.limit - state.rollouts))]
+        if not tokens:  # Algorithm 3 (b): nothing new, keep the rollout
             session.meter.count("unchanged_proposals")
             return self._commit(session, state, 1)
-        session.events.on_proposal(session.prompt, state.current, position, token)
-        (proposal,) = await session.fork(state.current, [(position, token)])
+        edits = [(position, token) for token in tokens]
+        for edit in edits:
+            session.events.on_proposal(session.prompt, state.current, *edit)
+        offered = await session.fork(state.current, edits)
+        best = 0
         if self.acceptance.needs_reward:
-            (proposal,) = await session.score([proposal], keep_graph=self._continues(state))
+            offered = await session.score(offered, keep_graph=self._continues(state, len(edits)))
+            best = max(range(len(offered)), key=lambda i: value(offered[i]))
+        proposal, token = offered[best], tokens[best]
         densities = self._densities(view, token) if self.acceptance.needs_densities else None
+        rollouts = state.rollouts + len(edits)
         accepted = self.acceptance.accept(
             state.current, proposal, session.generator("accept", state.rollouts), densities
         )
         made = revision(session, state.current, proposal, (position, token), accepted)
-        state = replace(state, rollouts=state.rollouts + 1, revisions=(*state.revisions, made))
-        tell(session, state.current, proposal, position, accepted)
+        state = replace(state, rollouts=rollouts, revisions=(*state.revisions, made))
+        why = self.acceptance.reason(state.current, proposal)
+        tell(session, state.current, proposal, position, accepted, why)
         if accepted:
             state = await self._adopt(session, state, proposal)
         else:
             session.drop_graphs(but=[state.current])
         return self._commit(session, state, 1)
 
-    def _continues(self, state: _State) -> bool:
+    def _tokens(self, view: ProposalView) -> list[int]:
+        """What is proposed in place of a position's token: no token twice, and never that token itself."""
+        drawn = dict.fromkeys(self.proposal.propose(view) for _ in range(self.width))
+        return [token for token in drawn if token != int(view.trajectory.tokens[view.position])]
+
+    def _continues(self, state: _State, offered: int) -> bool:
         """Whether a proposal's gradient through the reward may be asked for, if it is accepted."""
-        last = state.rollouts + 1 >= state.limit or state.position + 1 >= len(state.current)
+        last = state.rollouts + offered >= state.limit or state.position + 1 >= len(state.current)
         return not last and self._differentiates("needs_reward")
 
     async def _adopt(self, session: Session, state: _State, trajectory: Trajectory) -> _State:

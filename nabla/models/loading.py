@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,18 @@ import torch
 
 from nabla.core.errors import ConfigError, ModelError, is_out_of_memory
 from nabla.core.trust import require_trusted
+from nabla.models.adapters import (
+    adapted,
+    base_of,
+    broken_adapter,
+    is_adapter,
+    merged,
+    require_rows,
+    tokenizer_of,
+)
 from nabla.models.gguf import locate_gguf
-from nabla.models.refusals import no_folder, not_loaded, reason
+from nabla.models.refusals import no_folder, not_loaded
+from nabla.models.zoo.names import place
 
 log = logging.getLogger(__name__)
 
@@ -98,11 +107,12 @@ def load(
 
     Args:
         auto: class of transformers.
-        path: folder or hub id; a ``.gguf`` file is read as ``gguf_file`` of its folder.
+        path: folder, hub id or name (:mod:`nabla.models.zoo`); a ``.gguf`` file is read as ``gguf_file`` of
+            its folder.
         role: of the model, for messages.
         dtype: see :func:`as_dtype`; ``auto`` on the CPU: see :func:`settle_on_cpu`.
         device, device_map: where to.
-        adapter: PEFT folder or hub id. A tokenizer or chat template that was saved with it counts.
+        adapter: PEFT folder, hub id or name. A tokenizer or chat template that was saved with it counts.
         tokenizer: another one than the model's: a folder, a hub id or an object.
         arguments: of ``from_pretrained``. Those that say where files are (revision, subfolder, token,
             cache_dir, local_files_only, gguf_file, ...) reach the tokenizer too. Remote code is run only
@@ -111,16 +121,17 @@ def load(
     Raises ModelError with the reason if anything is missing or broken.
     """
     require_trusted(arguments)
+    path, adapter = place(path), None if adapter is None else place(adapter)
     folder, arguments = locate_gguf(Path(path).expanduser(), arguments, role)
     if (folder.is_absolute() or path.startswith((".", "~"))) and not folder.is_dir():
         raise no_folder(path, role)
     path = str(folder) if folder.is_dir() else path
-    words = path
-    if (folder / "adapter_config.json").exists() and not (folder / "config.json").exists():
+    words, below = path, list[str]()
+    if is_adapter(folder):
         if adapter is not None:
             raise ModelError(f"The {role} is an adapter, and another one is given", got=adapter)
         adapter = path
-        path, words, arguments = _base_of(folder, role, arguments)
+        path, words, below, arguments = base_of(folder, role, arguments)
     arguments.setdefault("trust_remote_code", False)  # None would ask on the terminal
     where = {k: v for k, v in arguments.items() if k in WHERE}
     try:
@@ -145,14 +156,16 @@ def load(
         )
     if dtype == "auto" and device_map is None and _on_cpu(device):
         settle_on_cpu(model, role)
+    for inner in below:
+        model = merged(model, inner, role)
     if adapter is not None:
         try:
             if tokenizer is None:
-                tokens = _adapters_tokenizer(adapter, tokens)
+                tokens = tokenizer_of(adapter, tokens)
         except Exception as error:
-            raise _broken_adapter(adapter, role, error) from error
-        _require_rows(model, tokens, adapter)
-        model = _adapted(model, adapter, missing, role)
+            raise broken_adapter(adapter, role, error) from error
+        require_rows(model, tokens, adapter)
+        model = adapted(model, adapter, missing, role)
     if device_map is None and device is not None:
         move(model, torch.device(device), role=role)
     return model, tokens
@@ -168,36 +181,6 @@ def _load_tokenizer(path: str, tokenizer: Any, where: dict[str, Any]) -> Any:
     # Of another repository: its revisions and folders are not the model's.
     shared = {k: v for k, v in where.items() if k not in ("revision", "subfolder", "gguf_file")}
     return AutoTokenizer.from_pretrained(str(tokenizer), **shared)
-
-
-def _adapters_tokenizer(adapter: str, base: Any) -> Any:
-    """The tokenizer saved with an adapter: trainers write it, with the template that was trained."""
-    from transformers import AutoTokenizer
-
-    if not Path(adapter).is_dir():
-        return base
-    if (Path(adapter) / "tokenizer.json").is_file() or (Path(adapter) / "tokenizer.model").is_file():
-        return AutoTokenizer.from_pretrained(adapter, trust_remote_code=False)
-    for name in ("chat_template.jinja", "tokenizer_config.json"):
-        file = Path(adapter) / name
-        if file.is_file():
-            text = file.read_text(encoding="utf-8")
-            template = json.loads(text).get("chat_template") if file.suffix == ".json" else text
-            if template:
-                base.chat_template = template
-                break
-    return base
-
-
-def _require_rows(model: Any, tokenizer: Any, adapter: str) -> None:
-    rows = int(next(model.get_input_embeddings().parameters()).shape[0])
-    if len(tokenizer) > rows:
-        raise ModelError(
-            f"The adapter's tokenizer has {len(tokenizer)} tokens, the model's embedding {rows} rows",
-            got=adapter,
-            fix="Merge the adapter into a model with its embedding resized, or name the model's own "
-            "tokenizer (tokenizer=...).",
-        )
 
 
 def is_quantised(model: Any) -> bool:
@@ -247,92 +230,6 @@ def cast(model: Any, dtype: torch.dtype) -> None:
             tensor.data = tensor.data.to(torch.float32 if inside else dtype)
     if hasattr(model, "config"):
         model.config.dtype = dtype
-
-
-def _base_of(folder: Path, role: str, arguments: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
-    """Of a folder with an adapter alone: its base model, where its tokenizer is, and what the base is loaded
-    with (as many labels as the adapter's own head has)."""
-    try:
-        text = (folder / "adapter_config.json").read_text(encoding="utf-8")
-        base = json.loads(text).get("base_model_name_or_path")
-    except ValueError as error:
-        raise ModelError(f"The adapter of the {role} cannot be loaded: {error}", got=str(folder)) from error
-    if not base:
-        raise ModelError(
-            f"The {role} is an adapter that does not name its base model",
-            got=str(folder),
-            fix="Pass the base model as path and this folder as adapter.",
-        )
-    words = folder if (folder / "tokenizer_config.json").exists() else base
-    heads = {k: v for k, v in _adapter_weights(str(folder), role).items() if k.endswith(_HEADS)}
-    if heads and "num_labels" not in arguments:
-        arguments = {**arguments, "num_labels": int(next(iter(heads.values())).shape[0])}
-    return str(base), str(words), arguments
-
-
-#: How the names of the weights of a classifier's head end.
-_HEADS = (".score.weight", ".classifier.weight")
-
-
-def _adapter_weights(adapter: str, role: str) -> dict[str, torch.Tensor]:
-    from peft.utils import load_peft_weights
-
-    try:
-        found: dict[str, torch.Tensor] = load_peft_weights(adapter, device="cpu")
-    except Exception as error:
-        raise _broken_adapter(adapter, role, error) from error
-    return found
-
-
-def _broken_adapter(adapter: str, role: str, error: Exception) -> ModelError:
-    fix = "Pass a PEFT folder (adapter_config.json and weights) made for this model."
-    if "size mismatch" in str(error) and any(head.removesuffix(".weight") in str(error) for head in _HEADS):
-        fix = "Its head has another number of labels than the base was loaded with: load with num_labels=1."
-    return ModelError(f"The adapter of the {role} cannot be loaded: {reason(error)}", got=adapter, fix=fix)
-
-
-def _adapted(model: Any, adapter: str, missing: list[str], role: str) -> Any:
-    """The model with an adapter merged into it. Raises ModelError where the adapter lacks weights that the
-    checkpoint lacks too, and where merging changes what the adapted model gives."""
-    from peft import PeftModel
-
-    given = _adapter_weights(adapter, role)
-    lacking = [key for key in missing if not any(name.endswith("." + key) for name in given)]
-    if lacking:
-        raise ModelError(
-            f"Neither the {role}'s checkpoint nor its adapter has the weights: {', '.join(lacking[:3])}",
-            got=adapter,
-            fix="Pass an adapter with its head in it (task_type='SEQ_CLS' or modules_to_save=['score']), or "
-            "a base model that has one.",
-        )
-    try:
-        wrapped = PeftModel.from_pretrained(model, adapter).eval()
-        inner = wrapped.get_base_model()
-        parts = (inner.get_input_embeddings(), inner.get_output_embeddings())
-        ends = any(part is not None and not _plain(part) for part in parts)
-        probe = torch.arange(8, device=wrapped.device)[None] % int(inner.config.get_text_config().vocab_size)
-        with torch.no_grad():
-            before = wrapped(input_ids=probe).logits if ends else None
-            model = wrapped.merge_and_unload().eval()
-            after = model(input_ids=probe).logits if ends else None
-    except Exception as error:
-        raise _broken_adapter(adapter, role, error) from error
-    if before is not None and after is not None:
-        # Where input and output embeddings are one matrix, merging into one of them changes the other.
-        tolerance = {torch.float64: 1e-6, torch.float32: 1e-3}.get(after.dtype, 5e-2)
-        if float((after - before).norm() / before.norm().clamp_min(1e-12)) > tolerance:
-            raise ModelError(
-                f"The adapter of the {role} changes an embedding or a head that is tied: merged into the "
-                "model it gives other numbers than by itself",
-                got=adapter,
-                fix="Use an adapter of the layers between them, or a base with tie_word_embeddings=False.",
-            )
-    return model
-
-
-def _plain(part: Any) -> bool:
-    """A layer of the model's own, not one that an adapter put in its place."""
-    return not hasattr(part, "base_layer") and not hasattr(part, "modules_to_save")
 
 
 def unwrap(model: Any) -> Any:

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from nabla.core.change_point import ChangePoint
 from nabla.core.errors import ConfigError, require_positive
 from nabla.core.registry import Registry
 from nabla.core.trajectory import Trajectory
@@ -45,6 +46,11 @@ class MoveView:
     def values(self) -> list[float]:
         """The reward's values at the free positions, NaN where there is none."""
         return self.trajectory.values[self.reference.positions]
+
+    @property
+    def own(self) -> Float[Tensor, " rows"]:
+        """``log π`` of the response's own tokens at the free positions, temperature 1."""
+        return self.log_policy.gather(-1, self.reference.chosen.unsqueeze(-1))[:, 0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,14 +95,20 @@ class Law:
         row, column = divmod(chosen, weights.shape[-1])
         return self.first + row, int(self.candidates[row, column])
 
-    def log_density(self, position: int, token: int) -> float:
-        """``log q(position, token)``; -inf for a pair that is never drawn."""
+    def log_weight(self, position: int, token: int) -> float:
+        """As the move gave it, not normalised; -inf for a pair that is never drawn."""
         row = position - self.first
         if not 0 <= row < len(self.log_weights):
             return float("-inf")
         own = self.log_weights[row][self.candidates[row] == token]
-        total = self.log_weights.flatten().logsumexp(0)
-        return float(own[0] - total) if len(own) else float("-inf")
+        return float(own[0]) if len(own) else float("-inf")
+
+    def log_density(self, position: int, token: int) -> float:
+        """``log q(position, token)``; -inf for a pair that is never drawn."""
+        weight = self.log_weight(position, token)
+        if weight == float("-inf"):
+            return weight
+        return weight - float(self.log_weights.flatten().logsumexp(0))
 
 
 class Move(ABC):
@@ -114,6 +126,15 @@ class Move(ABC):
     def needs_gradient(self) -> bool:
         """Whether it awaits a gradient: the method must have an objective then."""
         return False
+
+    @property
+    def has_densities(self) -> bool:
+        """Whether the law is a function of the text alone, so that a way back has a density too."""
+        return True
+
+    def with_change_point(self, point: ChangePoint) -> Move:
+        """This move with the weights that a gate has fitted; itself where it has none."""
+        return self
 
     @abstractmethod
     async def log_weights(self, view: MoveView) -> Float[Tensor, "rows k"]:
@@ -174,6 +195,13 @@ class WeightedSum(Move):
     @property
     def needs_gradient(self) -> bool:
         return any(part.needs_gradient for part in self.parts)
+
+    @property
+    def has_densities(self) -> bool:
+        return all(part.has_densities for part in self.parts)
+
+    def with_change_point(self, point: ChangePoint) -> Move:
+        return WeightedSum([part.with_change_point(point) for part in self.parts], self.weights)
 
     async def log_weights(self, view: MoveView) -> Float[Tensor, "rows k"]:
         total = torch.zeros_like(view.log_policy)

@@ -53,6 +53,10 @@ class RandomGains(FirstOrder):
     """The gains in random order within each row: as large, but without a direction. The control of
     ``first-order`` at the same cost."""
 
+    @property
+    def has_densities(self) -> bool:
+        return False  # another order every time
+
     async def log_weights(self, view: MoveView) -> Float[Tensor, "rows k"]:
         found = await gains(view)
         generator = view.session.generator("random-direction", view.session.written)

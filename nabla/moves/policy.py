@@ -68,6 +68,4 @@ class Surprise(Move):
         self.weight = require_finite("weight", weight)
 
     async def log_weights(self, view: MoveView) -> Float[Tensor, "rows k"]:
-        log_policy = view.log_policy
-        own = log_policy.gather(-1, view.reference.chosen.unsqueeze(-1))
-        return (-self.weight * own).expand_as(log_policy)
+        return (-self.weight * view.own).unsqueeze(-1).expand_as(view.log_policy)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
@@ -27,36 +28,61 @@ class ByValue(Move):
         """Log-weight of each position from its values, NaN where there is none."""
 
     async def log_weights(self, view: MoveView) -> Float[Tensor, "rows k"]:
+        return self.rows(self.positions(view.values), view)
+
+    @staticmethod
+    def rows(weights: list[float], view: MoveView) -> Float[Tensor, "rows k"]:
+        """The weight of each position, for all its candidates."""
         logits = view.reference.logits
-        rows = torch.tensor(self.positions(view.values), dtype=torch.float64, device=logits.device)
-        return rows.unsqueeze(-1).expand(logits.shape)
+        found = torch.tensor(weights, dtype=torch.float64, device=logits.device)
+        return found.unsqueeze(-1).expand(logits.shape)
 
 
 @moves.register("change-point")
 class ByChangePoint(ByValue):
     """``log(P_l / max P + e^-leak)`` with the posterior P of the first bad token. A position without a value
-    has the weight of the next one that has one: the mistake was made on the way there.
+    has the weight of the next one that has one: the mistake was made on the way there. Tokens on that way
+    count by their surprise, if it has a weight.
 
     Args:
         leak: what every position has at least, as a negative logarithm.
-        centre, scale, hazard: of the change point, see :class:`~nabla.core.change_point.ChangePoint`.
+        centre, scale, hazard, surprise: of the change point, see
+            :class:`~nabla.core.change_point.ChangePoint`.
     """
 
     def __init__(
-        self, leak: float = 3.0, centre: float = 0.68, scale: float = 0.5, hazard: float = 0.02
+        self,
+        leak: float = 3.0,
+        centre: float = 0.68,
+        scale: float = 0.5,
+        hazard: float = 0.02,
+        surprise: float = 0.0,
     ) -> None:
         self.leak = require_finite("leak", leak)
-        self.centre, self.scale, self.hazard = centre, scale, hazard
-        self.change_point = ChangePoint(centre, scale, hazard)
+        self.centre, self.scale, self.hazard, self.surprise = centre, scale, hazard, surprise
+        self.change_point = ChangePoint(centre, scale, hazard, surprise)
 
-    def positions(self, values: list[float]) -> list[float]:
-        weights = self.change_point.weights(values)
-        top = max((w for w in weights if not math.isnan(w)), default=1.0)
-        found, following = [], 0.0
-        for weight in reversed(weights):
-            following = following if math.isnan(weight) else weight / top
-            found.append(math.log(following + math.exp(-self.leak)))
-        return found[::-1]
+    def with_change_point(self, point: ChangePoint) -> Move:
+        return ByChangePoint(self.leak, point.centre, point.scale, point.hazard, point.surprise)
+
+    def positions(self, values: list[float], log_probs: Sequence[float] = ()) -> list[float]:
+        posterior = self.change_point.weights(values, log_probs)
+        raised = self.change_point.surprises(log_probs) or [0.0] * len(values)
+        found: list[float] = []
+        begin = 0
+        for end in [i for i, w in enumerate(posterior) if not math.isnan(w)]:
+            step = raised[begin : end + 1]
+            top = max(step)
+            share = [math.exp(x - top) for x in step]
+            mean = sum(share) / len(share)
+            found += [posterior[end] * x / mean for x in share]
+            begin = end + 1
+        found += [0.0] * (len(values) - begin)
+        most = max(found, default=0.0) or 1.0
+        return [math.log(weight / most + math.exp(-self.leak)) for weight in found]
+
+    async def log_weights(self, view: MoveView) -> Float[Tensor, "rows k"]:
+        return self.rows(self.positions(view.values, view.own.tolist()), view)
 
 
 @moves.register("likely-mistake")
@@ -67,15 +93,17 @@ def likely_mistake(
     centre: float = 0.68,
     scale: float = 0.5,
     hazard: float = 0.02,
+    surprise: float = 0.0,
 ) -> Move:
     """Tokens that the language model finds likely, where the first mistake probably is:
     ``π^(1/τ) (P_l / max P + e^-leak)`` (SPEC section 14).
 
     Args:
         temperature, floor: of :class:`~nabla.moves.policy.Policy`.
-        leak, centre, scale, hazard: of :class:`ByChangePoint`.
+        leak, centre, scale, hazard, surprise: of :class:`ByChangePoint`.
     """
-    return WeightedSum([Policy(temperature, floor), ByChangePoint(leak, centre, scale, hazard)])
+    point = ByChangePoint(leak, centre, scale, hazard, surprise)
+    return WeightedSum([Policy(temperature, floor), point])
 
 
 @moves.register("minimum")

@@ -13,6 +13,7 @@ from nabla.core.errors import NablaError, NumericalError
 from nabla.engine.reports import COLLAPSE, Refinement, StepReport, TermReport
 from nabla.objectives.base import LogitObjective, Term
 from nabla.objectives.kl import kl_rows
+from nabla.refinement.deltas import deltas
 from nabla.refinement.slopes import Slopes
 from nabla.refinement.task import Group, Heard, Parts, RefineTask
 from nabla.schedulers.base import Step
@@ -33,6 +34,9 @@ class Reporting:
     def __init__(self, parts: Parts, group: Group, heard: Heard, slopes: Slopes) -> None:
         self.parts, self.group, self.heard, self.slopes = parts, group, heard, slopes
         self.tell = any(t.session.events.hears("on_refine_step") for t in group.tasks)
+        self.traced = any(t.session.events.hears("on_refine") for t in group.tasks)
+        #: Norms of the gradient's parts at the first step, of the joint rows.
+        self.deltas: dict[str, Tensor] = {}
         self.first: list[StepReport] = []
         #: What each problem's listeners are told at the end: a descent that fails may be run again.
         self.steps: list[list[StepReport]] = [[] for _ in group.tasks]
@@ -51,6 +55,8 @@ class Reporting:
         """
         if step.index > 0 and not self.tell:
             return
+        if self.traced and step.index == 0:
+            self.deltas = deltas(self.parts, self.group, self.heard, step)
         terms = [term for term in self.parts.terms if term.active]
         total = torch.zeros_like(parameter)
         norms: dict[str, list[float]] = {}
@@ -128,6 +134,7 @@ class Reporting:
                 self.first[i],
                 self.heard.recomputed[i],
                 max(dropped[span]),
+                {name: norms[span] for name, norms in self.deltas.items()},
             )
             results.append(result)
         for i, (task, found) in enumerate(zip(group.tasks, results, strict=True)):

@@ -7,7 +7,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
@@ -21,6 +21,7 @@ from nabla.core.trajectory import Score
 if TYPE_CHECKING:
     from nabla.core.costs import Account
     from nabla.models.body import Body, Chunk
+    from nabla.models.causal_lm import CausalLM
     from nabla.models.channels import Channel
     from nabla.models.head import EmbeddingTable, Head
     from nabla.models.runner import Runner
@@ -181,6 +182,11 @@ class Reward(ABC):
     #: Of the language model whose responses are scored; None before :meth:`bind`.
     vocabulary: Vocabulary | None = None
 
+    def written_by(self, lm: CausalLM | None) -> Reward:
+        """This reward where a language model writes what is scored; None: one that runs elsewhere. It comes
+        before :meth:`bind`; a reward that asks the writer itself overrides it. Raises ConfigError."""
+        return self
+
     def bind(self, vocabulary: Vocabulary) -> Reward:
         """This reward for a language model's tokens: a view, the reward itself stays as it is.
 
@@ -229,14 +235,19 @@ class Reward(ABC):
         token's may be that of a step which is not at its end yet, and holds for this text alone."""
         return False
 
-    def together(self, values: Sequence[float]) -> float | None:
+    def together(self, values: Sequence[float], response: Response | None = None) -> float | None:
         """The reward of a text from its values at all tokens, NaN where there is none; None where it is no
-        function of them (an outcome reward, read behind the answer)."""
+        function of them (an outcome reward, read behind the answer), or of them and the text, which is not
+        given."""
         return None
 
-    def of_policy(self, log_probs: Sequence[float]) -> list[float] | None:
-        """Its values from the policy's own log-probabilities, nats; None where it needs a model to tell."""
+    def of_policy(
+        self, log_probs: Sequence[float], response: Response | None = None
+    ) -> list[float] | None:
+        """Its values from the policy's own log-probabilities of a response, nats; None where it needs a model
+        to tell, or the response, which is not given."""
         return None
+
     @property
     def keeps_graphs(self) -> bool:
         """Whether :meth:`judged` may be called."""
@@ -261,6 +272,10 @@ class Reward(ABC):
     def bodies(self) -> tuple[Body, ...]:
         """The transformers that it runs, for settings of the engine."""
         return ()
+
+    def holders(self) -> tuple[Any, ...]:
+        """What has its transformers as ``model``, to be moved to a device."""
+        return (self,) if hasattr(self, "model") else ()
 
     def relaxed(self, responses: Sequence[RelaxedResponse], runner: Runner) -> list[RelaxedReward]:
         """Rewards with a graph down to the embeddings of the free positions."""

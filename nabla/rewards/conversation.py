@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from abc import abstractmethod
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
@@ -25,6 +26,9 @@ from nabla.rewards.reading import Layout, arrange, carried, regular
 from nabla.rewards.seam import Seam, find_seam, written
 
 log = logging.getLogger(__name__)
+
+#: Layouts that are kept.
+LATELY = 256
 
 
 class ConversationReward(Reward):
@@ -80,6 +84,7 @@ class ConversationReward(Reward):
         self._lm_tokenizer: Any = None
         self._eos: tuple[int, ...] = ()
         self._layouts: dict[Any, tuple[str, str, list[int], list[int]]] = {}
+        self._lately: OrderedDict[Any, Layout] = OrderedDict()
         self._said: set[str] = set()
 
     @property
@@ -97,7 +102,7 @@ class ConversationReward(Reward):
     def bind(self, vocabulary: Vocabulary) -> ConversationReward:
         bound = copy.copy(self)
         bound.vocabulary = vocabulary
-        bound._layouts, bound._said = {}, set()
+        bound._layouts, bound._lately, bound._said = {}, OrderedDict(), set()
         if not self._reads_controls_as_asked:  # one conversation, read in one way by both
             bound.chat = copy.copy(self.chat)
             bound.chat.special_tokens = vocabulary.chat.special_tokens
@@ -177,6 +182,15 @@ class ConversationReward(Reward):
         """The response in this model's ids. Raises ConfigError before :meth:`bind`."""
         if self.alignment is None:
             raise unbound()
+        # A text is scored, read and differentiated: it is rendered once.
+        key = (response.prompt.messages, tuple(response.tokens.tolist()))
+        if key not in self._lately:
+            self._lately[key] = self._layout(response)
+            if len(self._lately) > LATELY:
+                self._lately.popitem(last=False)
+        return self._lately[key]
+
+    def _layout(self, response: Response) -> Layout:
         messages = self.chat.hide(response.prompt.messages)
         if messages not in self._layouts:
             if len(self._layouts) > 4096:

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from nabla.core.errors import ConfigError
 from nabla.core.trajectory import Score
-from nabla.rewards.base import Judged, RelaxedResponse, RelaxedReward, Response, Reward, Room, rewards
+from nabla.rewards.base import (
+    Judged,
+    Reading,
+    RelaxedResponse,
+    RelaxedReward,
+    Response,
+    Reward,
+    Room,
+    rewards,
+)
 
 if TYPE_CHECKING:
     from nabla.models.body import Body
+    from nabla.models.causal_lm import CausalLM
     from nabla.models.channels import Channel
     from nabla.models.runner import Runner
     from nabla.models.vocabulary import Vocabulary
@@ -21,7 +31,7 @@ if TYPE_CHECKING:
 
 @rewards.register("ensemble")
 class EnsembleReward(Reward):
-    """``Σ_m w_m r_m``: differentiable where all members are.
+    """``Σ_m w_m r_m``: differentiable where all members are, with values where all members have them.
 
     Args:
         members: the rewards.
@@ -47,6 +57,9 @@ class EnsembleReward(Reward):
         parts = [m.unreadable for m in self.members if m.unreadable is not None]
         return torch.cat(parts) if parts else None
 
+    def written_by(self, lm: CausalLM | None) -> EnsembleReward:
+        return EnsembleReward([member.written_by(lm) for member in self.members], self.weights)
+
     def bind(self, vocabulary: Vocabulary) -> EnsembleReward:
         bound = EnsembleReward([member.bind(vocabulary) for member in self.members], self.weights)
         bound.vocabulary = vocabulary
@@ -59,8 +72,39 @@ class EnsembleReward(Reward):
     def _score(self, scores: Sequence[Score]) -> Score:
         return Score(sum(weight * score.value for weight, score in zip(self.weights, scores, strict=True)))
 
+    @property
+    def has_values(self) -> bool:
+        return all(member.has_values for member in self.members)
+
+    @property
+    def reads_every_token(self) -> bool:
+        return all(member.reads_every_token for member in self.members)
+
+    def values(self, texts: Sequence[Reading], runner: Runner) -> list[list[float]]:
+        """The members' values, weighted as their rewards are; NaN at a token where one has none. The reward
+        of a whole text is no function of them (:meth:`together`): each member makes its own of its own."""
+        by_member = [member.values(texts, runner) for member in self.members]
+        return [self._weighted(rows) for rows in zip(*by_member, strict=True)]
+
+    def of_policy(
+        self, log_probs: Sequence[float], response: Response | None = None
+    ) -> list[float] | None:
+        by_member = [member.of_policy(log_probs, response) for member in self.members]
+        known = [row for row in by_member if row is not None]
+        return self._weighted(known) if len(known) == len(by_member) else None
+
+    def _weighted(self, rows: Sequence[Sequence[float]]) -> list[float]:
+        """Of each token, from the members' values."""
+        return [
+            sum(weight * value for weight, value in zip(self.weights, values, strict=True))
+            for values in zip(*rows, strict=True)
+        ]
+
     def bodies(self) -> tuple[Body, ...]:
         return tuple(body for member in self.members for body in member.bodies())
+
+    def holders(self) -> tuple[Any, ...]:
+        return tuple(holder for member in self.members for holder in member.holders())
 
     def channels(self) -> tuple[Channel, ...]:
         return tuple(channel for member in self.members for channel in member.channels())

@@ -52,8 +52,9 @@ class LikelihoodReward(Reward):
     ``y^T log π(.)``, as in the likelihood term (SPEC section 2).
 
     Args:
-        judge: with the tokenizer of the language model that writes, in its own chat format. The policy itself
-            may judge: then scores and values follow from what its rollouts know, without a pass.
+        judge: with the tokenizer of the language model that writes, in its own chat format. None, or that
+            language model: the policy itself judges. Scores and values then follow from what its rollouts
+            know, without a pass; where it runs elsewhere there is none to ask.
         aggregation: ``min``, ``mean``, ``sum`` or ``last`` over an answer's tokens.
 
     Raises ConfigError for another aggregation.
@@ -62,12 +63,34 @@ class LikelihoodReward(Reward):
     unit = "log-odds of a token"
 
     def __init__(
-        self, judge: CausalLM, aggregation: Literal["min", "mean", "sum", "last"] = "min"
+        self, judge: CausalLM | None = None, aggregation: Literal["min", "mean", "sum", "last"] = "min"
     ) -> None:
         if aggregation not in AGGREGATIONS:
             raise ConfigError("Unknown aggregation", got=aggregation, fix=f"Use {', '.join(AGGREGATIONS)}.")
-        self.judge, self.aggregation = judge, aggregation
-        self.tokenizer = judge.vocabulary.tokenizer
+        self._judge, self.aggregation = judge, aggregation
+        self.tokenizer = None if judge is None else judge.vocabulary.tokenizer
+
+    @property
+    def judge(self) -> CausalLM:
+        """The model that is asked. Raises ConfigError where the policy judges and is not known yet."""
+        if self._judge is None:
+            raise ConfigError(
+                "A judge by likelihood without a model of its own does not know yet which one writes",
+                fix="Run it in an engine, which says so (written_by(lm)), or name a judge: "
+                "{name: likelihood, path: PATH_OR_ID}.",
+            )
+        return self._judge
+
+    def written_by(self, lm: CausalLM | None) -> LikelihoodReward:
+        """Raises ConfigError where the policy is to judge and runs elsewhere."""
+        if self._judge is not None:
+            return self
+        if lm is None:
+            raise ConfigError(
+                "The policy itself is to judge by its likelihood, and it runs elsewhere",
+                fix="Name a judge that runs here: {name: likelihood, path: PATH_OR_ID}.",
+            )
+        return LikelihoodReward(lm, self.aggregation)
 
     @classmethod
     def from_pretrained(
@@ -80,7 +103,7 @@ class LikelihoodReward(Reward):
     def bind(self, vocabulary: Vocabulary) -> LikelihoodReward:
         """Raises VocabularyError where the judge's tokens are others than the language model's."""
         bound = copy.copy(self)
-        bound.judge = self.judge.view()
+        bound._judge = self.judge.view()
         bound.vocabulary = vocabulary
         own, other = self.judge.vocabulary.tokenizer.get_vocab(), vocabulary.tokenizer.get_vocab()
         if own != other:
@@ -98,12 +121,14 @@ class LikelihoodReward(Reward):
     def reads_every_token(self) -> bool:
         return True
 
-    def together(self, values: Sequence[float]) -> float | None:
+    def together(self, values: Sequence[float], response: Response | None = None) -> float | None:
         if not values:
             return None
         return float(AGGREGATIONS[self.aggregation](torch.tensor(list(values), dtype=torch.float64)))
 
-    def of_policy(self, log_probs: Sequence[float]) -> list[float] | None:
+    def of_policy(
+        self, log_probs: Sequence[float], response: Response | None = None
+    ) -> list[float] | None:
         if self.vocabulary is not self.judge.vocabulary:
             return None
         found: list[float] = log_odds(torch.tensor(list(log_probs), dtype=torch.float64)).tolist()
@@ -158,6 +183,9 @@ class LikelihoodReward(Reward):
 
     def bodies(self) -> tuple[Body, ...]:
         return (self.judge.body,)
+
+    def holders(self) -> tuple[Any, ...]:
+        return () if self._judge is None else (self._judge,)
 
     def channels(self) -> tuple[Channel, ...]:
         """Tokens enter as what later ones are conditioned on, and as what is judged."""

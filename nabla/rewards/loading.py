@@ -22,8 +22,9 @@ def load_reward(
 
     Args:
         spec: a path or hub id (an outcome reward model); a dict with ``name`` of a registered reward
-            and, for models, ``path``; for ``function``, ``function: "module:name"``; for ``ensemble``,
-            ``members: [spec, ...]``; a Python function; a Reward; None.
+            and, for models, ``path`` (``likelihood`` without one: the language model that writes judges
+            itself); for ``function``, ``function: "module:name"``; for ``ensemble``,
+            ``members: [spec, ...]``; for ``noisy``, ``reward: spec``; a Python function; a Reward; None.
         arguments: for loading models, see :func:`nabla.models.loading.load`.
 
     Raises ModelError or ConfigError.
@@ -47,6 +48,8 @@ def _from_dict(spec: dict[str, Any], arguments: dict[str, Any]) -> Reward:
         return loaded
     if "members" in spec:
         spec["members"] = [load_reward(member, **arguments) for member in spec["members"]]
+    if "reward" in spec:
+        spec["reward"] = load_reward(spec["reward"], **arguments)
     if isinstance(spec.get("function"), str):
         require_trusted({"function": spec["function"]}, "rm")
         spec["function"] = load_function(spec["function"], "reward")

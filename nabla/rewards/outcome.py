@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from nabla.core.errors import ModelError
+from nabla.core.errors import ModelError, require_one_of
 from nabla.models.precision import exact_scores
-from nabla.rewards.base import rewards
+from nabla.models.runner import Runner
+from nabla.rewards.base import Reading, Response, rewards
 from nabla.rewards.reading import Layout
 from nabla.rewards.transformer import TransformerReward
 
@@ -22,6 +24,12 @@ class OutcomeReward(TransformerReward):
     Args:
         label: for a head with several labels: which one is the reward, or ``log-odds``: of two labels, the
             second's logit minus the first's.
+        read: of a prefix's value: ``inner``, at its last token within the text, where the head was trained
+            nowhere but at an answer's end; ``closed``, behind what the template writes at an answer's end,
+            which is run once more for each token that is read (and counted): the score that the prefix would
+            have as an answer.
+
+    Raises ModelError or ConfigError.
     """
 
     auto = "AutoModelForSequenceClassification"
@@ -33,8 +41,10 @@ class OutcomeReward(TransformerReward):
         tokenizer: Any,
         *,
         label: int | Literal["log-odds"] | None = None,
+        read: Literal["inner", "closed"] = "inner",
         **arguments: Any,
     ) -> None:
+        require_one_of(read, ("inner", "closed"), "Unknown reading of a prefix", "Readings")
         labels = int(getattr(model.config, "num_labels", 1))
         if labels != 1 and label is None:
             raise ModelError(
@@ -47,15 +57,20 @@ class OutcomeReward(TransformerReward):
             label not in (None, "log-odds") and not (isinstance(label, int) and 0 <= label < labels)
         ):
             raise ModelError(f"The outcome reward model has {labels} labels", got=label)
-        self.label = label
+        self.label, self.read = label, read
         super().__init__(model, tokenizer, **arguments)
 
     @classmethod
     def from_pretrained(  # type: ignore[override]
-        cls, path: str, *, label: int | Literal["log-odds"] | None = None, **arguments: Any
+        cls,
+        path: str,
+        *,
+        label: int | Literal["log-odds"] | None = None,
+        read: Literal["inner", "closed"] = "inner",
+        **arguments: Any,
     ) -> OutcomeReward:
         """As :meth:`TransformerReward.from_pretrained`, with this class's own arguments."""
-        found = super().from_pretrained(path, settings={"label": label}, **arguments)
+        found = super().from_pretrained(path, settings={"label": label, "read": read}, **arguments)
         assert isinstance(found, OutcomeReward)
         return found
 
@@ -79,6 +94,13 @@ class OutcomeReward(TransformerReward):
     @property
     def reads_every_token(self) -> bool:
         return True
+
+    def values(self, texts: Sequence[Reading], runner: Runner) -> list[list[float]]:
+        return self.closed_values(texts, runner) if self.read == "closed" else super().values(texts, runner)
+
+    def together(self, values: Sequence[float], response: Response | None = None) -> float | None:
+        """Read ``closed``, a text's last value is its score."""
+        return values[-1] if self.read == "closed" and values else None
 
     def token_rewards(self, hidden: Float[Tensor, "n hidden"]) -> Float[Tensor, " n"]:
         """Behind a prefix the head was trained nowhere but at an answer's end: a guess."""

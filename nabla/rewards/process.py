@@ -16,7 +16,7 @@ from nabla.core.trajectory import Score
 from nabla.models.chat import ChatFormat
 from nabla.models.head import Head
 from nabla.models.precision import exact_scores, work_dtype
-from nabla.rewards.base import rewards
+from nabla.rewards.base import Response, rewards
 from nabla.rewards.marks import CAUSAL, MARKS, SEPARATORS, Format
 from nabla.rewards.reading import Layout
 from nabla.rewards.transformer import TransformerReward
@@ -356,6 +356,12 @@ class ProcessReward(TransformerReward):
     def reads_every_token(self) -> bool:
         return not self.step_separators
 
+    @property
+    def read_flops(self) -> float:
+        if self._signs is None:
+            return super().read_flops
+        return 2.0 * 2 * int(self.model.get_output_embeddings().weight.shape[1])
+
     def token_places(self, layout: Layout) -> list[tuple[int, int]]:
         return list(zip(self._rows(layout), self.steps(layout).tolist(), strict=True))
 
@@ -365,7 +371,7 @@ class ProcessReward(TransformerReward):
             return scores[:, 1] - scores[:, 0]
         return scores[:, self.label or 0]
 
-    def together(self, values: Sequence[float]) -> float | None:
+    def together(self, values: Sequence[float], response: Response | None = None) -> float | None:
         steps = [value for value in values if not math.isnan(value)]
         exact = torch.tensor(steps, dtype=torch.float64)
         return float(AGGREGATIONS[self.aggregation](exact)) if steps else None

@@ -84,10 +84,11 @@ def free_tokens(layout: Layout, tokens: Int[Tensor, " n"], start: int, whole: bo
         start: first free position.
         whole: every step is read: the frozen part of the answer is run again with the rest.
     """
+    before, behind = len(layout.before), len(tokens) - len(layout.before)
     pairs = [
-        (i, len(layout.before) + place)
+        (i, before + place)
         for i, place in enumerate(layout.places.tolist())
-        if i >= start and place >= 0 and len(layout.before) + place < len(tokens)
+        if i >= start and 0 <= place < behind
     ]
     first = layout.first_read if whole else min([at for _, at in pairs] + [len(tokens) - 1])
     return FreeTokens(tokens, pairs, first)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
@@ -12,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from nabla.core.costs import Account, Usage
+from nabla.core.costs import Account
 from nabla.core.errors import ModelError, NablaError
 from nabla.core.prompt import Message
 from nabla.core.trajectory import Score
@@ -28,15 +27,13 @@ from nabla.models.runner import Runner
 from nabla.models.vocabulary import Vocabulary
 from nabla.rewards.base import (
     Judged,
-    Reading,
     RelaxedResponse,
     RelaxedReward,
     Response,
     Room,
-    numbers,
     unbound,
 )
-from nabla.rewards.conversation import ConversationReward
+from nabla.rewards.inner import InnerReward
 from nabla.rewards.probe import ANSWER, QUESTION, beyond_windows, compare_renderings
 from nabla.rewards.reading import FreeTokens, Layout, free_tokens
 from nabla.rewards.seam import SeamChannel, SeamTable
@@ -48,7 +45,7 @@ _SEAM = (
 )
 
 
-class TransformerReward(ConversationReward):
+class TransformerReward(InnerReward):
     """A transformers model as reward; abstract: subclasses say how hidden states become a reward.
 
     Args:
@@ -264,44 +261,6 @@ class TransformerReward(ConversationReward):
         for account, row, output in zip(accounts, tokens, outputs, strict=True):
             runner.store.put(account.problem, self.body, row, output.keys)
         return [self._judge(output.hidden, layout) for output, layout in zip(outputs, layouts, strict=True)]
-
-    @torch.no_grad()
-    def values(self, texts: Sequence[Reading], runner: Runner) -> list[list[float]]:
-        """See :meth:`nabla.rewards.base.Reward.values`. Read within the answer: what the template writes
-        behind it is not run. A token without an id of its own in this model's reading has no value."""
-        found = [[math.nan] * (len(text.response.tokens) - text.known) for text in texts]
-        # Of each text: tokens that are read, and where they stand in the reward's ids.
-        reads, chunks, rows = [], [], []
-        for text in texts:
-            layout = self.layout(text.response)
-            first = len(layout.before)
-            own = [(i, first + at) for i, at in self.token_places(layout) if i >= text.known and at >= 0]
-            reads.append(own)
-            rows.append(layout.tokens[: own[-1][1] + 1] if own else layout.tokens[:0])
-        todo = [i for i, own in enumerate(reads) if own]
-        accounts = [texts[i].response.account for i in todo]
-        for i, account in zip(todo, accounts, strict=True):
-            known = runner.known(self.body, rows[i][: reads[i][0][1]], account)
-            chunks.append(Chunk(known, self.body.embed(rows[i][len(known) :])))
-        outputs = runner.forward(self.body, chunks, accounts, keep=True)
-        for i, account, chunk, output in zip(todo, accounts, chunks, outputs, strict=True):
-            runner.store.put(account.problem, self.body, rows[i], output.keys)
-            at = torch.tensor([place - len(chunk.prefix) for _, place in reads[i]])
-            hidden = output.hidden[at.to(output.hidden.device)]
-            values = numbers(self.token_rewards(hidden))
-            labels = int(getattr(self.model.config, "num_labels", 1))
-            account.meter.add(account.phase, Usage(flops=2.0 * hidden.numel() * labels))
-            for (token, _), value in zip(reads[i], values, strict=True):
-                found[i][token - texts[i].known] = value
-        return found
-
-    def token_places(self, layout: Layout) -> list[tuple[int, int]]:
-        """(response token, place in the layout's ``answer``) wherever this reward has a value."""
-        return list(enumerate(layout.places.tolist()))
-
-    @abstractmethod
-    def token_rewards(self, hidden: Float[Tensor, "n hidden"]) -> Float[Tensor, " n"]:
-        """The reward of the prefix that ends at each state."""
 
     @property
     def differentiable(self) -> bool:

@@ -28,6 +28,9 @@ from nabla.rollouts.slots import CacheSlots, Notes
 DENSE = 0.75
 #: New rows wait until so many can join at once (a share of all places), unless they are all that wait.
 JOIN = 0.125
+#: Steps without a fault after which places that were given up begin to come back; twice as many after each
+#: further fault, up to LONGEST times as many.
+RECOVERY, LONGEST = 512, 64
 #: Share of the free memory that keys and values may take by default.
 SHARE = 0.25
 
@@ -37,7 +40,8 @@ class Decoder(Writer):
 
     A row draws from its own key and position, so that it writes the same wherever it joins. If a step fails,
     all rows on their way begin again from their openings, in two batches that nobody joins; where memory has
-    run out, half as many rows at most are decoded together from then on.
+    run out, half as many rows at most are decoded together from then on, and a quarter more after each
+    RECOVERY steps in which nothing fails.
 
     Args:
         lm: the language model.
@@ -57,7 +61,10 @@ class Decoder(Writer):
         *,
         joins: bool = True,
     ) -> None:
-        self.lm, self.runner, self.places, self.joins = lm, runner, rows, joins
+        self.lm, self.runner, self.joins = lm, runner, joins
+        self.places = self.most = rows
+        #: Steps since the last fault or return of places, and how many it takes.
+        self._calm, self._wait = 0, RECOVERY / 2
         free = SHARE * _free(lm.body.device) if rollout_bytes is None else rollout_bytes
         #: Tokens of all rows together, padding included.
         self.columns = free / lm.body.cache_bytes(1)
@@ -105,6 +112,7 @@ class Decoder(Writer):
             for _ in range(steps):
                 self._admit()
                 self._step()
+                self._recover()
                 if self._ended:
                     done += self._settle(ready)
                 if done >= enough or not self.busy:
@@ -130,12 +138,19 @@ class Decoder(Writer):
         if out:
             free_memory()
             self.places = max(1, min(self.places, (len(rows) + 1) // 2))
+            self._calm, self._wait = 0, min(2 * self._wait, LONGEST * RECOVERY)
         for row in rows:
             row.restart()
         if len(rows) == 1:
             rows[0].failures += 1
         middle = (len(rows) + 1) // 2
         self._apart += [part for part in (rows[middle:], rows[:middle]) if part]
+
+    def _recover(self) -> None:
+        """What had no room may have it now: other work on the device ends, and rows differ in length."""
+        self._calm += 1
+        if self.places < self.most and self._calm >= self._wait:
+            self._calm, self.places = 0, min(self.most, self.places + max(1, self.places // 4))
 
     def _settle(self, ready: dict[int, Continuation | NablaError]) -> int:
         """Takes leave of rows that have ended; adds the answers of problems whose rows have all ended, and

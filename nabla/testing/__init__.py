@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         CallbackContract,
         EstimatorContract,
         MethodContract,
+        MoveContract,
         ObjectiveContract,
         ParameterizationContract,
         ProposalContract,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
         RolloutContract,
         RowsContract,
         ScheduleContract,
+        ScreenContract,
         SelectorContract,
         TaskContract,
         laws_of,
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     )
     from nabla.testing.estimators import check_estimator
     from nabla.testing.methods import check_method
+    from nabla.testing.moves import check_move
     from nabla.testing.objectives import check_objective
     from nabla.testing.parameterizations import check_parameterization
     from nabla.testing.proposals import check_proposal
@@ -60,6 +63,7 @@ if TYPE_CHECKING:
     from nabla.testing.rollouts import check_rollout
     from nabla.testing.rows import check_rows
     from nabla.testing.schedules import check_schedule
+    from nabla.testing.screens import check_screen
     from nabla.testing.selectors import check_selector
     from nabla.testing.tasks import check_task
     from nabla.testing.tiny import TinyLM, TinyProcessReward, TinyReward, char_tokenizer
@@ -78,6 +82,7 @@ _HOMES = {
         "CallbackContract",
         "EstimatorContract",
         "MethodContract",
+        "MoveContract",
         "ObjectiveContract",
         "ParameterizationContract",
         "ProposalContract",
@@ -85,6 +90,7 @@ _HOMES = {
         "RolloutContract",
         "RowsContract",
         "ScheduleContract",
+        "ScreenContract",
         "SelectorContract",
         "TaskContract",
         "laws_of",
@@ -93,6 +99,7 @@ _HOMES = {
     ),
     "estimators": ("check_estimator",),
     "methods": ("check_method",),
+    "moves": ("check_move",),
     "objectives": ("check_objective",),
     "parameterizations": ("check_parameterization",),
     "proposals": ("check_proposal",),
@@ -100,6 +107,7 @@ _HOMES = {
     "rollouts": ("check_rollout",),
     "rows": ("check_rows",),
     "schedules": ("check_schedule",),
+    "screens": ("check_screen",),
     "selectors": ("check_selector",),
     "tasks": ("check_task",),
     "tiny": ("TinyLM", "TinyProcessReward", "TinyReward", "char_tokenizer"),
@@ -114,6 +122,7 @@ __all__ = [
     "ContractError",
     "EstimatorContract",
     "MethodContract",
+    "MoveContract",
     "ObjectiveContract",
     "ParameterizationContract",
     "ProposalContract",
@@ -121,6 +130,7 @@ __all__ = [
     "RolloutContract",
     "RowsContract",
     "ScheduleContract",
+    "ScreenContract",
     "SelectorContract",
     "TaskContract",
     "TinyLM",
@@ -134,6 +144,7 @@ __all__ = [
     "check_callback",
     "check_estimator",
     "check_method",
+    "check_move",
     "check_objective",
     "check_parameterization",
     "check_proposal",
@@ -141,6 +152,7 @@ __all__ = [
     "check_rollout",
     "check_rows",
     "check_schedule",
+    "check_screen",
     "check_selector",
     "check_task",
     "laws_of",

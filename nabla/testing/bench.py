@@ -28,7 +28,7 @@ class Bench:
     """Tiny models and gradients through them: what an objective meets in a run."""
 
     def __init__(self, lm: CausalLM, reward: Reward) -> None:
-        self.lm, self.reward = lm, reward.bind(lm.vocabulary)
+        self.lm, self.reward = lm, reward.written_by(lm).bind(lm.vocabulary)
         self.runner = Runner()
         self.gradients = GradientComputer(lm, self.reward, self.runner)
         self.prompt_ids = lm.encode(PROMPT)

@@ -16,6 +16,7 @@ from nabla.testing import (
     callbacks,
     estimators,
     methods,
+    moves,
     objectives,
     parameterizations,
     proposals,
@@ -23,6 +24,7 @@ from nabla.testing import (
     rollouts,
     rows,
     schedules,
+    screens,
     selectors,
     tasks,
 )
@@ -37,6 +39,8 @@ KITS: tuple[Kit[Any], ...] = (
     schedules.kit,
     rewards.kit,
     anchors.kit,
+    screens.kit,
+    moves.kit,
     methods.kit,
     tasks.kit,
     answers.kit,
@@ -191,6 +195,8 @@ AcceptanceContract = _mixin("AcceptanceContract", acceptance.kit)
 ScheduleContract = _mixin("ScheduleContract", schedules.kit)
 RewardContract = _mixin("RewardContract", rewards.kit)
 AnchorContract = _mixin("AnchorContract", anchors.kit)
+ScreenContract = _mixin("ScreenContract", screens.kit)
+MoveContract = _mixin("MoveContract", moves.kit)
 MethodContract = _mixin("MethodContract", methods.kit)
 TaskContract = _mixin("TaskContract", tasks.kit)
 AnswersContract = _mixin("AnswersContract", answers.kit)

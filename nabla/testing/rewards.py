@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,15 @@ from nabla.core.prompt import Prompt
 from nabla.core.trajectory import Score
 from nabla.models.causal_lm import CausalLM
 from nabla.models.runner import Runner
-from nabla.rewards.base import RelaxedResponse, RelaxedReward, Response, Reward, SoftTokens, rewards
+from nabla.rewards.base import (
+    Reading,
+    RelaxedResponse,
+    RelaxedReward,
+    Response,
+    Reward,
+    SoftTokens,
+    rewards,
+)
 from nabla.testing.inputs import INF, make_logits, seeded
 from nabla.testing.laws import MAX_EXAMPLES, Kit, Violation, require, require_close, untouched_global_noise
 from nabla.testing.optional import st
@@ -40,7 +49,7 @@ class RewardBench:
             known = {} if tokenizer is None else tokenizer.get_vocab()
             shared = PAD in known and END in known
             lm = tiny_lm(tokenizer if shared else char_tokenizer("abcd"))
-        reward = reward.bind(lm.vocabulary)
+        reward = reward.written_by(lm).bind(lm.vocabulary)
         return cls(reward, lm)
 
     def text(self, draws: list[int]) -> Tensor:
@@ -61,6 +70,20 @@ class RewardBench:
         require(not wrong, f"score gave {wrong[:1]!r}, which is no nabla.core.trajectory.Score"[:200])
         return [s.value for s in found]
 
+    def values(
+        self, texts: list[list[int]], known: int = 0, runner: Runner | None = None
+    ) -> list[list[float]]:
+        """Of all texts, from ``known`` on."""
+        readings = [Reading(self.response(text), min(known, len(text))) for text in texts]
+        found: Any = self.reward.values(readings, runner or Runner())
+        count = len(found) if isinstance(found, list | tuple) else None
+        require(count == len(texts), f"values of {len(texts)} texts: {found!r}"[:200])
+        for reading, row in zip(readings, found, strict=True):
+            wanted = len(reading.response.tokens) - reading.known
+            asked = f"{wanted} tokens behind {reading.known} known ones"
+            require(len(row) == wanted, f"{asked} have {len(row)} values")
+        return found  # type: ignore[no-any-return]
+
     def relaxed(self, draws: list[int], start: int = 0, y: Tensor | None = None) -> RelaxedReward:
         soft = None if y is None else SoftTokens(start, None, y)
         found = self.reward.relaxed([RelaxedResponse(self.response(draws), start, soft)], Runner())
@@ -78,6 +101,7 @@ class RewardBench:
 kit: Kit[Reward] = Kit(rewards, "a reward", "check_reward", prepare=RewardBench.of)
 
 _texts = tokens(20, max_length=6)
+_valued: dict[str, Any] = {"applies": lambda reward: reward.has_values, "examples": 0.5}
 _differentiable: dict[str, Any] = {"applies": lambda reward: reward.differentiable, "examples": 0.3}
 
 
@@ -151,6 +175,68 @@ def other_responses_do_not_matter(on: RewardBench, texts: list[list[int]]) -> No
         (alone,) = on.score([text])
         _near(value, alone, f"score of {text} in a batch against alone", max(on.tolerance, 1e-6))
         _near(other, alone, f"score of {text} in reverse order against alone", max(on.tolerance, 1e-6))
+
+
+def _same(found: list[float], expected: list[float], what: str, tolerance: float) -> None:
+    """Equal numbers, and none at the same tokens."""
+    for place, (one, other) in enumerate(zip(found, expected, strict=True)):
+        if math.isnan(one) or math.isnan(other):
+            both = math.isnan(one) and math.isnan(other)
+            require(both, f"{what}: {one!r} instead of {other!r} at token {place}")
+        else:
+            _near(one, other, f"{what}, at token {place}", max(tolerance, 1e-6))
+
+
+@kit.law(text=_texts, known=st.integers(0, 6), **_valued)
+def what_is_known_is_left_out(on: RewardBench, text: list[int], known: int) -> None:
+    """``values`` says one number per token from ``known`` on, the same as without anything known, also where
+    the text's beginning has been read by the same runner before."""
+    known %= len(text) + 1
+    (whole,) = on.values([text])
+    runner = Runner()
+    if known:
+        on.values([text[:known]], runner=runner)
+    (rest,) = on.values([text], known, runner)
+    _same(rest, whole[known:], f"values of {text} behind {known} known tokens", on.tolerance)
+
+
+@kit.law(text=_texts, **_valued)
+def values_are_those_of_the_score(on: RewardBench, text: list[int]) -> None:
+    """A score's steps are the values at their tokens, and what ``together`` makes of all values is the
+    score."""
+    (values,) = on.values([text])
+    response = on.response(text)
+    (score,) = on.reward.score([response], Runner())
+    if score.steps:
+        steps = score.by_token(len(text))
+        _same(values, steps, f"values of {text} against the steps of its score", on.tolerance)
+    total = on.reward.together(values, response)
+    if total is not None:
+        _near(total, score.value, f"the values of {text} together", max(on.tolerance, 1e-6))
+
+
+@kit.law(texts=st.lists(_texts, min_size=2, max_size=3), **_valued)
+def other_texts_do_not_matter_to_values(on: RewardBench, texts: list[list[int]]) -> None:
+    """Values are the same alone, in a batch and in any order of it."""
+    together, backwards = on.values(texts), on.values(texts[::-1])[::-1]
+    for text, row, other in zip(texts, together, backwards, strict=True):
+        (alone,) = on.values([text])
+        _same(row, alone, f"values of {text} in a batch against alone", on.tolerance)
+        _same(other, alone, f"values of {text} in reverse order against alone", on.tolerance)
+
+
+@kit.law(
+    text=_texts,
+    end=st.integers(1, 5),
+    applies=lambda reward: reward.has_values and reward.reads_every_token,
+    examples=0.5,
+)
+def a_prefix_keeps_its_values(on: RewardBench, text: list[int], end: int) -> None:
+    """Where each value is that of the prefix which ends at its token (``reads_every_token``), it is the same
+    whatever follows."""
+    end = 1 + end % len(text)
+    (whole,), (begun,) = on.values([text]), on.values([text[:end]])
+    _same(begun, whole[:end], f"values of the first {end} tokens of {text}", on.tolerance)
 
 
 @kit.law(applies=lambda reward: not reward.differentiable)

@@ -127,7 +127,7 @@ def test_bad_input_is_one_message_and_leaves_nothing(arguments, message, config,
 def test_unknown_tasks_and_missing_models_leave_nothing(config, capsys, tmp_path):
     for change, message in (
         ({"task": "chess"}, "Unknown component in tasks"),
-        ({"lm": "./nowhere"}, "no such model"),
+        ({"lm": "./nowhere"}, "there is no such folder"),
         ({"task": {"name": "jsonl", "path": "nowhere.jsonl"}}, "nowhere.jsonl"),
     ):
         task = {**VALUES["tasks"]["squares"], **change}

@@ -65,6 +65,8 @@ def test_an_odd_number_is_refused_with_its_option(name, capsys, tmp_path):
         ["compare", "--problems", "nan"],
         ["compare", "--problems", "-3", "--task", "latin"],
         ["demo", "--problems", "1.5"],
+        ["diagnose", "--problems", "nan"],
+        ["diagnose", "--swaps", "-1"],
         ["solve", "--task", "sandbox", "--problems", "0"],
         ["solve", "--task", "sandbox", "--offset", "-1"],
         ["bench", "--repeats", "0"],

@@ -156,3 +156,44 @@ def test_weights_and_biases_offline(tmp_path):
     (log,) = (tmp_path / "out" / "wandb").glob("offline-run-*/run-*.wandb")
     assert log.stat().st_size > 0
     assert b"reward" in log.read_bytes()
+
+
+def test_the_policy_judges_itself_by_name_alone(capsys, monkeypatch, tmp_path):
+    """The same from flags and from YAML: no other model is loaded, no pass is run but the rollouts'."""
+    monkeypatch.chdir(tmp_path)
+    method = ["--method", "best-of-n", "--method.n", "3", "--accelerator", "cpu", "--json"]
+    Path("run.yaml").write_text("lm: sandbox:arithmetic-policy\nrm: {name: likelihood, aggregation: sum}\n")
+    flags = ["--rm.name", "likelihood", "--rm.aggregation", "sum"]
+    found = []
+    for source in (flags, ["--config", "run.yaml"]):
+        status, out, err = run(capsys, SUMS[0], *source, *method)
+        assert status == 0, err
+        (row,) = (json.loads(line) for line in out.splitlines())
+        assert "reward" not in row["cost"]["phases"]
+        found.append((row["response"], row["reward"]))
+    assert found[0] == found[1]
+    status, _, err = run(capsys, SUMS[0], "--rm", "{name: likelihood, path: nowhere/at-all}", *method)
+    assert status == 2
+    assert "nowhere/at-all" in err
+
+
+def test_a_run_that_goes_on_counts_what_was_right_before(capsys, monkeypatch, prompts):
+    interrupted(capsys, monkeypatch, prompts, solved=2)
+    status, out, _ = run(capsys, *prompts, *GREEDY)
+    assert status == 0
+    right = sum(row["correct"] for row in rows())
+    assert f"{right} of 3 right" in out
+
+
+def test_backtracking_is_told_as_it_goes_and_steps_are_the_familys(capsys):
+    """In a plain log, too: what was stopped where, what was drawn, what came of it, and the answer."""
+    backtrack = ["--method.name", "backtrack", "--method.attempts", "8"]
+    status, out, _ = run(capsys, SUMS[0], *backtrack, "--output", "none", "--accelerator", "cpu")
+    assert status == 0
+    labels = [line.split(" ")[0] for line in out.splitlines()]
+    assert labels.count("drawn") == labels.count("accepted") + labels.count("rejected") > 0
+    stopped = [line for line in out.splitlines() if line.startswith("stopped")]
+    assert stopped
+    assert all(line.count(">") == line.count("<") == 1 for line in stopped)
+    assert all(line.endswith(("<", "…", ";", "#")) for line in stopped)  # at the end of a step
+    assert labels.count("answer") == 1

@@ -174,3 +174,29 @@ def test_what_is_replaced_is_whole_at_any_time(tmp_path, monkeypatch):
     monkeypatch.undo()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_new_file_is_whole_or_not_there(tmp_path, monkeypatch, links):
+    """A kill in the middle of writing leaves no part of it under its name, where files can be linked."""
+    path = tmp_path / "config.yaml"
+
+    def killed(descriptor, data):
+        os.write(descriptor, data[:2])
+        raise KeyboardInterrupt
+
+    def no_links(*_):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    if not links:
+        monkeypatch.setattr(os, "link", no_links)
+    with monkeypatch.context() as patch:
+        patch.setattr("nabla.core.files.append_whole", killed)
+        with pytest.raises(KeyboardInterrupt):
+            write_new(path, "seed: 1")
+    assert not path.exists()
+    write_new(path, "seed: 1")
+    with pytest.raises(FileExistsError):
+        write_new(path, "seed: 2")
+    assert path.read_text() == "seed: 1"
+    assert list(tmp_path.iterdir()) == [path]

@@ -247,3 +247,22 @@ def test_a_reward_without_values_is_asked_once_and_never_of_an_open_text():
     assert math.isnan(begun.reward)
     assert whole.reward == 1.5
     assert len(asked) == 1
+
+
+@pytest.mark.parametrize("aggregation", ["min", "mean"])
+def test_texts_that_begin_alike_share_their_values_to_the_last_bit(aggregation):
+    """Scored alone and in a larger batch: texts that share their worst step tie, whatever else is asked."""
+
+    async def script(session):
+        (text,) = await session.score(await session.rollout(SAMPLING))
+        places = range(1, len(text) - 1)
+        edits = [(p, token) for p in places for token in range(2, 6) if token != int(text.tokens[p])]
+        return text, edits, await session.score(await session.fork(text, edits))
+
+    lm = tiny_lm(char_tokenizer("abcd"), dtype=torch.float32)
+    text, edits, others = run(process(aggregation=aggregation, dtype=torch.float32), script, lm)
+    assert len(others) > 12
+    for (place, _), other in zip(edits, others, strict=True):
+        assert other.values[:place] == text.values[:place]
+        if aggregation == "min":
+            assert other.reward == min(v for v in other.values if not math.isnan(v))

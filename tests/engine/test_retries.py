@@ -18,6 +18,7 @@ from nabla.core.prompt import Prompt
 from nabla.core.sampling import Sampling
 from nabla.core.solution import Solution
 from nabla.engine.engine import Engine
+from nabla.engine.gradient.stages import Stages
 from nabla.engine.session import Session
 from nabla.methods.base import Method, methods
 from nabla.models.body import Body
@@ -289,3 +290,117 @@ def test_a_lone_request_has_a_second_try_where_the_fault_may_pass(latin_lm, lati
     assert set(lone.values()) == {tries}
     expected = {ConfigError: ConfigError, torch.OutOfMemoryError: NablaError}
     assert type(outcome) is expected.get(type(error), ComponentError)
+
+
+class Kinds(Method):
+    """One request of every kind, several of a problem at once."""
+
+    async def solve(self, session: Session) -> Solution:
+        objective, sampling = objectives.build(OBJECTIVE), Sampling(**SAMPLING)
+        found = await session.rollout(sampling, 3)
+        texts = await session.read([t.tokens for t in found], sampling, keep_graph=True)
+        others = [text.tokens.flip(0) for text in texts]
+        await session.values(texts[0], objective, others)  # before anything of the reward is stored
+        await session.gradient(texts[0], objective, tokens=others[0])
+        scored = await session.score(texts, keep_graph=True)
+        for text in scored:
+            await session.gradient(text, objective)
+        await session.values(scored[0], objective, [t.roll(1) for t in others])
+        await session.judge(await session.rollout(sampling, 2))
+        (again,) = await session.score(await session.extend([texts[1].commit(1)], sampling=sampling))
+        return self.solution(session, again)
+
+
+@pytest.mark.parametrize("keep_graph", [False, True])
+def test_costs_do_not_depend_on_where_a_batch_is_cut(latin_lm, latin_rm, latin_prompts, keep_graph):
+    prompts = latin_prompts[:2]
+    settings = {"keep_graph": keep_graph, "continuous": False}
+    expected = solved(Engine(latin_lm, latin_rm, live=1, **settings), Kinds(), prompts)
+    for size in (1, 2, 8):
+        found = solved(Engine(latin_lm, latin_rm, batch_size=size, **settings), Kinds(), prompts)
+        for prompt in prompts:
+            require_same(expected[prompt.id], found[prompt.id], f"{size}/{prompt.id}")
+
+
+class Differentiating(Method):
+    """Texts whose graphs are kept, and their gradients; gives these away."""
+
+    def __init__(self) -> None:
+        self.gradients: dict[str, list[torch.Tensor]] = {}
+
+    async def solve(self, session: Session) -> Solution:
+        objective, sampling = objectives.build(OBJECTIVE), Sampling(**SAMPLING)
+        found = await session.rollout(sampling, 3)
+        texts = await session.read([t.tokens for t in found], sampling, keep_graph=True)
+        scored = await session.score(texts, keep_graph=True)
+        rows = [await session.gradient(text, objective) for text in scored]
+        self.gradients[session.prompt.id] = [
+            pull.rows(torch.arange(len(row.tokens) - row.start), None)
+            for row in rows
+            for term in row.terms.values()
+            for pull in term.pulls
+            if pull is not None
+        ]
+        return self.solution(session, scored[0])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_faults_with_kept_graphs_change_no_answer_and_no_gradient(latin_lm, latin_rm, latin_prompts, seed):
+    prompts, settings = latin_prompts[:3], {"keep_graph": True}
+    sound, method = Differentiating(), Differentiating()
+    expected = solved(Engine(latin_lm, latin_rm, **settings), sound, prompts)
+    engine = Engine(latin_lm, latin_rm, **settings)
+    faults = Faults(engine, seed, 0.3)
+    with faults.in_models():
+        found = solved(engine, method, prompts)
+    assert sum(faults.met.values()) > 1
+    for prompt in prompts:
+        for one, other in zip(sound.gradients[prompt.id], method.gradients[prompt.id], strict=True):
+            assert torch.allclose(one, other, rtol=1e-3, atol=1e-5)
+        # A graph that a fault has cost is a pass again, which is counted: nothing else differs.
+        require_same(
+            [row for row in expected[prompt.id] if row[0] not in ("cost", "checkpoints")],
+            [row for row in found[prompt.id] if row[0] not in ("cost", "checkpoints")],
+        )
+    assert engine.workspace.graphs.budget.used == 0
+
+
+@pytest.mark.parametrize("place", ["before", "backward"])
+def test_states_that_are_kept_outlive_a_fault_before_their_backward_pass(
+    latin_lm, latin_rm, latin_prompts, monkeypatch, place
+):
+    """Then the counts are those of a run without the fault; one in the backward pass costs a pass."""
+    prompts, settings = latin_prompts[:1], {"keep_graph": True}
+    sound, method = Differentiating(), Differentiating()
+    expected = solved(Engine(latin_lm, latin_rm, **settings), sound, prompts)
+    failed: list[bool] = []
+    if place == "before":
+        original = Stages._derive
+
+        def failing(*arguments: Any) -> Any:
+            if not failed:
+                failed.append(True)
+                raise torch.OutOfMemoryError("injected")
+            return original(*arguments)
+
+        monkeypatch.setattr(Stages, "_derive", failing)
+    else:
+        grad = torch.autograd.grad
+
+        def broken(outputs: Any, *arguments: Any, **named: Any) -> Any:
+            found = grad(outputs, *arguments, **named)
+            if "retain_graph" in named and not failed:  # the one through the models
+                failed.append(True)
+                raise torch.OutOfMemoryError("injected")
+            return found
+
+        monkeypatch.setattr(torch.autograd, "grad", broken)
+    found = solved(Engine(latin_lm, latin_rm, **settings), method, prompts)
+    assert failed
+    (name,) = expected
+    for one, other in zip(sound.gradients[name], method.gradients[name], strict=True):
+        assert torch.allclose(one, other, rtol=1e-3, atol=1e-5)
+    if place == "before":
+        require_same(expected[name], found[name])
+    else:
+        assert dict(found[name])["tokens"] == dict(expected[name])["tokens"]

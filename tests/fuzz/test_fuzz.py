@@ -85,7 +85,8 @@ OWN = [
     "--repeats", "--setting", "--device", "--threads", "--estimators", "--seed", "--jobs", "--list",
     "--debug", "--allow-code", "--help", "-h", "--dense-repeats", "--nonsense", "--lm", "--rm.path",
     "--rm.name", "--lm_arguments.dtype", "--method.name", "--rm.function", "--rm.members", "--callbacks.0",
-    "--rm_arguments",
+    "--rm_arguments", "--samples", "--swaps", "--rerolls", "--rewards.a", "--process_bench", "--trace",
+    "--format",
 ]  # fmt: skip
 FILES = ["p.txt", "p.jsonl", "c.yaml", "e.yaml", "a.yaml", "pipe.yaml", "pipe.jsonl", "folder", "none", "out"]
 
@@ -206,6 +207,7 @@ def in_time() -> Any:
 def cut() -> Any:
     """Cuts the heavy parts off: models, studies, benchmarks."""
     import nabla.study.benchmark.run as bench
+    import nabla.study.diagnosis.study as diagnosis
     import nabla.study.laboratory.study as laboratory
     import nabla.theory.suite as theory
     from nabla.models.causal_lm import CausalLM
@@ -235,6 +237,7 @@ def cut() -> Any:
         patch.setattr(bench, "run_targets", reached)
         patch.setattr(Stand, "__init__", reached)
         patch.setattr(laboratory, "run_study", reached)
+        patch.setattr(diagnosis, "diagnose", reached)
         yield
 
 
@@ -281,9 +284,12 @@ SOUND = [
     ["solve", SUM, "--method.name", "best-of-n"],
     ["solve", "--task.name", "sandbox", "--problems", "2", "--output", "out"],
     ["demo"],
+    ["diagnose", "--task", "latin", "--problems", "2", "--output", "out"],
     ["bench", "--setting", "small", "--output", "out"],
     ["theory", "--output", "out"],
     ["evaluate", "e.yaml", "--output", "out"],
+    ["view", "folder", "--output", "page.html"],
+    ["plot", "folder", "--output", "out"],
 ]
 
 
@@ -299,7 +305,7 @@ def command_lines(draw: Any) -> list[str]:
     found = [command]
     if command == "solve" and draw(st.booleans()):
         found.append(draw(st.one_of(st.just(SUM), WORDS)))
-    if command in ("show", "evaluate", "ablate") and draw(st.integers(0, 3)):
+    if command in ("show", "evaluate", "ablate", "view", "plot") and draw(st.integers(0, 3)):
         found.append(draw(st.sampled_from(FILES)))
     if draw(st.booleans()):
         option = draw(st.sampled_from(["--config", "--prompts", "--report", "--output"]))

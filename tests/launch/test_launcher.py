@@ -10,6 +10,7 @@ import textwrap
 import pytest
 
 from nabla.core.errors import ConfigError, PromptError
+from nabla.core.prompt import Prompt
 from nabla.core.sampling import Sampling
 from nabla.core.solution import Interrupted, RunError
 from nabla.engine.events import Callback
@@ -37,6 +38,45 @@ def test_no_prompts_and_double_ids(latin_lm, latin_prompts):
         greedy(latin_lm).run([])
     with pytest.raises(PromptError, match="same id"):
         greedy(latin_lm).run([latin_prompts[0], latin_prompts[0]])
+
+
+def gated(**arguments):
+    from nabla.testing.tiny import char_tokenizer, tiny_lm, tiny_process_reward
+
+    tokenizer = char_tokenizer("abcd")
+    method = methods.build(
+        "backtrack",
+        gate={"texts": 12, "prompts": 3, "least": 3},
+        sampling=Sampling(temperature=1.0, max_new_tokens=8),
+        boundary={"name": "length", "tokens": 3},
+        attempts=4,
+    )
+    models = tiny_lm(tokenizer), tiny_process_reward(tokenizer)
+    return TestTimeLoop(method, *models, accelerator="cpu", **arguments)
+
+
+def test_a_method_learns_of_all_prompts_before_a_run():
+    """Also where an earlier part of the run has solved some; nobody hears of the texts that it asks."""
+    heard = []
+
+    class Listening(Callback):
+        def on_solution(self, solution):
+            heard.append(solution.prompt.id)
+
+    prompts = [Prompt.of(text, id=text) for text in ("ab", "cd", "abcd", "dd")]
+    loop = gated(callbacks=[Listening()])
+    whole = loop.run(prompts)
+    assert "gate:" in loop.learnt
+    assert "of 12 texts" in loop.learnt
+    assert sorted(heard) == sorted(p.id for p in prompts)
+    again = gated()
+    (last,) = again.run(prompts[3:], among=prompts)
+    assert again.learnt == loop.learnt
+    assert last.tokens == whole[3].tokens
+    assert last.cost.total.flops == whole[3].cost.total.flops
+    alone = gated()
+    alone.run(prompts[3:])
+    assert alone.learnt is None
 
 
 def test_failures_keep_the_other_solutions(latin_lm, latin_prompts):

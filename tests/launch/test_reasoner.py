@@ -73,6 +73,18 @@ def test_from_pretrained_takes_paths_functions_and_dicts(latin_prompts):
         assert reasoner.solve(latin_prompts[0].text).reward is not None
 
 
+def test_the_policy_judges_itself_where_no_judge_is_named(latin_lm, latin_prompts):
+    """By its likelihood: no pass but the rollouts'."""
+    rm = {"name": "likelihood", "aggregation": "mean"}
+    arguments = {"method": "best-of-n", "n": 3, "max_new_tokens": 48, "accelerator": "cpu"}
+    solution = NablaReasoner.from_pretrained(latin_lm, rm, **arguments).solve(latin_prompts[0].text)
+    assert "reward" not in solution.cost.phases
+    by_path = {**rm, "path": str(model_path("latin-policy"))}
+    judged = NablaReasoner.from_pretrained(latin_lm, by_path, **arguments).solve(latin_prompts[0].text)
+    assert judged.cost.phases["reward"].forward_passes > 0
+    assert (judged.tokens, judged.reward) == (solution.tokens, pytest.approx(solution.reward, abs=1e-3))
+
+
 def test_broken_paths_and_empty_prompts(tmp_path, latin_lm):
     with pytest.raises(ModelError, match="language model cannot be loaded"):
         NablaReasoner.from_pretrained(str(tmp_path / "nothing"), method="greedy")

@@ -11,8 +11,9 @@ from nabla.core.solution import Solution
 from nabla.engine.engine import Engine
 from nabla.methods.base import methods
 from nabla.methods.screened import Writer
+from nabla.methods.searches.agreement import kendall
 from nabla.methods.searches.backtrack import Backtrack
-from nabla.methods.searches.pairs import FREE, Pairs
+from nabla.methods.searches.pairs import FREE, LEAST, Pairs
 from nabla.rewards.function import FunctionReward
 from nabla.rollouts.boundaries.length import Length
 from nabla.screens.base import screens
@@ -40,16 +41,22 @@ def run(method, prompts=PROMPTS, **arguments):
     return found
 
 
+def ordered(method):
+    return sorted(run(method), key=lambda solution: solution.prompt.id)
+
+
 SPECS = [
     {"name": "backtrack", "attempts": 6, **STEPS},
     {"name": "backtrack", "attempts": 6, "screen": "value", "move": "minimum", **STEPS},
     {"name": "backtrack", "attempts": 6, "screen": "never", **STEPS},
+    {"name": "backtrack", "attempts": 9, "screen": "value", "width": 3, **STEPS},
     {"name": "backtrack", "attempts": 6, "screen": "drop", "move": "surprise", **STEPS},
     {"name": "backtrack", "attempts": 6, "screen": "bound", "move": "value-drop", **STEPS},
     {"name": "pairs", "attempts": 5, "sampling": SAMPLING},
     {"name": "pairs", "attempts": 9, "width": 3, "move": "change-point", "sampling": SAMPLING},
-    {"name": "pairs", "attempts": 4, "move": "first-order", "objective": "reward", "sampling": SAMPLING},
-    {"name": "pairs", "attempts": 4, "move": "random-direction", "objective": "reward", "sampling": SAMPLING},
+    # Three attempts: at the fourth two texts have their lowest value at a token they share, a tie.
+    {"name": "pairs", "attempts": 3, "move": "first-order", "objective": "reward", "sampling": SAMPLING},
+    {"name": "pairs", "attempts": 3, "move": "random-direction", "objective": "reward", "sampling": SAMPLING},
     {
         "name": "pairs",
         "attempts": 4,
@@ -88,12 +95,12 @@ def test_a_text_is_stopped_at_its_first_bad_step():
     async def script(session):
         (first,) = await session.rollout(SAMPLING, until=Length(3))
         never = Writer(screens.build("never"), Length(3))
-        whole = await never.finish(session, first, None)
+        (whole,) = await never.finish(session, [first], None)
         values = whole.trajectory.values
         # Just above the first value behind the first step: the text must be stopped there.
         threshold = min(values[:-1]) + 1e-6
         strict = Writer(screens.build("value", threshold=threshold), Length(3))
-        again = await strict.finish(session, first, None)
+        (again,) = await strict.finish(session, [first], None)
         return whole, again, values, threshold
 
     found = []
@@ -114,6 +121,100 @@ def test_a_text_is_stopped_at_its_first_bad_step():
             assert len(stopped.trajectory) - stopped.bad <= 3
 
 
+def test_rows_of_a_batch_stop_singly():
+    """Texts of one problem, written in one batch: some are stopped, others end, each by its values."""
+    found = []
+
+    async def solve(session):
+        begun = await session.rollout(SAMPLING, n=12, until=Length(3))
+        writer = Writer(screens.build("value", threshold=-2.5), Length(3))
+        found.extend(await writer.finish(session, begun, None))
+        found.extend(session.ended(text.trajectory) for text in found[:])
+
+    for _, _ in engine().run(solve, PROMPTS[:1]):
+        pass
+    texts, ended = found[:12], found[12:]
+    assert {True, False} == set(ended)
+    assert len({len(text.trajectory) for text in texts}) > 2
+    for text, end in zip(texts, ended, strict=True):
+        values = text.trajectory.values
+        low = [i for i, value in enumerate(values) if value < -2.5]
+        assert text.bad == (low[0] if low else None)
+        assert end or text.bad is not None
+        if text.bad is not None:
+            assert len(values) - text.bad <= 3  # nothing was written behind that step
+
+
+def test_a_text_is_read_at_every_token_where_that_is_asked():
+    """The same first bad token, and nothing is written behind it."""
+
+    async def script(session):
+        (first,) = await session.rollout(SAMPLING, until=Length(1))
+        screen = screens.build("value", threshold=-2.5)
+        return await Writer(screen, Length(3), "token").finish(session, [first], None)
+
+    found = []
+
+    async def solve(session):
+        found.extend(await script(session))
+
+    for _, _ in engine().run(solve, PROMPTS):
+        pass
+    assert len(found) == len(PROMPTS)
+    for stopped in found:
+        assert stopped.bad is None or stopped.bad == len(stopped.trajectory) - 1
+    assert any(stopped.bad is not None for stopped in found)
+    with pytest.raises(ConfigError, match="line"):
+        methods.build({"name": "backtrack", "every": "line"})
+
+
+def test_after_four_stops_a_text_is_written_to_its_end():
+    """Every value is bad: four texts are stopped, the fifth is whole."""
+    spec = {"name": "backtrack", "attempts": 11, "screen": {"name": "value", "threshold": 1e6}, **STEPS}
+    for solution in run(methods.build(spec)):
+        counts = solution.cost.counts
+        assert counts["stopped_texts"] + counts["finished_texts"] >= 10
+        assert counts["finished_texts"] >= 2
+        assert counts["stopped_texts"] <= 4 * (counts["finished_texts"] + 1)
+
+
+GATED = {"name": "backtrack", "attempts": 6, "gate": {"texts": 24, "least": 3, "prompts": 3}, **STEPS}
+
+
+def test_a_gate_follows_from_the_prompts_alone():
+    method = methods.build(GATED)
+    one, two = (method.prepared(engine(live=live), PROMPTS) for live in (1, 64))
+    assert one.calibration == two.calibration
+    assert one.calibration.texts == 24
+    assert one.calibration.flops > 0
+    assert method.calibration is None
+    assert "gate:" in one.learnt
+    assert method.prepared(engine(seed=1), PROMPTS).calibration != one.calibration
+    assert method.prepared(engine(), PROMPTS[:2]) is method  # too few
+    assert one.prepared(engine(), PROMPTS) is one
+
+
+def test_a_shut_gate_stops_nothing():
+    method = methods.build({**GATED, "gate": {**GATED["gate"], "level": 0.0}}).prepared(engine(), PROMPTS)
+    assert not method.calibration.opened
+    for solution in run(method):
+        assert "stopped_texts" not in solution.cost.counts
+    alone = sorted(running.facts(run(method, live=1)))
+    assert sorted(running.facts(run(method, live=64))) == alone
+
+
+def test_a_stored_calibration_is_taken_without_sampling(tmp_path):
+    import json
+
+    found = methods.build(GATED).prepared(engine(), PROMPTS).calibration
+    file = tmp_path / "gate.json"
+    file.write_text(json.dumps(found.to_dict()))
+    method = Backtrack(gate={"file": str(file)}, attempts=6, **STEPS)
+    assert method.calibration == found
+    assert method.prepared(engine(), PROMPTS) is method
+    assert method.screen.scale == method.move.parts[1].scale == found.scale
+
+
 def test_pairs_of_one_text_are_drawn_without_replacement():
     solutions = run(Pairs(attempts=30, patience=30, sampling=SAMPLING))
     for solution in solutions:
@@ -125,6 +226,30 @@ def test_pairs_of_one_text_are_drawn_without_replacement():
             assert pair not in seen
             assert revision.new_token != revision.old_token
             seen.add(pair)
+
+
+def test_gains_that_agree_with_nothing_are_not_asked_for_again():
+    """A level that nothing reaches: six proposals by the gradient, then none."""
+    first_order = {"attempts": 24, "move": "first-order", "objective": "reward", "sampling": SAMPLING}
+    always = ordered(Pairs(**first_order))
+    asked = ordered(Pairs(**first_order, agreement=1.1))
+    spent, usual = (sum(s.cost.total.backward_passes for s in found) for found in (asked, always))
+    assert 0 < spent < usual
+    for one, other in zip(asked, always, strict=True):
+        assert one.revisions[:LEAST] == other.revisions[:LEAST]
+    kept = ordered(Pairs(**first_order, agreement=-1.0))
+    assert [s.revisions for s in kept] == [s.revisions for s in always]
+    with pytest.raises(ConfigError, match="fallback without"):
+        Pairs(move="policy", agreement=0.0)
+    with pytest.raises(ConfigError, match="fallback without"):
+        Pairs(move="first-order", objective="reward", fallback="first-order")
+
+
+def test_agreement_is_kendalls():
+    assert kendall([1.0, 2.0, 3.0], [2.0, 3.0, 9.0]) == 1.0
+    assert kendall([1.0, 2.0, 3.0], [2.0, 9.0, 3.0]) == pytest.approx(1 / 3)
+    assert kendall([1.0, 1.0], [2.0, 3.0]) == 0.0
+    assert kendall([1.0], [2.0]) == 0.0
 
 
 def test_an_answer_is_held_at_any_budget():

@@ -7,6 +7,7 @@ from collections import defaultdict
 
 import pytest
 
+from nabla.core.errors import ConfigError
 from nabla.core.sampling import Sampling
 from nabla.engine.engine import Engine
 from nabla.methods.base import methods
@@ -121,3 +122,47 @@ def test_a_process_reward_ranks_by_its_own_aggregation(aggregation):
         at = max(range(6), key=totals.__getitem__)
         assert solution.tokens == tuple(rollouts[at].tokens.tolist())
         assert solution.reward == pytest.approx(totals[at], rel=1e-9)
+
+
+@pytest.mark.parametrize("score", ["log-probability", "mean-log-probability"])
+def test_by_the_models_own_probability_no_reward_is_needed_and_nothing_more_is_spent(score):
+    async def rollouts(session):
+        return await session.rollout(toy.FLAT, n=9)
+
+    engine = Engine(toy.LM, None)
+    own = {"log-probability": sum, "mean-log-probability": lambda values: sum(values) / len(values)}[score]
+    pool = tiny.drive(engine, toy.PROMPT, rollouts)
+    best = max(pool, key=lambda t: own(t.log_probs.tolist()))
+    (solution,) = running.run(engine, BestOfN(9, toy.FLAT, score=score), [toy.PROMPT])
+    assert solution.tokens == tuple(best.tokens.tolist())
+    assert solution.reward is None
+    (plain,) = running.run(engine, methods.build("self-consistency", n=9, sampling=toy.FLAT), [toy.PROMPT])
+    assert solution.cost.total.calls == plain.cost.total.calls
+    assert solution.cost.total.flops == plain.cost.total.flops
+
+
+def test_votes_by_probability_add_up_the_probabilities():
+    method = BestOfN(12, toy.FLAT, First(), "softmax", "log-probability")
+
+    async def rollouts(session):
+        found = await session.rollout(toy.FLAT, n=12)
+        return [(session.decode(t.tokens), t.log_likelihood) for t in found]
+
+    for seed in range(4):
+        engine = Engine(toy.LM, None, seed=seed)
+        pool = tiny.drive(engine, toy.PROMPT, rollouts)
+        sums: dict[str, float] = defaultdict(float)
+        for response, log_pi in pool:
+            if response:
+                sums[response[0]] += math.exp(log_pi)
+        winner = max(sums, key=sums.__getitem__)
+        expected = max((pair for pair in pool if pair[0][:1] == winner), key=lambda pair: pair[1])
+        (solution,) = running.run(engine, method, [toy.PROMPT])
+        assert solution.response == expected[0]
+
+
+def test_without_a_reward_only_probabilities_rank():
+    with pytest.raises(ConfigError, match="a reward is needed"):
+        BestOfN().check(Engine(toy.LM, None))
+    with pytest.raises(ConfigError, match="score"):
+        methods.build("best-of-n", score="likelihood")

@@ -9,6 +9,7 @@ import pytest
 from nabla.core.budget import Budget
 from nabla.core.solution import Solution, answer_within
 from nabla.engine.progress import Progress
+from nabla.engine.session import Session
 from nabla.methods.base import methods
 from tests.running import SAMPLING, proposals, rounded, run, tiny_engine
 
@@ -72,3 +73,20 @@ def test_without_an_answer_a_method_goes_on_until_it_has_one() -> None:
             assert len(solution.checkpoints) >= 1
             assert solution.reward is not None
             assert not solution.revisions  # none is begun beyond the budget
+
+
+@pytest.mark.parametrize("limit", [14.0, 17.0, 20.0, 23.0, 55.0])
+def test_what_refining_has_spent_is_not_followed_by_a_proposal(
+    limit: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[int] = []
+    fork = Session.fork
+
+    async def noted(session: Session, *arguments: Any, **named: Any) -> Any:
+        begun.append(session.cost.total.calls)
+        return await fork(session, *arguments, **named)
+
+    monkeypatch.setattr(Session, "fork", noted)
+    solved({"name": "nabla-reasoner", "dto": {"steps": 2}, **REFINED}, limit)
+    assert all(calls <= limit for calls in begun)
+    assert begun or limit < 20

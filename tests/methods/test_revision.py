@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nabla.core.errors import ConfigError
+from nabla.engine.events import Callback, Events
 from nabla.methods.base import methods
 from nabla.rewards.function import FunctionReward
 from tests.running import (
@@ -76,6 +77,28 @@ def test_a_reward_of_any_kind_will_do_and_none_will_not():
     engine = tiny_engine(reward=False)
     engine = type(engine)(engine.lm, FunctionReward(lambda prompt, response: float(len(response))))
     assert any(r.accepted for s in run(engine, revision()) for r in s.revisions)
+
+
+def test_a_width_offers_the_best_of_several_tokens_of_a_position_in_one_batch():
+    wide = revision(width=4, proposal={"name": "sample", "temperature": 3.0}, max_rollouts=12)
+    offers: dict[tuple[str, int, tuple[int, ...]], list[int]] = {}
+
+    class Watch(Callback):
+        def on_proposal(self, prompt, trajectory, position, token):
+            key = prompt.id, position, tuple(trajectory.tokens.tolist())
+            offers.setdefault(key, []).append(token)
+
+    solutions = run(tiny_engine(events=Events([Watch()])), wide)
+    assert max(map(len, offers.values())) > 1
+    for (_, position, tokens), offered in offers.items():
+        assert len(set(offered)) == len(offered) <= 4
+        assert tokens[position] not in offered
+    for solution in solutions:
+        assert solution.candidates <= 12
+        assert solution.cost.total.critical_steps < solution.cost.total.calls
+    assert_same_alone_and_together(wide)
+    with pytest.raises(ConfigError, match="needs the densities"):
+        revision(width=2, acceptance="metropolis-hastings").check(tiny_engine())
 
 
 def test_the_seed_decides():

@@ -50,6 +50,24 @@ def test_it_is_the_first_response_with_the_most_frequent_answer(n, seed):
     assert solution.reward is None
 
 
+@pytest.mark.parametrize("score", ["log-probability", "mean-log-probability"])
+def test_with_a_score_the_most_probable_response_of_the_majority_is_returned(score):
+    async def method(session):
+        return await session.rollout(toy.FLAT, n=16)
+
+    per_token = score == "mean-log-probability"
+    for seed in range(4):
+        drawn = tiny.drive(toy.engine(seed=seed), toy.PROMPT, method)
+        ranks = [t.log_likelihood / (len(t) if per_token else 1) for t in drawn]
+        responses = [toy.LM.decode(t.tokens.tolist()) for t in drawn]
+        counts = Counter(r[0] for r in responses if r)
+        most = {answer for answer, count in counts.items() if count == max(counts.values())}
+        expected = max((i for i, r in enumerate(responses) if r[:1] in most), key=lambda i: ranks[i])
+        made = SelfConsistency(16, toy.FLAT, First(), score)
+        (solution,) = running.run(toy.engine(seed=seed), made, [toy.PROMPT])
+        assert solution.tokens == tuple(drawn[expected].tokens.tolist())
+
+
 def test_the_pool_under_a_budget_is_the_same_pool():
     method = SelfConsistency(3, toy.FLAT, First())
     (solution,) = running.run(toy.engine(**toy.calls(60.0)), method, [toy.PROMPT])

@@ -20,12 +20,12 @@ from nabla.launch.launcher import TestTimeLoop
 from nabla.methods.base import methods
 from nabla.models.causal_lm import CausalLM
 from nabla.models.chat import ChatFormat
+from nabla.models.checkpoint import require_checkpoint
 from nabla.models.loading import load
 from nabla.models.runner import Runner
 from nabla.models.vocabulary import Vocabulary
 from nabla.rewards.base import Response
 from nabla.rewards.function import FunctionReward
-from nabla.study.evaluation.config import _require
 from tests import tiny
 
 #: peft 0.21 asks transformers 5.23 for an attribute by its old name.
@@ -276,8 +276,8 @@ def test_remote_code_is_named_and_nobody_is_asked(
     monkeypatch.setattr("builtins.input", asked)
     with pytest.raises(ModelError, match=r"language model cannot be loaded.*trust_remote_code"):
         CausalLM.from_pretrained(folder)
-    with pytest.raises(ModelError, match="no such model"):
-        _require(folder, {}, writes=True)
+    with pytest.raises(ModelError, match=r"language model cannot be loaded.*trust_remote_code"):
+        require_checkpoint(folder, {}, role="language model", writes=True)
 
 
 def test_the_cause_is_kept(tmp_path: Path, folder: str) -> None:
@@ -333,7 +333,7 @@ def test_gguf_reaches_model_and_tokenizer(tmp_path: Path, monkeypatch: Any) -> N
     monkeypatch.setattr(AutoTokenizer, "from_pretrained", listening)
     load(Model, str(tmp_path / "model.gguf"), role="language model")
     load(Model, str(tmp_path), role="language model", gguf_file="model.gguf")
-    _require(str(tmp_path / "model.gguf"), {}, writes=True)
+    require_checkpoint(str(tmp_path / "model.gguf"), {}, role="language model", writes=True)
     # The whole path: by its name alone a file of the working directory would come first.
     assert heard == 4 * [(str(tmp_path), str(tmp_path / "model.gguf"))]
 

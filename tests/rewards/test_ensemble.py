@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -12,9 +13,13 @@ from nabla.core.errors import ConfigError
 from nabla.core.prompt import Prompt
 from nabla.engine.engine import Engine
 from nabla.models.runner import Runner
-from nabla.rewards.base import RelaxedResponse, Response
+from nabla.rewards.base import Reading, RelaxedResponse, Response
 from nabla.rewards.ensemble import EnsembleReward
 from nabla.rewards.function import FunctionReward
+from nabla.rewards.likelihood import LikelihoodReward
+from nabla.rewards.outcome import OutcomeReward
+from nabla.testing import check_reward
+from nabla.testing.tiny import char_tokenizer, tiny_process_reward, tiny_reward
 from tests import tiny
 from tests.tiny import END, ids, tokenizer
 
@@ -91,3 +96,42 @@ def test_wrong_settings() -> None:
         EnsembleReward([])
     with pytest.raises(ConfigError, match="needs as many weights"):
         EnsembleReward([tiny.outcome()], [1.0, 2.0])
+
+
+def test_values_are_weighted_where_all_members_have_one() -> None:
+    lm = tiny.causal_lm()
+    lines = tiny.process("llama", tokenizer(permute=1), arguments={"step_separators": [";"]})
+    parts: list[Any] = [tiny.outcome("qwen2"), lines]
+    ensemble = EnsembleReward(parts, [0.5, 2.0]).bind(lm.vocabulary)
+    assert ensemble.has_values
+    assert not ensemble.reads_every_token
+    texts = [Reading(r, known) for r, known in zip(responses(), (0, 2), strict=True)]
+    found = ensemble.values(texts, Runner())
+    one, other = (part.bind(lm.vocabulary).values(texts, Runner()) for part in parts)
+    for row, first, second in zip(found, one, other, strict=True):
+        expected = [0.5 * a + 2.0 * b for a, b in zip(first, second, strict=True)]
+        assert row == pytest.approx(expected, nan_ok=True)
+    assert any(math.isnan(value) for value in found[1])
+    assert not all(math.isnan(value) for value in found[1])
+
+
+def test_without_values_of_a_member_there_are_none() -> None:
+    reward = EnsembleReward([tiny.outcome("qwen2"), FunctionReward(lambda _, __: 1.0)])
+    assert not reward.has_values
+
+
+def test_a_member_may_be_the_likelihood_of_who_writes() -> None:
+    lm = tiny.causal_lm()
+    reward = EnsembleReward([LikelihoodReward(), tiny.outcome("qwen2")])
+    engine = Engine(lm, reward)
+    assert engine.reward is not None
+    assert [type(member) for member in engine.reward.members] == [LikelihoodReward, OutcomeReward]  # type: ignore[attr-defined]
+    assert engine.reward.of_policy([-1.0]) is None
+    only = EnsembleReward([LikelihoodReward()], [2.0]).written_by(lm).bind(lm.vocabulary)
+    assert only.of_policy([math.log(0.75)]) == pytest.approx([2 * math.log(3)])
+
+
+def test_laws() -> None:
+    tokens = char_tokenizer("abcd")
+    parts = [tiny_process_reward(tokens, step_separators=["b"]), tiny_reward(tokens)]
+    check_reward(EnsembleReward(parts, [1.0, 0.5]), max_examples=10)

@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from nabla.core.costs import Account, CostMeter
-from nabla.core.errors import VocabularyError
+from nabla.core.errors import ConfigError, VocabularyError
 from nabla.core.prompt import Prompt
+from nabla.core.sampling import Sampling
+from nabla.engine.engine import Engine
 from nabla.models.runner import Runner
 from nabla.rewards.base import Reading, Response
 from nabla.rewards.likelihood import LikelihoodReward, log_odds
@@ -82,6 +84,41 @@ def test_the_policys_own_values_cost_nothing():
     assert reward.of_policy([math.log(0.5), math.log(0.9)]) == pytest.approx([0.0, math.log(9)])
     other = judge().bind(lm.vocabulary)
     assert other.of_policy([-1.0]) is None
+
+
+def test_without_a_model_it_is_the_one_that_writes():
+    lm = tiny_lm(char_tokenizer("abcd"))
+    reward = LikelihoodReward(aggregation="mean")
+    with pytest.raises(ConfigError, match="which one writes"):
+        reward.bind(lm.vocabulary)
+    with pytest.raises(ConfigError, match="runs elsewhere"):
+        reward.written_by(None)
+    found = reward.written_by(lm).bind(lm.vocabulary)
+    assert (found.judge.model, found.aggregation) == (lm.model, "mean")
+    assert found.of_policy([math.log(0.5)]) == pytest.approx([0.0])
+    named = judge()
+    assert named.written_by(lm) is named
+
+
+def test_the_policy_scores_its_own_texts_for_nothing():
+    lm = tiny_lm(char_tokenizer("abcd"))
+    found = {}
+
+    def scored(name, reward):
+        async def solve(session):
+            texts = await session.rollout(Sampling(max_new_tokens=8), n=3)
+            before = session.cost.total.calls
+            rewards = [t.reward for t in await session.score(texts)]
+            found[name] = rewards, session.cost.total.calls - before
+
+        for _, error in Engine(lm, reward).run(solve, [PROMPT]):
+            assert name in found, error
+
+    scored("itself", LikelihoodReward(aggregation="sum"))
+    scored("another of the same weights", LikelihoodReward(tiny_lm(char_tokenizer("abcd")), "sum"))
+    (own, calls), (other, passes) = found["itself"], found["another of the same weights"]
+    assert (calls, passes) == (0, 3)
+    assert own == pytest.approx(other, abs=1e-6)
 
 
 def test_certainty_is_finite_and_keeps_its_slope():

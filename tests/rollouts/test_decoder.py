@@ -193,3 +193,37 @@ def test_a_text_that_cannot_be_stored_has_been_written(fault: Exception) -> None
     for item, number, (one, cost) in zip(openings, numbers, expected, strict=True):
         same(found[number], one)
         assert spent(item) == cost
+
+
+def test_places_that_memory_has_taken_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a calm while, and later after each further fault; never more than there were."""
+    monkeypatch.setattr("nabla.rollouts.decoder.RECOVERY", 8)
+    lm = tiny.causal_lm("llama")
+    decoder, step, faults = Decoder(lm, Runner(), 6), Decoder._step, iter((3, 40))
+    calls, places, next_fault = 0, list[int](), next(faults)
+
+    def failing(this: Decoder) -> None:
+        nonlocal calls, next_fault
+        calls += 1
+        if calls == next_fault:
+            next_fault = next(faults, -1)
+            raise torch.OutOfMemoryError("injected")
+        step(this)
+        places.append(this.places)
+
+    openings = many(lm, 70, seed=7, longest=12)
+    expected = alone(lm, openings)
+    with mock.patch.object(Decoder, "_step", failing):
+        numbers = decoder.submit(openings)
+        found: dict[int, Continuation | NablaError] = {}
+        while decoder.busy:
+            found |= decoder.advance(5, 1)
+    assert places[0] == decoder.places == max(places) == 6
+    assert min(places) == 3
+    low = [i for i, count in enumerate(places) if count < 6]
+    assert low[0] < 5
+    for number, item, (one, cost) in zip(numbers, openings, expected, strict=True):
+        row = found[number]
+        assert isinstance(row, Continuation)
+        same(row, one)
+        assert spent(item) == cost

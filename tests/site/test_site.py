@@ -18,7 +18,7 @@ from tools.site import picture, tables
 from tools.site.assemble import assemble, places, relinked
 
 #: Pages that the navigation names before they are written.
-LATER = {"search.md", "diagnose.md", "real.md"}
+LATER = {"real.md"}
 
 
 def nav() -> list[str]:

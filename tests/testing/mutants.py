@@ -693,6 +693,54 @@ class NoisyReward(Length):
         return [Score(float(torch.rand(()))) for _ in responses]
 
 
+class Running(Length):
+    """The number of tokens up to each one."""
+
+    reads_every_token = True
+
+    def values(self, texts, runner):
+        return [[float(i + 1) for i in range(t.known, len(t.response.tokens))] for t in texts]
+
+    def together(self, values, response=None):
+        return values[-1]
+
+
+@reward("what is known is left out")
+class ReadsAllAgain(Running):
+    """As if nothing were known."""
+
+    def values(self, texts, runner):
+        return [[float(i + 1) for i in range(len(t.response.tokens))] for t in texts]
+
+
+@reward("values are those of the score")
+class SumOfItsValues(Running):
+    """The score is the last value, the sum is said to be."""
+
+    def together(self, values, response=None):
+        return 1.0 + sum(values)
+
+
+@reward("other texts do not matter to values")
+class RankedValues(Running):
+    """The place in the batch counts."""
+
+    def values(self, texts, runner):
+        return [[value + i for value in row] for i, row in enumerate(super().values(texts, runner))]
+
+
+@reward("a prefix keeps its values")
+class CountsDown(Running):
+    """How many tokens are still to come, as if that were the prefix's own."""
+
+    def score(self, responses, runner):
+        return [Score(1.0) for _ in responses]
+
+    def values(self, texts, runner):
+        lengths = [len(t.response.tokens) for t in texts]
+        return [[float(n - i) for i in range(t.known, n)] for t, n in zip(texts, lengths, strict=True)]
+
+
 class _Wrong(OutcomeReward):
     def __init__(self):
         whole = TinyReward(char_tokenizer("abcd"))
@@ -829,3 +877,7 @@ class GlobalMood(Tilted):
 
     def rule(self, current, proposal, generator):
         return float(torch.rand(())) < self.probability(reward_of(proposal) - reward_of(current))
+
+
+# They are made with caught_by, above.
+from tests.testing import mutants_of_searches  # noqa: E402, F401

@@ -9,6 +9,7 @@ from nabla.acceptance.base import acceptances
 from nabla.core.errors import ConfigError
 from nabla.core.prompt import Prompt
 from nabla.estimators.anchors.base import anchors
+from nabla.moves.base import moves
 from nabla.objectives.base import objectives
 from nabla.proposals.base import proposals
 from nabla.refinement.parameterizations.base import parameterizations
@@ -17,8 +18,10 @@ from nabla.rewards.base import rewards
 from nabla.rewards.ensemble import EnsembleReward
 from nabla.rewards.function import FunctionReward
 from nabla.rewards.likelihood import LikelihoodReward
+from nabla.rewards.noisy import NoisyReward
 from nabla.rollouts.boundaries.base import boundaries
 from nabla.schedulers.base import schedulers
+from nabla.screens.base import screens
 from nabla.selectors.base import selectors
 from nabla.testing import (
     TinyLM,
@@ -39,14 +42,22 @@ ARGUMENTS = {
     "not": {"selector": "entropy"},
     "constant": {"value": 0.3},
     "linear": {"start": 1.0, "end": 0.2},
+    "quantile": {"level": 0.5},
     "token": {"tokens": ["\n", ";"]},
     "length": {"tokens": 3},
+}
+#: The same where two slots share a name.
+ARGUMENTS_IN = {
+    ("moves", "sum"): {
+        "parts": ["policy", {"name": "change-point", "surprise": 0.5}],
+        "weights": [1.0, 0.5],
+    },
 }
 
 
 def every(*registries):
     return [
-        registry.build({"name": name, **ARGUMENTS.get(name, {})})
+        registry.build({"name": name, **ARGUMENTS_IN.get((registry.slot, name), ARGUMENTS.get(name, {}))})
         for registry in registries
         for name in registry
         if registry[name].__module__.startswith("nabla.")
@@ -54,8 +65,9 @@ def every(*registries):
 
 
 PARTS = every(
-    objectives, selectors, proposals, acceptances, schedulers, anchors, boundaries, rows, parameterizations
-)
+    objectives, selectors, proposals, acceptances, schedulers, anchors, screens, moves,
+    boundaries, rows, parameterizations,
+)  # fmt: skip
 
 
 @parametrize_with_checks(PARTS)
@@ -106,6 +118,7 @@ REWARDS = {
     "likelihood": lambda tok: LikelihoodReward(TinyLM(tok)),
     "function": lambda tok: FunctionReward(longest),
     "ensemble": lambda tok: EnsembleReward([TinyReward(tok), TinyReward(tok, seed=3)], [0.3, -1.0]),
+    "noisy": lambda tok: NoisyReward(TinyProcessReward(tok), 0.7, persistence=0.5, outcome=True),
 }
 
 

@@ -24,3 +24,21 @@ def pages(folder: Path) -> dict[str, str]:
             (folder / name).write_bytes(data)
         found[f"notebooks/{path.stem}.md"] = text
     return found
+
+
+def clean() -> None:
+    """Leaves out what notebooks said on standard error (progress, warnings of a machine) and when they ran."""
+    import nbformat
+
+    for path in sorted(NOTEBOOKS.glob("*.ipynb")):
+        notebook = nbformat.read(path, as_version=4)
+        for cell in notebook.cells:
+            cell.metadata.pop("execution", None)
+            if cell.cell_type == "code":
+                cell.outputs = [out for out in cell.outputs if out.get("name") != "stderr"]
+        notebook.metadata["language_info"] = {"name": "python"}
+        nbformat.write(notebook, path)
+
+
+if __name__ == "__main__":
+    clean()

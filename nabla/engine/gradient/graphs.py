@@ -222,16 +222,20 @@ class Graphs:
         text.account.meter.count("graphs_used")
         return kept
 
-    def take_states(self, text: FreeText) -> KeptStates | None:
-        """The states of a text, if their graph is kept from its first free position on. It is differentiated
-        once, and given away."""
-        key = text.key("states")
-        kept, _ = self._kept.get(key, (None, None))
-        if not isinstance(kept, KeptStates) or kept.start > text.start:
+    def states(self, text: FreeText) -> KeptStates | None:
+        """The states of a text, if their graph is kept from its first free position on. It can be
+        differentiated once: whoever does that calls :meth:`spend`."""
+        kept, place = self._kept.get(text.key("states"), (None, None))
+        if not isinstance(kept, KeptStates) or kept.start > text.start or place is None:
             return None
-        self._forget(key)
+        place.touch()
         text.account.meter.count("graphs_used")
         return kept
+
+    def spend(self, text: FreeText) -> None:
+        """The graph of a text's states has been differentiated, or a backward pass has failed in it: it
+        serves nobody any more. One whose request has failed before that is there for the next try."""
+        self._forget(text.key("states"))
 
     def checkpoint(self, problems: Collection[str]) -> Callable[[], None]:
         """Takes note of whose backward passes are not counted yet; the function that is returned says so

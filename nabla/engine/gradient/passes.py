@@ -15,7 +15,7 @@ from torch import Tensor
 
 from nabla.core.costs import Usage
 from nabla.core.errors import ConfigError, NablaError, NumericalError
-from nabla.engine.gradient.graphs import Graphs, backward_usage
+from nabla.engine.gradient.graphs import FreeText, Graphs, Key, backward_usage
 from nabla.engine.gradient.values import GradientTask
 from nabla.models.body import Chunk
 from nabla.models.causal_lm import CausalLM
@@ -28,7 +28,7 @@ from nabla.rewards.base import Reward, expected_log_likelihood
 @dataclass(eq=False)
 class LanguagePass:
     """One LM pass over the free part of a text, or over more of it: ``before`` positions before that part.
-    ``backward`` is what its backward pass uses, None where no layer ran."""
+    ``backward`` is what its backward pass uses, None where no layer ran; ``kept`` whose kept graph it is."""
 
     leaf: Tensor
     backward: Usage | None
@@ -36,6 +36,7 @@ class LanguagePass:
     normalisers: Tensor
     hidden: Tensor
     before: int = 0
+    kept: FreeText | None = None
 
 
 class Passes:
@@ -55,7 +56,13 @@ class Passes:
         self, tasks: Sequence[GradientTask], *, differentiate: bool = True
     ) -> list[LanguagePass]:
         """The LM over the free part of each text; with ``differentiate``, a graph down to its embeddings."""
-        found = [self._kept(task) if differentiate else None for task in tasks]
+        found: list[LanguagePass | None] = [None] * len(tasks)
+        if differentiate:
+            taken: set[Key] = set()
+            for i, task in enumerate(tasks):
+                key = task.free.key("states")
+                found[i] = None if key in taken else self._kept(task)  # a graph serves one
+                taken.add(key)
         todo = [i for i, done in enumerate(found) if done is None]
         for i, done in zip(todo, self._run([tasks[i] for i in todo], differentiate), strict=True):
             found[i] = done
@@ -65,7 +72,7 @@ class Passes:
         """From the graph of the pass that read the text, if it is kept: no layer runs again."""
         if task.soft is not None or task.start == len(task.tokens) - 1:  # a last token predicts nothing
             return None
-        kept = self.graphs.take_states(task.free)
+        kept = self.graphs.states(task.free)
         if kept is None:
             return None
         before = task.start - kept.start
@@ -73,7 +80,8 @@ class Passes:
         with torch.enable_grad():
             hidden = torch.cat([first, kept.hidden[before:-1]])
             values, normalisers = self._judged(hidden, task)
-        return LanguagePass(kept.leaf, kept.backward, values, normalisers, hidden.detach(), before)
+        hidden = hidden.detach()
+        return LanguagePass(kept.leaf, kept.backward, values, normalisers, hidden, before, task.free)
 
     def _judged(self, hidden: Tensor, task: GradientTask) -> tuple[Tensor, Tensor]:
         account = task.account

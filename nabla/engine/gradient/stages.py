@@ -91,7 +91,12 @@ class Stages:
         for i, done in zip(needed, self.passes.language([tasks[i] for i in needed]), strict=True):
             passes[i] = done
         paid = self._differentiate(tasks, stages, rewards)
-        found = self._pull_back(terms, tasks, stages, passes, rewards)
+        try:
+            found = self._pull_back(terms, tasks, stages, passes, rewards)
+        finally:  # a backward pass frees the graph as it goes, also one that fails
+            for known in passes:
+                if known is not None and known.kept is not None:
+                    self.passes.graphs.spend(known.kept)
         for reward in paid:  # not before: what fails is asked again, and its counts are taken back
             reward.paid = True
         return found

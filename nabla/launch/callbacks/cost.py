@@ -64,9 +64,8 @@ def cost_table(cost: Cost) -> Table:
 
 
 def _cells(usage: Usage) -> tuple[str, ...]:
-    counts = (usage.calls, usage.decode_steps, usage.forward_passes, usage.backward_passes, usage.tokens)
     memory = f"{usage.peak_bytes / 2**20:,.0f}" if usage.peak_bytes else "-"
-    return (*(f"{n:,}" for n in counts), f"{usage.flops:.2e}", f"{usage.seconds:.2f}", memory)
+    return (*usage.cells(), memory)
 
 
 def kept_line(store: PrefixStore, cost: Cost) -> str | None:

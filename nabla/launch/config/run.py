@@ -30,9 +30,10 @@ class RunConfig:
     """What a run consists of; the same names serve Python, YAML and the command line.
 
     Args:
-        lm: language model: a path, a hub id, or sandbox:NAME for an embedded one.
-        rm: reward model: likewise, or a dict such as {name: process, path: ...}; without one only
-            methods that need no reward run.
+        lm: language model: a path, a hub id, a name that ``nabla models`` lists, or sandbox:NAME for an
+            embedded one.
+        rm: reward model: likewise, or a dict such as {name: process, path: ...}; {name: likelihood} without a
+            path is the language model's own likelihood. Without a reward only methods that need none run.
         lm_arguments: for loading the language model (dtype, device, device_map, adapter, revision,
             chat_template).
         rm_arguments: for loading the reward model.
@@ -98,7 +99,7 @@ class RunConfig:
             for place, spec in enumerate(self.callbacks)
         ]
         for path in (*model_paths(self.rm), *model_paths(self.lm)):
-            locate(path)
+            require_known(path)
         return {**asdict(self), "method": self._method(), "engine": engine, "callbacks": callbacks}
 
     def _method(self, changes: str | Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -131,13 +132,13 @@ class RunConfig:
             )
         from nabla.models.causal_lm import CausalLM
 
-        return CausalLM.from_pretrained(locate(self.lm), **self.lm_arguments)
+        return CausalLM.from_pretrained(ready(self.lm), **self.lm_arguments)
 
     def load_reward(self) -> Reward | None:
         """The reward. Raises ConfigError or ModelError."""
         from nabla.rewards.loading import load_reward
 
-        return load_reward(with_paths(self.rm, locate), **self.rm_arguments)
+        return load_reward(with_paths(self.rm, ready), **self.rm_arguments)
 
     def loop(
         self,
@@ -157,12 +158,33 @@ class RunConfig:
 
 
 def locate(path: str) -> str:
-    """A path or hub id; ``sandbox:NAME`` becomes the embedded model's folder."""
+    """A path or hub id; ``sandbox:NAME`` becomes the embedded model's folder, a name that ``nabla models``
+    lists the converted model's, made now if it is not there. Raises ConfigError or ModelError."""
+    from nabla.models.zoo.names import place
+
     if not path.startswith(SANDBOX):
-        return path
+        return place(path)
     from nabla.problems.sandbox import model_path
 
     return str(model_path(path.removeprefix(SANDBOX)))
+
+
+def ready(path: str) -> str:
+    """As :func:`locate`; a GGUF file is converted once, too, and read from the cache."""
+    from nabla.models.zoo.names import prepare
+
+    return locate(path) if path.startswith(SANDBOX) else prepare(path)
+
+
+def require_known(path: str) -> None:
+    """Raises ConfigError or ModelError for a name of an embedded model that there is none of, and for a name
+    whose package is missing; nothing is converted."""
+    from nabla.models.zoo.names import require_at_hand
+
+    if path.startswith(SANDBOX):
+        locate(path)
+    else:
+        require_at_hand(path)
 
 
 def with_paths(spec: Any, change: Callable[[str], Any]) -> Any:
@@ -175,6 +197,8 @@ def with_paths(spec: Any, change: Callable[[str], Any]) -> Any:
     if "members" in spec:
         members = conform(list[str | dict[str, Any]], spec["members"], "members")
         found["members"] = [with_paths(member, change) for member in members]
+    if "reward" in spec:
+        found["reward"] = with_paths(spec["reward"], change)
     return found
 
 

@@ -24,6 +24,7 @@ def random_direction(
     sampling: Sampling | dict[str, Any] | None = None,
     max_rollouts: int | None = 8,
     rounds: int = 1,
+    width: int = 1,
 ) -> Sweep:
     """∇-Reasoner with its gradient rows replaced by random ones of equal norm.
 
@@ -32,7 +33,7 @@ def random_direction(
 
     Args:
         dto: the inner loop.
-        selector, proposal, acceptance, sampling, max_rollouts, rounds: as in ``nabla-reasoner``.
+        selector, proposal, acceptance, sampling, max_rollouts, rounds, width: as in ``nabla-reasoner``.
     """
     rows = Refined(dto, RandomDirection())
-    return Sweep(rows, selector, proposal, acceptance, sampling, max_rollouts, rounds)
+    return Sweep(rows, selector, proposal, acceptance, sampling, max_rollouts, rounds, width)

@@ -23,6 +23,7 @@ def revision(
     max_rollouts: int | None = 8,
     rounds: int = 1,
     objective: Objective | str | dict[str, Any] | None = None,
+    width: int = 1,
 ) -> Sweep:
     """∇-Reasoner with a gradient of zero: tokens are drawn again from the language model's own row.
 
@@ -30,7 +31,7 @@ def revision(
     a proposal costs one product with the head and no pass through a model.
 
     Args:
-        selector, proposal, acceptance, sampling, max_rollouts, rounds: as in ``nabla-reasoner``.
+        selector, proposal, acceptance, sampling, max_rollouts, rounds, width: as in ``nabla-reasoner``.
         objective: only for selectors that look at its gradient, which then costs what it costs there.
     """
-    return Sweep(Own(objective), selector, proposal, acceptance, sampling, max_rollouts, rounds)
+    return Sweep(Own(objective), selector, proposal, acceptance, sampling, max_rollouts, rounds, width)

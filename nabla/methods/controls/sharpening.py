@@ -23,6 +23,7 @@ def kl_matched_sharpening(
     sampling: Sampling | dict[str, Any] | None = None,
     max_rollouts: int | None = 8,
     rounds: int = 1,
+    width: int = 1,
 ) -> Sweep:
     """∇-Reasoner's steps with the language model's own row sharpened as far as refinement would move it.
 
@@ -31,6 +32,6 @@ def kl_matched_sharpening(
 
     Args:
         dto: the inner loop.
-        selector, proposal, acceptance, sampling, max_rollouts, rounds: as in ``nabla-reasoner``.
+        selector, proposal, acceptance, sampling, max_rollouts, rounds, width: as in ``nabla-reasoner``.
     """
-    return Sweep(Sharpened(dto), selector, proposal, acceptance, sampling, max_rollouts, rounds)
+    return Sweep(Sharpened(dto), selector, proposal, acceptance, sampling, max_rollouts, rounds, width)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from nabla.core.errors import require_positive
+from nabla.core.errors import require_one_of, require_positive
+from nabla.core.prompt import Prompt
 from nabla.core.registry import construct
 from nabla.core.sampling import Sampling
 from nabla.core.solution import Revision, Solution
 from nabla.core.trajectory import Trajectory
 from nabla.methods.base import Method, methods, revision, tell
+from nabla.methods.calibrating import sample
 from nabla.methods.pools import better
 from nabla.methods.screened import Writer, Written
 from nabla.models.causal_lm import require_lm
@@ -18,6 +22,8 @@ from nabla.moves.base import Move, moves
 from nabla.rewards.base import require_values
 from nabla.rollouts.boundaries.base import Boundary, boundaries
 from nabla.screens.base import Screen, screens
+from nabla.screens.gate import Calibration, Gate
+from nabla.screens.sampled import Sampled
 
 if TYPE_CHECKING:
     from nabla.engine.engine import Engine
@@ -46,18 +52,30 @@ class Backtrack(Method):
     another token is drawn there or before, and writing goes on from there.
 
     The first text is written to its end, so that an answer is always held. A changed text takes the place
-    of the old one if its first bad token stands further right (between two without one: if its reward is
-    higher). Pairs of a text are drawn without replacement; after ``patience`` failures a fresh text begins.
-    The answer is the best complete text. An attempt costs one pass of each model over its new tokens.
+    of the old one if it is good further (two complete ones: if its reward is higher). Pairs of a text are
+    drawn without replacement; after ``patience`` failures a fresh text begins. After four stops in a row a
+    text is written to its end. The answer is the best complete text. An attempt costs one pass of each model
+    over its new tokens.
+
+    Where several problems are solved together a gate asks first, of sampled texts and without labels, whether
+    stopping pays, and fits the weights of screen and move (SPEC section 14); if it does not, every text is
+    written to its end. A single problem is solved with the weights as they are given.
 
     Args:
         screen: where a text is bad, and whether it is stopped there.
         move: what is changed: a law over (position, token).
         sampling: how tokens are drawn.
-        boundary: where a step ends; the reward reads a text at each step's end.
+        boundary: where a step ends.
+        every: the reward reads a text at the end of each ``step``, or of each ``token``: fewer tokens, more
+            passes.
+        gate: of the screen; with ``texts: 0`` nobody is asked.
+        width: changes of one text that are written in one batch; the best of them is offered.
         attempts: texts per problem, without a budget.
         patience: failures in a row of one text.
     """
+
+    #: What the gate has found; None before, and where there is none.
+    calibration: Calibration | None = None
 
     def __init__(
         self,
@@ -65,24 +83,53 @@ class Backtrack(Method):
         move: Move | str | dict[str, Any] = "likely-mistake",
         sampling: Sampling | dict[str, Any] | None = None,
         boundary: Boundary | str | dict[str, Any] = "newline",
+        every: Literal["step", "token"] = "step",
+        gate: Gate | dict[str, Any] | None = None,
+        width: int = 1,
         attempts: int = 16,
         patience: int = 6,
     ) -> None:
-        require_positive(attempts=attempts, patience=patience)
+        require_positive(width=width, attempts=attempts, patience=patience)
+        require_one_of(every, ("step", "token"), "Unknown place for a screen to look", "Use")
         self.screen = screens.build(screen)
         self.move = moves.build(move)
         self.sampling = construct(Sampling, sampling)
         self.boundary = boundaries.build(boundary)
-        self.attempts, self.patience = attempts, patience
+        self.every: Literal["step", "token"] = every
+        self.gate = construct(Gate, gate)
+        self.width, self.attempts, self.patience = width, attempts, patience
+        if self.gate.file is not None:
+            self._calibrate(Calibration.load(self.gate.file), [])
 
     def check(self, engine: Engine) -> None:
         require_lm(engine.lm, "Backtracking draws tokens from the language model's rows")
         require_values(engine.reward, "Backtracking reads texts token by token")
 
+    def prepared(self, engine: Engine, prompts: Sequence[Prompt]) -> Method:
+        gate = self.gate
+        if not gate.texts or self.calibration is not None or len(prompts) < gate.least:
+            return self
+        texts, flops = sample(engine, prompts[: gate.prompts], gate.texts, self.sampling, self.boundary)
+        ready = copy.copy(self)
+        ready._calibrate(gate.judge(self.screen, texts, flops), texts)
+        return ready
+
+    @property
+    def learnt(self) -> str | None:
+        return None if self.calibration is None else self.calibration.told
+
+    def _calibrate(self, found: Calibration, texts: Sequence[Sampled]) -> None:
+        self.calibration = found
+        self.move = self.move.with_change_point(found.change_point)
+        self.screen = self.screen.fitted(texts, found.change_point)
+        self.stopping = found.opened
+
+    #: Whether texts are stopped at all.
+    stopping: bool = True
+
     async def solve(self, session: Session) -> Solution:
-        writer = Writer(self.screen, self.boundary)
-        (first,) = await session.rollout(self.sampling)
-        head = await writer.finish(session, first, None)
+        writer = Writer(self.screen, self.boundary, self.every)
+        (head,) = await writer.finish(session, await session.rollout(self.sampling), None)
         state = _State(head, head.trajectory)
         session.report(state.held)
         while session.proceed(state.texts < self.attempts):
@@ -95,37 +142,66 @@ class Backtrack(Method):
         return self.solution(session, answer, revisions=state.revisions, candidates=state.texts)
 
     async def _attempt(self, session: Session, writer: Writer, state: _State) -> None:
-        state.texts += 1
+        """Changed texts of the current one, or a fresh one."""
         head = state.head.trajectory
-        pair = None
-        if state.failures < self.patience:
-            law = await self.move.law(head, session)
-            drawn = session.generator("move", state.texts)
-            pair = law.draw(drawn, tried=state.tried, last=state.head.bad)
-        if pair is None:
-            (begun,) = await session.rollout(self.sampling, until=self.boundary)
+        pairs = await self._pairs(session, state)
+        state.texts += max(len(pairs), 1)
+        whole = not self.stopping or state.stopped >= STOPS
+        until = None if whole else writer.until
+        if pairs:
+            begun = await session.fork(head, pairs, until=until)
         else:
-            state.tried.add(pair)
-            session.events.on_proposal(session.prompt, head, *pair)
-            (begun,) = await session.fork(head, [pair], until=self.boundary)
-        new = await writer.finish(session, begun, state.held.reward, whole=state.stopped >= STOPS)
-        ended = session.ended(new.trajectory)
-        state.stopped = 0 if ended else state.stopped + 1
-        session.meter.count("finished_texts" if ended else "stopped_texts")
-        accepted = pair is None or _further(new, state.head)
-        if pair is not None:
-            tell(session, head, new.trajectory, pair[0], accepted)
-            state.revisions.append(revision(session, head, new.trajectory, pair, accepted))
-        if ended:
-            state.held = better(state.held, new.trajectory)
+            session.events.on_restart(session.prompt, head)
+            begun = await session.rollout(self.sampling, until=until)
+        new = await writer.finish(session, begun, state.held.reward, whole=whole)
+        for text in new:
+            ended = session.ended(text.trajectory)
+            state.stopped = 0 if ended else state.stopped + 1
+            session.meter.count("finished_texts" if ended else "stopped_texts")
+            if ended:
+                state.held = better(state.held, text.trajectory)
+        best = 0
+        for i, text in enumerate(new):
+            if _further(session, text, new[best]):
+                best = i
+        accepted = not pairs or _further(session, new[best], state.head)
+        if pairs:
+            why = _reason(session, state.head, new[best])
+            tell(session, head, new[best].trajectory, pairs[best][0], accepted, why)
+            changed = revision(session, head, new[best].trajectory, pairs[best], accepted)
+            state.revisions.append(changed)
         if accepted:
-            state.head, state.tried, state.failures = new, set(), 0
+            state.head, state.tried, state.failures = new[best], set(), 0
         else:
             state.failures += 1
 
+    async def _pairs(self, session: Session, state: _State) -> list[tuple[int, int]]:
+        """What is changed next in the current text; nothing where it is given up."""
+        pairs: list[tuple[int, int]] = []
+        if state.failures >= self.patience:
+            return pairs
+        law = await self.move.law(state.head.trajectory, session)
+        drawn = session.generator("move", state.texts + 1)
+        last = state.head.bad if self.stopping else None
+        for _ in range(self.width):
+            pair = law.draw(drawn, tried=state.tried, last=last)
+            if pair is not None:
+                state.tried.add(pair)
+                session.events.on_proposal(session.prompt, state.head.trajectory, *pair)
+                pairs.append(pair)
+        return pairs
 
-def _further(new: Written, old: Written) -> bool:
-    """The first bad token stands further right; between two without one: the reward is higher."""
-    if new.bad is None and old.bad is None:
+
+def _further(session: Session, new: Written, old: Written) -> bool:
+    """Good further; between two complete texts the reward decides."""
+    if session.ended(new.trajectory) and session.ended(old.trajectory):
         return better(old.trajectory, new.trajectory) is new.trajectory
     return new.reach > old.reach
+
+
+def _reason(session: Session, old: Written, new: Written) -> str:
+    """Of taking one text for another, in words."""
+    if session.ended(new.trajectory) and session.ended(old.trajectory):
+        rewards = (text.trajectory.reward for text in (old, new))
+        return "both complete; reward {:.4g} → {:.4g}".format(*rewards)
+    return "first bad token: " + " → ".join("none" if t.bad is None else str(t.bad) for t in (old, new))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from nabla.core.errors import ConfigError, require_finite, require_positive
+from nabla.core.errors import require_finite, require_one_of, require_positive
 from nabla.core.registry import construct
 from nabla.core.sampling import Sampling
 from nabla.core.solution import Solution
@@ -56,8 +56,7 @@ class ParticleFilter(Method):
         max_steps: int = 64,
     ) -> None:
         require_positive(particles=particles, max_steps=max_steps)
-        if weight not in ("prefix", "increment"):
-            raise ConfigError("Unknown weight", got=weight, fix="Use prefix, increment.")
+        require_one_of(weight, ("prefix", "increment"), "Unknown weight", "Weights")
         self.particles, self.weight = particles, weight
         self.scale = require_finite("scale", scale)
         self.sampling, self.boundary = construct(Sampling, sampling), boundaries.build(boundary)

@@ -9,7 +9,7 @@ import torch
 
 from nabla.acceptance.base import Densities
 from nabla.acceptance.metropolis import MetropolisHastings
-from nabla.core.errors import ConfigError, require_finite, require_positive
+from nabla.core.errors import ConfigError, require_finite, require_one_of, require_positive
 from nabla.core.registry import construct
 from nabla.core.sampling import Sampling
 from nabla.core.solution import Solution
@@ -53,8 +53,7 @@ class QAlign(Method):
         if self.beta <= 0:
             raise ConfigError("beta must be positive", got=beta)
         self.acceptance = MetropolisHastings(self.beta)
-        if answer not in ("best", "last"):
-            raise ConfigError("Unknown answer", got=answer, fix="Use best, last.")
+        require_one_of(answer, ("best", "last"), "Unknown answer", "Answers")
         self.sampling, self.answer = construct(Sampling, sampling), answer
 
     @property
@@ -84,5 +83,5 @@ class QAlign(Method):
         # Positions are drawn uniformly, and suffixes from π itself, which cancels against the target.
         lengths = Densities(-math.log(len(current)), -math.log(len(proposal)), 0.0)
         accepted = self.acceptance.accept(current, proposal, generator, lengths)
-        tell(session, current, proposal, position, accepted)
+        tell(session, current, proposal, position, accepted, self.acceptance.reason(current, proposal))
         return proposal if accepted else current

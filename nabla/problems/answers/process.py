@@ -1,4 +1,4 @@
-"""The grading process of this process: started when first needed, replaced when it dies."""
+"""Grading processes of this process: started when first needed, replaced when they die."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,6 @@ from nabla.core.extras import require_extra
 
 logger = logging.getLogger(__name__)
 
-_PROGRAM = Path(__file__).with_name("worker.py")
 _START_SECONDS = 120.0
 
 
@@ -37,13 +37,48 @@ class Counts:
     started: int = 0
 
 
+@dataclass(frozen=True)
+class Program:
+    """What a child process runs, and what it needs.
+
+    Args:
+        path: of the program: it answers each JSON line ``{..., "seconds": n}`` by one ``{"value": ...}``, the
+            first one unasked; ``{"error": ...}`` in place of that if it cannot work.
+        require: raises ConfigError unless what it needs is installed.
+        what: it does, for the message where it does not start: "grades mathematical answers".
+        fix: for that message.
+    """
+
+    path: Path
+    require: Callable[[], None]
+    what: str
+    fix: str
+
+
+def _require_math_verify() -> None:
+    require_extra("eval", "math_verify", purpose="Grading mathematical answers")
+
+
+#: math-verify's.
+MATH = Program(
+    Path(__file__).with_name("worker.py"),
+    _require_math_verify,
+    "grades mathematical answers",
+    "It needs the package math-verify: pip install 'math-verify[antlr4_13_2]'.",
+)
+
+
 class GradingProcess:
     """A child process that answers requests one at a time; safe for threads and after a fork.
 
     A fork gets a process of its own with its next request; two must not share one pipe.
+
+    Args:
+        program: what it runs.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, program: Program = MATH) -> None:
+        self.program = program
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._rest = b""
@@ -93,9 +128,10 @@ class GradingProcess:
         if self._process is not None and self._process.poll() is None:
             return self._process
         self._stop()
-        require_extra("eval", "math_verify", purpose="Grading mathematical answers")
+        self.program.require()
+        # -P: modules beside the program must not hide packages of their names (math).
         process = self._process = subprocess.Popen(
-            [sys.executable, "-P", str(_PROGRAM)],  # -P: this folder's math.py must not hide Python's
+            [sys.executable, "-P", str(self.program.path)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -107,9 +143,9 @@ class GradingProcess:
         if hello is None or "error" in hello:
             self._stop()
             raise ConfigError(
-                "The process that grades mathematical answers does not start",
+                f"The process that {self.program.what} does not start",
                 got="no reply" if hello is None else hello["error"],
-                fix="It needs the package math-verify: pip install 'math-verify[antlr4_13_2]'.",
+                fix=self.program.fix,
             )
         return process
 

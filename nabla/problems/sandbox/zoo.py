@@ -10,6 +10,7 @@ from nabla.core.errors import require_one_of
 
 Role = Literal["policy", "reward", "process-reward"]
 Quality = Literal["full", "weak", "poor"]
+Target = Literal["marks", "verdict", "success"]
 
 _ROOT = Path(__file__).parent / "models"
 
@@ -20,12 +21,22 @@ class ModelInfo:
 
     `role` decides how it is loaded: "policy" with `AutoModelForCausalLM`, "reward" with
     `AutoModelForSequenceClassification`, "process-reward" with `AutoModelForTokenClassification`.
+    `target` is what a reward was told in training: the checker's "marks" at every token (no error yet), the
+    "verdict" at the last one alone, or the "success" of the policy's own continuations of each prefix.
     """
 
     name: str
     family: str
     role: Role
     quality: Quality
+    target: Target = "marks"
+
+
+#: Rewards with a body of their own: of verdicts alone, and of the policy's successes.
+_OWN_BODY: dict[str, tuple[Role, Target]] = {
+    "latin-outcome-only": ("reward", "verdict"),
+    "latin-success": ("process-reward", "success"),
+}
 
 
 def _listing() -> dict[str, ModelInfo]:
@@ -43,6 +54,8 @@ def _listing() -> dict[str, ModelInfo]:
         for role, quality in kinds:
             name = f"{family}-{role}" + ("" if quality == "full" else f"-{quality}")
             found[name] = ModelInfo(name, family, role, quality)
+    for name, (role, target) in _OWN_BODY.items():
+        found[name] = ModelInfo(name, name.partition("-")[0], role, "full", target)
     return found
 
 

@@ -54,6 +54,11 @@ class Task(ABC):
         answer = self.answers.extract(response)
         return answer is not None and self.answers.equal(problem.gold, answer)
 
+    def score(self, problem: Problem, response: str) -> float | None:  # noqa: ARG002 - of others
+        """A partial score, 0 to 1, of a task whose grader gives one: kept beside right and wrong. None:
+        there is none."""
+        return None
+
     def grades(self, problems: Sequence[Problem]) -> bool:
         """Whether right can be told from wrong: the task has a grader of its own, or says how answers are
         compared and every problem has a gold answer."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
@@ -113,6 +113,7 @@ def summarise(study: Study) -> dict[str, Any]:
         "reference": study.reference.label,
         "points": [name(row) for place in places for row in _points(study, *place)],
         "effects": [name(asdict(e)) for place in places for e in effects(study, *place)],
+        "cells": [cell for place in places for cell in cells(study, *place)],
         "interactions": [asdict(i) for place in places for i in interactions(study, *place)],
     }
 
@@ -152,6 +153,32 @@ def interactions(study: Study, task: str, measure: Measure) -> list[Interaction]
                 found.append(Interaction(*labels, float(gains.mean()), *interval, *tests))
     adjusted = holm([i.p for i in found])
     return [Interaction(**{**asdict(i), "p_holm": p}) for i, p in zip(found, adjusted, strict=True)]
+
+
+def cells(study: Study, task: str, measure: Measure) -> list[dict[str, Any]]:
+    """Every two levels of every two factors against both reference levels: the difference, its interval and a
+    paired t-test over problems, corrected over all cells of the task."""
+    found: list[dict[str, Any]] = []
+    for (one, levels), (two, others) in combinations(study.factors.items(), 2):
+        base = _having(study, {one: levels[0], two: others[0]})
+        for level, other in product(levels, others):
+            own = _having(study, {one: level, two: other})
+            if not own or not base or (level, other) == (levels[0], others[0]):
+                continue
+            mine, reference = _means(study, [own, base], task, measure)
+            if not len(mine):
+                continue
+            low, high = bootstrap_difference(mine, reference, level=LEVEL)
+            unit, value = _budget(measure)
+            found.append(
+                {
+                    "task": task, "unit": unit, "value": value, "factor": one, "level": level,
+                    "other_factor": two, "other_level": other, "difference": float((mine - reference).mean()),
+                    "low": low, "high": high, "p": paired_t(mine - reference),
+                }
+            )  # fmt: skip
+    adjusted = holm([cell["p"] for cell in found])
+    return [{**cell, "p_holm": p} for cell, p in zip(found, adjusted, strict=True)]
 
 
 def _effect(

@@ -1,4 +1,4 @@
-"""The figures of an ablation, as PNG; bars are 95 % intervals."""
+"""The figures of an ablation; bars are 95 % intervals."""
 
 from __future__ import annotations
 
@@ -9,46 +9,29 @@ from typing import Any
 
 import numpy as np
 
-from nabla.core.extras import require_extra
+from nabla.launch.figures import COLOURS, GREY, LINES, MARKERS, Canvas, end_labels, panels, style
 from nabla.study.ablation.tables import short
-from nabla.study.evaluation.plots import MARKERS
+from nabla.study.evaluation.metric import Metric
 from nabla.study.evaluation.summary import metric_of
 
 Row = Mapping[str, Any]
+#: p, corrected, from which on a cell of a heat map is hatched.
+SIGNIFICANT = 0.05
 
 
-def write_plots(summary: Row, folder: Path) -> list[Path]:
-    """``effects.png``, ``cost.png`` and, for two factors or more, a heat map of each two; under budgets the
-    largest of the first unit."""
-    drawn: list[tuple[str, Callable[[Row, str, Any], None], float]] = []
-    lines = len({(r["factor"], r["level"]) for r in summary["effects"]})
-    if lines:
-        drawn.append(("effects.png", _effects, 1.6 + 0.32 * lines))
-    drawn.append(("cost.png", _cost, 5.5))
-    for index, pair in enumerate(combinations(summary["factors"], 2)):
-        name = "heat_map.png" if len(summary["factors"]) == 2 else f"heat_map_{index}.png"
-        height = 1.8 + 0.45 * len(summary["factors"][pair[0]])
-        drawn.append((name, _heat_map(*pair), height))
-    return [_figure(summary, folder / name, draw, height) for name, draw, height in drawn]
-
-
-def _figure(summary: Row, path: Path, draw: Callable[[Row, str, Any], None], height: float) -> Path:
-    require_extra("eval", "matplotlib", purpose="Figures")
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    tasks = summary["tasks"]
-    figure = Figure(figsize=(6 * len(tasks), height), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(1, len(tasks), squeeze=False)[0]
-    for task, axis in zip(tasks, axes, strict=True):
-        draw(summary, task, axis)
-        axis.set_title(task)
-    handles, labels = axes[0].get_legend_handles_labels()
-    if handles:
-        figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=7)
-    figure.savefig(path, dpi=110)
-    return path
+def write_plots(summary: Row, folder: Path | Canvas) -> list[Path]:
+    """``effects``, ``cost`` and, for two factors or more, a heat map of each two; under budgets the largest
+    of the first unit."""
+    canvas = folder if isinstance(folder, Canvas) else Canvas(folder)
+    drawn: dict[str, Callable[[Row], Any]] = {}
+    if summary["effects"]:
+        drawn["effects"] = _effects
+    with style():
+        drawn["cost"] = _cost
+        for index, pair in enumerate(combinations(summary["factors"], 2)):
+            name = "heat_map" if len(summary["factors"]) == 2 else f"heat_map_{index}"
+            drawn[name] = _heat_map(*pair)
+        return [canvas.save(draw(summary), name) for name, draw in drawn.items()]
 
 
 def shown(rows: Sequence[Row], task: str) -> list[Row]:
@@ -61,71 +44,142 @@ def shown(rows: Sequence[Row], task: str) -> list[Row]:
     return [row for row in own if (row["unit"], row["value"]) == (unit, top)]
 
 
-def _effects(summary: Row, task: str, axis: Any) -> None:
+def _effects(summary: Row) -> Any:
     """Differences from the reference levels, a colour per factor, and what could have been seen."""
-    rows = shown(summary["effects"], task)
-    factors, metric = list(dict.fromkeys(row["factor"] for row in rows)), metric_of(summary)
+    lines = len({(r["factor"], r["level"]) for r in summary["effects"]})
+    figure, axes = panels(len(summary["tasks"]), (5.4, 1.5 + 0.3 * lines))
+    metric = metric_of(summary)
+    for task, axis in zip(summary["tasks"], axes, strict=True):
+        _effects_of(shown(summary["effects"], task), metric, axis)
+        axis.set_title(task)
+    return figure
+
+
+def _effects_of(rows: Sequence[Row], metric: Metric, axis: Any) -> None:
+    factors = list(dict.fromkeys(row["factor"] for row in rows))
     for place, row in enumerate(rows):
-        values = metric.scale * np.array([row["difference"], row["low"], row["high"]])
-        error = [[max(values[0] - values[1], 0)], [max(values[2] - values[0], 0)]]
+        values = [metric.scale * row[key] for key in ("difference", "low", "high")]
         index = factors.index(row["factor"])
-        axis.errorbar(values[0], place, xerr=error, fmt=MARKERS[index % len(MARKERS)], color=f"C{index % 10}",
-                      capsize=2, markersize=4)  # fmt: skip
+        look = {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
         if row["detectable"] is not None:
             wide = metric.scale * row["detectable"]
-            axis.barh(place, 2 * wide, left=-wide, height=0.8, color="0.5", alpha=0.12, linewidth=0)
+            axis.barh(place, 2 * wide, left=-wide, height=0.8, color="0.5", alpha=0.14, linewidth=0)
+        axis.plot(values[1:], [place, place], color=look["color"], linewidth=2.2, alpha=0.6)
+        hollow = {} if row["p_holm"] < SIGNIFICANT else {"markerfacecolor": "white"}
+        axis.plot(values[0], place, linestyle="none", markersize=6, **look, **hollow)
     many = len(factors) > 1
-    labels = [f"{short(r['factor'])}: {r['level']}" if many else r["level"] for r in rows]
-    axis.set_yticks(range(len(rows)), labels, fontsize=8)
-    axis.invert_yaxis()
+    names = [f"{short(r['factor'])}: {r['level']}" if many else r["level"] for r in rows]
+    axis.set_yticks(range(len(rows)), names, fontsize=8)
+    axis.set_ylim(len(rows) - 0.4, -0.6)
+    axis.grid(axis="y", visible=False)
     axis.axvline(0, color="0.3", linewidth=0.8)
     left, right = axis.get_xlim()
     if metric.rate:
         axis.set_xlim(min(left, -1.0), max(right, 1.0))  # differences of 0 are not magnified
     against = ", ".join(dict.fromkeys(row["reference"] for row in rows))
-    axis.set_xlabel(f"{metric.difference} against {against} (grey: below the MDE)", fontsize=8)
+    axis.set_xlabel(f"{metric.difference} against {against}\n(hollow: not significant; grey: below the MDE)")
 
 
-def _cost(summary: Row, task: str, axis: Any) -> None:
-    """Accuracy, or mean, of each point against the FLOPs of a run."""
-    require_extra("eval", "matplotlib", purpose="Figures")
-    from matplotlib import colormaps
+def _cost(summary: Row) -> Any:
+    """Level of each point against the FLOPs of a run; the best, the cheapest and the reference by name."""
+    figure, axes = panels(len(summary["tasks"]), (5.8, 4.2))
+    metric, named = metric_of(summary), []
+    for task, axis in zip(summary["tasks"], axes, strict=True):
+        rows = [r for r in shown(summary["points"], task) if r["flops"] and r[metric.key] is not None]
+        names = notable(rows, metric, summary.get("reference"))
+        colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}
+        for row in rows:
+            value, low, high = (metric.scale * row[key] for key in (metric.key, "low", "high"))
+            colour = colours.get(row["point"], GREY)
+            axis.vlines(row["flops"], low, high, color=colour, linewidth=1.4, alpha=0.6)
+            marker = MARKERS[names.index(row["point"])] if row["point"] in names else "o"
+            axis.plot(row["flops"], value, marker, color=colour, markersize=5.5)
+        axis.set(xscale="log", xlabel="FLOPs per problem", ylabel=metric.axis)
+        axis.set_title(task)
+        ends = {r["point"]: (r["flops"], metric.scale * r[metric.key]) for r in rows if r["point"] in names}
+        named.append((axis, ends, colours))
+    figure.draw_without_rendering()
+    for axis, ends, colours in named:
+        end_labels(axis, ends, colours)
+    return figure
 
-    metric = metric_of(summary)
-    for index, row in enumerate(shown(summary["points"], task)):
-        if row["flops"] is None or row[metric.key] is None:
-            continue
-        values = metric.scale * np.array([row[metric.key], row["low"], row["high"]])
-        error = [[max(values[0] - values[1], 0)], [max(values[2] - values[0], 0)]]
-        axis.errorbar(
-            row["flops"], values[0], yerr=error, fmt=MARKERS[index % len(MARKERS)], capsize=2, markersize=5,
-            color=colormaps["tab20"](index % 20), label=row["point"],
-        )  # fmt: skip
-    axis.set(xscale="log", xlabel="FLOPs per problem", ylabel=metric.axis)
+
+def notable(rows: Sequence[Row], metric: Metric, reference: str | None) -> list[str]:
+    """Points that are named: all if they are few, else the reference, the cheapest and the best."""
+    names = [row["point"] for row in rows]
+    if len(names) <= LINES:
+        return names
+    by_level = sorted(rows, key=lambda row: -row[metric.key])
+    cheapest = min(rows, key=lambda row: row["flops"])["point"]
+    first = [name for name in (reference, cheapest) if name in names]
+    picked = dict.fromkeys([*first, *(row["point"] for row in by_level)])
+    return list(picked)[:LINES]
 
 
-def _heat_map(one: str, two: str) -> Callable[[Row, str, Any], None]:
-    """Mean accuracy, or mean of a number, by the levels of two factors."""
+def _heat_map(one: str, two: str) -> Callable[[Row], Any]:
+    """Differences from both reference levels, over the levels of two factors: one scale for all maps of the
+    study, zero in the middle; cells that are not significant are hatched."""
 
-    def draw(summary: Row, task: str, axis: Any) -> None:
-        rows, metric = shown(summary["points"], task), metric_of(summary)
+    def draw(summary: Row) -> Any:
+        metric = metric_of(summary)
         down, across = summary["factors"][one], summary["factors"][two]
-        values = np.full((len(down), len(across)), np.nan)
-        for i, a in enumerate(down):
-            for j, b in enumerate(across):
-                own = [row[metric.key] for row in rows if (row[one], row[two]) == (a, b)]
-                known = [value for value in own if value is not None]
-                values[i, j] = metric.scale * np.mean(known) if known else np.nan
-        image = axis.imshow(values, aspect="auto", cmap="viridis")
-        middle = (np.nanmin(values) + np.nanmax(values)) / 2
-        for (i, j), value in np.ndenumerate(values):
-            if not np.isnan(value):
-                colour = "white" if value < middle else "black"
-                text = metric.text(value / metric.scale)
-                axis.text(j, i, text, ha="center", va="center", color=colour, fontsize=8)
-        axis.set_xticks(range(len(across)), across, fontsize=8, rotation=20, ha="right")
-        axis.set_yticks(range(len(down)), down, fontsize=8)
-        axis.set(xlabel=short(two), ylabel=short(one))
-        axis.figure.colorbar(image, ax=axis, label=metric.axis)
+        size = (2.6 + 0.95 * len(across), 1.9 + 0.55 * len(down))
+        figure, axes = panels(len(summary["tasks"]), size)
+        every = [c for task in summary["tasks"] for c in shown(summary["cells"], task)]
+        top = metric.scale * max((abs(cell["difference"]) for cell in every), default=0.0) or 1.0
+        image = None
+        for task, axis in zip(summary["tasks"], axes, strict=True):
+            own = [c for c in shown(summary["cells"], task) if (c["factor"], c["other_factor"]) == (one, two)]
+            cells = {(cell["level"], cell["other_level"]): cell for cell in own}
+            image = _map(axis, down, across, cells, metric, top)
+            axis.set(xlabel=short(two), ylabel=short(one))
+            axis.set_title(task)
+        reference = f"{down[0]}, {across[0]}"
+        label = f"{metric.difference} against\n{reference} (hatched: p ≥ {SIGNIFICANT:g})"
+        figure.colorbar(image, ax=axes, label=label, shrink=0.9)
+        return figure
 
     return draw
+
+
+def _map(
+    axis: Any,
+    down: Sequence[str],
+    across: Sequence[str],
+    cells: Mapping[tuple[str, str], Row],
+    metric: Metric,
+    top: float,
+) -> Any:
+    values = np.full((len(down), len(across)), np.nan)
+    values[0, 0] = 0.0
+    for i, a in enumerate(down):
+        for j, b in enumerate(across):
+            if (a, b) in cells:
+                values[i, j] = metric.scale * cells[a, b]["difference"]
+    image = axis.imshow(values, aspect="auto", cmap="PuOr_r", vmin=-top, vmax=top)
+    for i, a in enumerate(down):
+        for j, b in enumerate(across):
+            if np.isnan(values[i, j]):
+                axis.text(j, i, "–", ha="center", va="center", color="0.4")
+                continue
+            cell = cells.get((a, b))
+            plain = cell is not None and cell["p_holm"] >= SIGNIFICANT
+            if plain:
+                axis.add_patch(_hatched(j, i))
+            text = "reference" if cell is None else metric.signed(cell["difference"])
+            dark = abs(values[i, j]) > 0.62 * top
+            back = None if not plain else {"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 1.2}
+            axis.text(
+                j, i, text, ha="center", va="center", fontsize=8, bbox=back,
+                color="white" if dark and not plain else "black",
+            )  # fmt: skip
+    axis.set_xticks(range(len(across)), across, fontsize=8, rotation=20, ha="right")
+    axis.set_yticks(range(len(down)), down, fontsize=8)
+    axis.grid(visible=False)
+    return image
+
+
+def _hatched(x: int, y: int) -> Any:
+    from matplotlib.patches import Rectangle
+
+    return Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, hatch="////", edgecolor="0.35", linewidth=0)

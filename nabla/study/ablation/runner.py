@@ -96,7 +96,14 @@ class Ablation:
         once, and ends before the numbers do."""
         size, base = self.config.size, self._base.monitor()
         problems = {kind: size * count for kind, count in base.problems.items()}
-        return Monitor(self.folder / POINTS, problems, size * base.units, points="*", each=base.units)
+        return Monitor(
+            self.folder / POINTS,
+            problems,
+            size * base.units,
+            points="*",
+            each=base.units,
+            metric=base.metric,
+        )
 
     def _solved(self, batch: Sequence[Point], pool: ProcessPoolExecutor | None) -> Iterator[Path]:
         """Folders of the points in their order, each when it is finished."""

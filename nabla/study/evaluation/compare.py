@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +16,8 @@ from nabla.core.errors import NablaError
 from nabla.core.prompt import Prompt
 from nabla.core.solution import Interrupted, RunError, Solution
 from nabla.engine.events import Callback
-from nabla.launch.config.resolve import resolve
+from nabla.launch.config.presets import changed
 from nabla.launch.config.run import RunConfig
-from nabla.launch.config.slots import slots
 from nabla.problems.checker import Checker
 from nabla.problems.problem import Problem
 from nabla.study.evaluation.lines import responses, rows
@@ -44,7 +42,6 @@ COLUMNS = (
 def variants(config: RunConfig, methods: Sequence[str | Mapping[str, Any]]) -> dict[str, RunConfig]:
     """Label → configuration: each method laid over the configuration's own, so that what both have
     (sampling, mostly) is the same. Labels are names with the arguments that were given."""
-    registry = slots()["methods"]
     found: dict[str, RunConfig] = {}
     for spec in methods:
         changes: dict[str, Any] = {"name": spec} if isinstance(spec, str) else dict(spec)
@@ -53,7 +50,7 @@ def variants(config: RunConfig, methods: Sequence[str | Mapping[str, Any]]) -> d
         while label in found:
             number += 1
             label = f"{stem} ({number})"
-        found[label] = replace(config, method=resolve(registry, config.method, changes, "method"))
+        found[label] = changed(config, changes)
     return found
 
 

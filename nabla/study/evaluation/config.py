@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 from nabla.core.budget import UNITS, Budget
 from nabla.core.errors import (
     ConfigError,
-    ModelError,
     located,
     require_finite,
     require_one_of,
@@ -23,8 +22,7 @@ from nabla.launch.config.reader import conform, load, make, settle
 from nabla.launch.config.resolve import fill, resolve
 from nabla.launch.config.run import locate, model_paths
 from nabla.launch.config.slots import slots
-from nabla.models.checkpoint import require_writer
-from nabla.models.loading import WHERE
+from nabla.models.checkpoint import require_checkpoint
 from nabla.study.evaluation.metric import ANSWER, REWARD, Metric, function_of
 
 #: Label of the method where an evaluation has one alone, as the points of an ablation.
@@ -158,6 +156,24 @@ class EvaluationConfig:
         reference = self.reference if self.reference in chosen else None
         return replace(self, methods=chosen, reference=reference)
 
+    def on(self, tasks: Sequence[str]) -> EvaluationConfig:
+        """On some of the tasks alone; a method that runs on none of them is left out.
+
+        Raises ConfigError for an unknown one.
+        """
+        for label in tasks:
+            require_one_of(label, self.tasks, "There is no such task in this evaluation", "Tasks")
+        methods: dict[str, str | dict[str, Any]] = {}
+        for label, spec in self.methods.items():
+            left = [task for task in tasks if self.runs(label, task)]
+            if left and isinstance(spec, dict) and "tasks" in spec:
+                spec = {**spec, "tasks": left}
+            if left:
+                methods[label] = spec
+        reference = self.reference if self.reference in methods else None
+        chosen = {label: self.tasks[label] for label in tasks}
+        return replace(self, tasks=chosen, methods=methods, reference=reference)
+
     # -- parts -------------------------------------------------------------------------------------
 
     @property
@@ -245,7 +261,8 @@ class EvaluationConfig:
             task = resolve(slots()["tasks"], setup.task, path=f"tasks.{label}.task")
             require_trusted(vars(setup), f"tasks.{label}")
             for name, (path, arguments) in setup.paths().items():
-                _require(path, arguments, writes=name == "lm")
+                role = "language model" if name == "lm" else "reward model"
+                require_checkpoint(locate(path), arguments, role=role, writes=name == "lm")
             tasks[label] = {**asdict(setup), "task": task}
         methods: dict[str, dict[str, Any]] = {label: {} for label in self.methods}
         for label, per_task in methods.items():
@@ -268,24 +285,3 @@ def place(method: str) -> str:
 
 def _budgets(ladders: Mapping[str, Sequence[float]]) -> tuple[Budget, ...]:
     return tuple(Budget(unit, tuple(values)) for unit, values in ladders.items())
-
-
-def _require(path: str, arguments: Mapping[str, Any], *, writes: bool) -> None:
-    """Raises ModelError for a model that is not there, or writes no text where it is to, by its small
-    configuration file alone."""
-    from transformers import AutoConfig
-
-    if Path(path).suffix == ".gguf" and Path(path).is_file():
-        return  # its configuration is in the weights' file
-    # Without trust_remote_code transformers would ask on the terminal.
-    where = {"trust_remote_code": False, **{k: v for k, v in arguments.items() if k in WHERE}}
-    try:
-        config = AutoConfig.from_pretrained(locate(path), **where)
-    except (OSError, ValueError, RecursionError, TypeError) as error:
-        raise ModelError(
-            f"There is no such model: {' '.join(str(error).split())}",
-            got=path,
-            fix="Check the path or hub id; embedded models are written sandbox:NAME.",
-        ) from error
-    if writes:
-        require_writer(config, path)

@@ -66,6 +66,13 @@ def ungraded(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{**row, "correct": None} for row in rows]
 
 
+def scored(rows: Sequence[dict[str, Any]], scores: Mapping[str, float | None]) -> list[dict[str, Any]]:
+    """Rows with the partial score of each answer, where the task gives one; else as they are."""
+    if all(score is None for score in scores.values()):
+        return list(rows)
+    return [{**row, "score": scores.get(row["response"])} for row in rows]
+
+
 def reproducible(row: dict[str, Any]) -> dict[str, Any] | None:
     """A row without what the clock decided; None for an answer under a budget in seconds."""
     if row.get("unit") == "seconds":

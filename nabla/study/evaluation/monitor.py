@@ -13,6 +13,7 @@ from typing import Any
 from nabla.core.display import Line
 from nabla.core.errors import ConfigError
 from nabla.study.evaluation.journal import RECORDS, journals, units
+from nabla.study.evaluation.metric import REWARD, Metric
 from nabla.study.evaluation.unfinished import FOLDER
 
 #: A task and the label of a method.
@@ -28,6 +29,7 @@ class Monitor:
         units: in all.
         points: glob pattern of the evaluations within the folder; "." is the folder itself.
         each: units of one evaluation; None for all.
+        metric: what answers are measured by.
     """
 
     def __init__(
@@ -37,11 +39,13 @@ class Monitor:
         units: int,
         points: str = ".",
         each: int | None = None,
+        metric: Metric | None = None,
     ) -> None:
         self.folder, self.problems, self.units, self.points = folder, dict(problems), units, points
         self.each = units if each is None else each
-        #: (point, task, method, seed, problem) → (right or None, reward, seconds).
-        self._runs: dict[tuple[Any, ...], tuple[bool | None, float | None, float]] = {}
+        self.metric = metric or Metric()
+        #: (point, task, method, seed, problem) → (what the metric says or None, reward, seconds).
+        self._runs: dict[tuple[Any, ...], tuple[float | None, float | None, float]] = {}
         self._ended: set[tuple[Any, ...]] = set()
         #: Points whose records are in one file.
         self._merged: set[str] = set()
@@ -93,7 +97,8 @@ class Monitor:
             if b'"kind":"run"' in text:
                 row = json.loads(text)
                 key = (point, row["task"], row["method"], row["seed"], row["problem"])
-                self._runs[key] = row["correct"], row["reward"], row["timing"]["seconds"]
+                measured = row["correct"] if self.metric.rate else row.get("metric")
+                self._runs[key] = measured, row["reward"], row["timing"]["seconds"]
 
     def _pulses(self, point: Path) -> Iterator[dict[str, Any]]:
         for path in sorted((point / FOLDER).glob("*.live")):
@@ -110,11 +115,15 @@ class Monitor:
         rest = pulse["problems"] - pulse["kept"] - made
         known = [run for key, run in self._runs.items() if key[0] == point and key[1:3] == (task, method)]
         rewards = [reward for _, reward, _ in known if reward is not None]
-        grades = [right for right, _, _ in known if right is not None]
-        notes = [f"{100 * sum(grades) / len(grades):.1f} % right"] if grades else []
-        if rewards:
+        measured = [value for value, _, _ in known if value is not None]
+        notes = []
+        if measured:
+            mean = sum(measured) / len(measured)
+            said = f"{100 * mean:.1f} % right" if self.metric.rate else f"{self.metric.noun} {mean:.3g}"
+            notes.append(said)
+        if rewards and not (measured and self.metric.name == REWARD):
             notes.append(f"reward {sum(rewards) / len(rewards):.3g}")
-        elif pulse["reward"] is not None:
+        elif not rewards and pulse["reward"] is not None:
             notes.append(f"reward {pulse['reward']:.3g} so far")
         name = f"{task} {method} seed {seed} shard {shard}"
         return Line(

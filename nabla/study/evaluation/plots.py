@@ -1,172 +1,207 @@
-"""The figures of an evaluation, as PNG; bands and bars are 95 % intervals."""
+"""The figures of an evaluation; bands and bars are 95 % intervals."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nabla.core.budget import UNITS
-from nabla.core.extras import require_extra
+from nabla.launch.figures import BANDS, COLOURS, GREY, Canvas, dots, end_labels, line, looks, panels, style
+from nabla.study.evaluation.choice import at_top, choose, labels, ranking
 from nabla.study.evaluation.metric import Metric
 from nabla.study.evaluation.results import Results
 from nabla.study.evaluation.statistics import bootstrap_share
+from nabla.study.evaluation.summary import metric_of
 
-MARKERS = "osD^v<>pPX*hd8H"
-_UNIT = {"calls": "model calls", "tokens": "tokens", "flops": "FLOPs", "seconds": "seconds"}
+UNIT = {"calls": "model calls", "tokens": "tokens", "flops": "FLOPs", "seconds": "seconds"}
 #: Intervals of equal width along a response.
 BINS = 10
+#: Row of a figure whose rows are methods, and its head and foot, inches.
+ROW, REST = 0.24, 1.1
+
+Row = Mapping[str, Any]
 
 
-def write_plots(results: Results, summary: Mapping[str, Any], folder: Path) -> list[Path]:
-    """All figures; those about proposals only where a method makes any."""
-    require_extra("eval", "matplotlib", purpose="Figures")
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+@dataclass(frozen=True)
+class Drawing:
+    """What a figure is drawn from.
 
-    metric = results.metric
-    drawn = [(f"{metric.noun}_{unit}.png", _level(unit, metric)) for unit in UNITS]
-    if len(results.seeds) > 1:
-        drawn.append(("best_of_k.png", _best(metric)))
-    drawn.append(("phases.png", _phases))
-    if any(run.proposals for run in results.runs.values()):
-        graded = set(results.tasks) - results.ungraded
-        drawn += [
-            ("rejection.png", _rejection),
-            *([("reward_hacking.png", _hacking)] if graded else []),
-            ("positions.png", _positions),
-        ]
-    paths = []
-    for name, draw in drawn:
-        figure = Figure(figsize=(5.5 * len(results.tasks), 5), layout="constrained")
-        FigureCanvasAgg(figure)
-        axes = figure.subplots(1, len(results.tasks), squeeze=False)[0]
-        for task, axis in zip(results.tasks, axes, strict=True):
-            draw(results, summary, task, axis)
-            axis.set_title(task)
-        entries: dict[str, Any] = {}
-        for axis in axes:
-            handles, labels = axis.get_legend_handles_labels()
-            entries.update(zip(labels, handles, strict=True))
-        if entries:
-            figure.legend(
-                list(entries.values()), list(entries), loc="outside lower center", ncols=4, fontsize=8
-            )
-        paths.append(folder / name)
-        figure.savefig(paths[-1], dpi=110)
-    return paths
+    Args:
+        summary: of the evaluation.
+        results: its records; None where there are none: then what needs every proposal is not drawn.
+        shown: labels of the methods that are drawn, each with its colour.
+    """
+
+    summary: Row
+    results: Results | None
+    shown: tuple[str, ...]
+
+    @property
+    def metric(self) -> Metric:
+        """Of the summary."""
+        return metric_of(self.summary)
+
+    @property
+    def tasks(self) -> list[str]:
+        """In order."""
+        return list(self.summary["problems"])
+
+    def look(self, method: str) -> dict[str, Any]:
+        """Colour and marker; grey for a method that is not drawn as a line."""
+        return looks(self.shown).get(method, {"color": GREY, "marker": "o", "markersize": 4.5})
 
 
-def _style(results: Results, method: str) -> dict[str, Any]:
-    require_extra("eval", "matplotlib", purpose="Figures")
-    from matplotlib import colormaps
+def write_plots(
+    results: Results | None,
+    summary: Row,
+    folder: Path | Canvas,
+    methods: Sequence[str] | None = None,
+) -> list[Path]:
+    """All figures; those about proposals only where a method makes any.
 
-    index = results.methods.index(method)
-    return {"color": colormaps["tab20"](index % 20), "marker": MARKERS[index % len(MARKERS)], "markersize": 4}
+    Args:
+        results: the records, where they are there.
+        summary: of them.
+        folder: where figures go.
+        methods: labels of those that lines are drawn of; None for at most eight, see
+            :func:`~nabla.study.evaluation.choice.choose`.
+
+    Raises ConfigError for unknown methods.
+    """
+    canvas = folder if isinstance(folder, Canvas) else Canvas(folder)
+    drawing = Drawing(summary, results, tuple(choose(summary, methods)))
+    with style():
+        return [canvas.save(draw(drawing), name) for name, draw in _figures(drawing).items()]
 
 
-def _level(unit: str, metric: Metric) -> Any:
+def _figures(drawing: Drawing) -> dict[str, Callable[[Drawing], Any]]:
+    """Name of a figure → what draws it."""
+    noun, results, summary = drawing.metric.noun, drawing.results, drawing.summary
+    units = {row["unit"] for row in summary["rows"]}
+    drawn: dict[str, Callable[[Drawing], Any]] = {
+        f"{noun}_{unit}": partial(_lines, partial(_level, unit))
+        for unit in UNITS
+        if unit in units or summary.get("runs")
+    }
+    drawn[f"{noun}_all"] = _all
+    if len(summary.get("seeds", ())) > 1 and any(row.get("best_of_k") for row in summary["rows"]):
+        drawn["best_of_k"] = partial(_lines, _best)
+    if summary.get("runs"):
+        drawn["phases"] = _phases
+    if results is not None and any(run.proposals for run in results.runs.values()):
+        drawn["rejection"] = _rejection
+        if set(results.tasks) - results.ungraded:
+            drawn["reward_hacking"] = partial(_lines, _hacking)
+        drawn["positions"] = partial(_lines, _positions)
+    return drawn
+
+
+# -- lines ---------------------------------------------------------------------------------------
+
+
+def _lines(draw: Callable[[Drawing, str, Any], dict[str, tuple[float, float]]], drawing: Drawing) -> Any:
+    """A panel per task; names at the ends of the lines."""
+    figure, axes = panels(len(drawing.tasks), (5.6, 3.9))
+    ends = []
+    for task, axis in zip(drawing.tasks, axes, strict=True):
+        ends.append(draw(drawing, task, axis))
+        axis.set_title(task)
+    figure.draw_without_rendering()  # the axes have their sizes
+    colours = {name: drawing.look(name)["color"] for name in drawing.shown}
+    for axis, own in zip(axes, ends, strict=True):
+        end_labels(axis, own, colours)
+    return figure
+
+
+def _level(unit: str, drawing: Drawing, task: str, axis: Any) -> dict[str, tuple[float, float]]:
     """Against the budget where there is a ladder in this unit, else whole runs at their mean cost."""
+    summary, metric = drawing.summary, drawing.metric
+    ladder = [r for r in summary["rows"] if (r["task"], r["unit"]) == (task, unit) and r["answered"]]
+    runs = summary.get("runs", ())
+    points = ladder or [r for r in runs if r["task"] == task and r[unit]]
+    ends = {}
+    for method in drawing.shown:
+        rows = [r for r in points if r["method"] == method and r[metric.key] is not None]
+        if not rows:
+            continue
+        xs = [r["value"] if ladder else r[unit] for r in rows]
+        ys, low, high = (
+            [metric.scale * r[key] for r in rows] for key in (metric.key, "low", "high")
+        )
+        band = len(drawing.shown) <= BANDS
+        line(axis, xs, ys, (low, high), drawing.look(method), band=band)
+        ends[method] = (xs[-1], ys[-1])
+    kind = "budget" if ladder else "mean cost of a run"
+    axis.set(xlabel=f"{UNIT[unit]} per problem ({kind})", ylabel=metric.axis)
+    if points:
+        axis.set_xscale("log")
+        _plain_ticks(axis, sorted({x for r in ladder if (x := r["value"])}))
+    return ends
 
-    def draw(results: Results, summary: Mapping[str, Any], task: str, axis: Any) -> None:
-        ladder = [r for r in summary["rows"] if (r["task"], r["unit"]) == (task, unit) and r["answered"]]
-        ends = [] if ladder else [r for r in summary["runs"] if r["task"] == task and r[unit]]
-        for method in results.methods_of(task):
-            mine = [r for r in (ladder or ends) if r["method"] == method]
-            rows = [r for r in mine if r[metric.key] is not None]
-            xs = [r["value"] if ladder else r[unit] for r in rows]
-            ys = [metric.scale * r[metric.key] for r in rows]
-            style = _style(results, method)
-            axis.plot(xs, ys, label=method, linewidth=1, **style)
-            low, high = [metric.scale * r["low"] for r in rows], [metric.scale * r["high"] for r in rows]
-            if len(rows) > 1:
-                axis.fill_between(xs, low, high, color=style["color"], alpha=0.1, linewidth=0)
-            else:
-                axis.vlines(xs, low, high, color=style["color"], linewidth=1)
-        kind = "budget" if ladder else "mean cost of a run"
-        axis.set(xlabel=f"{_UNIT[unit]} per problem ({kind})", ylabel=metric.axis)
-        if ladder or ends:
-            axis.set_xscale("log")
 
-    return draw
+def _plain_ticks(axis: Any, values: Sequence[float]) -> None:
+    """The budgets themselves, where they are few."""
+    from matplotlib.ticker import NullLocator
+
+    if 1 < len(values) <= 6:
+        axis.set_xticks(values, [_short(value) for value in values])
+        axis.xaxis.set_minor_locator(NullLocator())
 
 
-def _best(metric: Metric) -> Any:
+def _short(value: float) -> str:
+    for power, name in ((12, "T"), (9, "G"), (6, "M"), (3, "k")):
+        if value >= 10**power:
+            return f"{value / 10**power:g} {name}"
+    return f"{value:g}"
+
+
+def _best(drawing: Drawing, task: str, axis: Any) -> dict[str, tuple[float, float]]:
     """The best of k runs by reward, at the first unit's largest budget: the mean over all choices of k of the
     seeds' runs. Dotted, for right and wrong: whether one of the k is right."""
-
-    def draw(results: Results, summary: Mapping[str, Any], task: str, axis: Any) -> None:
-        ladder = [(unit, value) for unit, value in results.ladder if unit == results.ladder[0][0]]
-        key = (task, *max(ladder, default=(None, None)))
-        for row in summary["rows"]:
-            if (row["task"], row["unit"], row["value"]) != key:
+    metric, ends = drawing.metric, {}
+    top = at_top(drawing.summary)
+    for row in top:
+        if row["task"] != task or row["method"] not in drawing.shown:
+            continue
+        look = drawing.look(row["method"])
+        for name, dashes in (("pass_at_k", ":"), ("best_of_k", "-")):
+            curve = row.get(name) if name == "best_of_k" or metric.rate else None
+            if not curve:
                 continue
-            style = _style(results, row["method"])
-            for name, look in (("best_of_k", "-"), ("pass_at_k", ":")):
-                curve = row[name] if name == "best_of_k" or metric.rate else None
-                if curve is None:
-                    continue
-                label = {"label": row["method"]} if look == "-" or row["best_of_k"] is None else {}
-                ys = [metric.scale * value for value in curve.values()]
-                axis.plot([int(k) for k in curve], ys, linestyle=look, linewidth=1, **label, **style)
-        unit, value = key[1:]
-        within = "" if unit is None else f" at {value:g} {_UNIT[unit]} each"
-        dotted = " (dotted: pass@k)" if metric.rate else ""
-        axis.set(xlabel=f"k runs{within}; best by reward{dotted}", ylabel=metric.axis)
-        axis.locator_params(axis="x", integer=True)
-
-    return draw
+            xs, ys = [int(k) for k in curve], [metric.scale * value for value in curve.values()]
+            axis.plot(xs, ys, linestyle=dashes, linewidth=1.5 if dashes == "-" else 1.0, **look)
+            ends[row["method"]] = (float(xs[-1]), ys[-1])
+    unit = f" at {_short(top[0]['value'])} {UNIT[top[0]['unit']]} each" if "unit" in top[0] else ""
+    dotted = " (dotted: pass@k)" if metric.rate else ""
+    axis.set(xlabel=f"k runs{unit}; best by reward{dotted}", ylabel=metric.axis)
+    axis.locator_params(axis="x", integer=True)
+    return ends
 
 
-def _phases(results: Results, summary: Mapping[str, Any], task: str, axis: Any) -> None:
-    """Seconds of a run by phase, as bars."""
-    require_extra("eval", "matplotlib", purpose="Figures")
-    from matplotlib import colormaps
-
-    del results
-    runs = [r for r in summary["runs"] if r["task"] == task]
-    phases = list(dict.fromkeys(p for r in summary["runs"] for p in r["phases"]))
-    places = np.arange(len(runs))
-    left = np.zeros(len(runs))
-    for index, phase in enumerate(phases):
-        widths = np.array([r["phases"].get(phase, {}).get("seconds", 0.0) for r in runs])
-        axis.barh(places, widths, left=left, label=phase, color=colormaps["tab10"](index))
-        left += widths
-    axis.set_yticks(places, [r["method"] for r in runs], fontsize=8)
-    axis.invert_yaxis()
-    axis.set(xlabel="seconds per problem")
-
-
-def _rejection(results: Results, summary: Mapping[str, Any], task: str, axis: Any) -> None:
-    """Share of proposals turned down."""
-    del results
-    runs = [r for r in summary["runs"] if r["task"] == task and r["rejection"] is not None]
-    places = np.arange(len(runs))
-    values = np.array([r["rejection"] for r in runs]).reshape(-1, 3) * 100
-    errors = [values[:, 0] - values[:, 1], values[:, 2] - values[:, 0]]
-    axis.barh(places, values[:, 0], xerr=errors, color="tab:blue", alpha=0.7)
-    axis.set_yticks(places, [r["method"] for r in runs], fontsize=8)
-    axis.invert_yaxis()
-    axis.set(xlabel="rejected proposals, %", xlim=(0, 100))
-
-
-def _hacking(results: Results, summary: Mapping[str, Any], task: str, axis: Any) -> None:
+def _hacking(drawing: Drawing, task: str, axis: Any) -> dict[str, tuple[float, float]]:
     """Accepted proposals: share of right responses by new reward, in five equal parts of each method's."""
-    del summary
-    for method in results.methods_of(task):
-        made = results.runs[task, method].proposals
-        taken = [p for p in made if p[3] and p[2] is not None and p[5] is not None]
+    assert drawing.results is not None
+    ends = {}
+    for method in drawing.shown:
+        run = drawing.results.runs.get((task, method))
+        taken = [p for p in run.proposals if p[3] and p[2] is not None and p[5] is not None] if run else []
         if len(taken) < 5:
             continue
         taken.sort(key=lambda p: p[2])
         parts = [[taken[i] for i in chosen] for chosen in np.array_split(np.arange(len(taken)), 5)]
         xs = [float(np.mean([p[2] for p in part])) for part in parts]
         ys = np.array([_right(part) for part in parts]) * 100
-        errors = np.maximum([ys[:, 0] - ys[:, 1], ys[:, 2] - ys[:, 0]], 0)
-        axis.errorbar(xs, ys[:, 0], yerr=errors, label=method, linewidth=1, **_style(results, method))
+        look = drawing.look(method)
+        axis.plot(xs, ys[:, 0], linewidth=1.5, **look)
+        axis.vlines(xs, ys[:, 1], ys[:, 2], color=look["color"], linewidth=1.0, alpha=0.5)
+        ends[method] = (xs[-1], float(ys[-1, 0]))
     axis.set(xlabel="reward of the accepted proposal", ylabel="right by the checker, %")
+    return ends
 
 
 def _right(proposals: list[list[Any]]) -> tuple[float, float, float]:
@@ -175,20 +210,89 @@ def _right(proposals: list[list[Any]]) -> tuple[float, float, float]:
     return (float(right.mean()), *bootstrap_share(right, np.array([p[6] for p in proposals]), resamples=999))
 
 
-def _positions(results: Results, summary: Mapping[str, Any], task: str, axis: Any) -> None:
-    """Where along the response proposals are made (thin) and accepted (thick)."""
-    del summary
+def _positions(drawing: Drawing, task: str, axis: Any) -> dict[str, tuple[float, float]]:
+    """Where along the response proposals are made (dotted) and accepted."""
+    assert drawing.results is not None
     edges = np.linspace(0, 1, BINS + 1)
-    centres = (edges[:-1] + edges[1:]) / 2
-    for method in results.methods_of(task):
-        run = results.runs[task, method]
-        if not run.proposals:
+    centres, ends = (edges[:-1] + edges[1:]) / 2, {}
+    for method in drawing.shown:
+        run = drawing.results.runs.get((task, method))
+        if run is None or not run.proposals:
             continue
         where = np.clip([p[0] for p in run.proposals], 0, 1)
         chosen = np.array([p[3] for p in run.proposals])
-        style = _style(results, method)
+        look = drawing.look(method)
         made = np.histogram(where, edges)[0] / run.correct.size
         kept = np.histogram(where[chosen], edges)[0] / run.correct.size
-        axis.plot(centres, made, linewidth=0.7, linestyle=":", color=style["color"])
-        axis.plot(centres, kept, label=method, linewidth=1, **style)
-    axis.set(xlabel="position / length of the response", ylabel="proposals per run (dotted) and accepted")
+        axis.plot(centres, made, linewidth=0.9, linestyle=":", color=look["color"])
+        axis.plot(centres, kept, linewidth=1.5, **look)
+        ends[method] = (float(centres[-1]), float(kept[-1]))
+    axis.set(xlabel="position / length of the response", ylabel="proposals per run: made (dotted), accepted")
+    return ends
+
+
+# -- a row per method ----------------------------------------------------------------------------
+
+
+def _rows_of(drawing: Drawing) -> list[str]:
+    """All methods, the best first."""
+    levels = ranking(drawing.summary)
+    return sorted(labels(drawing.summary), key=lambda label: -levels.get(label, float("-inf")))
+
+
+def _all(drawing: Drawing) -> Any:
+    """Every method with its interval at the largest budget; those of the lines in their colours."""
+    metric, names, top = drawing.metric, _rows_of(drawing), at_top(drawing.summary)
+    figure, axes = panels(len(drawing.tasks), (4.6, REST + ROW * max(len(names), 3)))
+    for i, (task, axis) in enumerate(zip(drawing.tasks, axes, strict=True)):
+        own = {r["method"]: r for r in top if r["task"] == task and r[metric.key] is not None}
+        rows = [
+            (name, *(metric.scale * own[name][key] for key in (metric.key, "low", "high")))
+            if name in own else (name, np.nan, np.nan, np.nan)
+            for name in names
+        ]  # fmt: skip
+        dots(axis, rows, drawing.look, labels=i % 3 == 0)
+        unit = top[0].get("unit")
+        within = "" if unit is None else f" within {_short(top[0]['value'])} {UNIT[unit]}"
+        axis.set(xlabel=f"{metric.axis}{within}")
+        axis.set_title(task)
+    return figure
+
+
+def _phases(drawing: Drawing) -> Any:
+    """Seconds of a run by phase, as bars."""
+    every = drawing.summary["runs"]
+    phases = list(dict.fromkeys(p for r in every for p in r["phases"]))
+    names = _rows_of(drawing)
+    figure, axes = panels(len(drawing.tasks), (5.2, REST + 0.3 + ROW * len(names)))
+    for task, axis in zip(drawing.tasks, axes, strict=True):
+        runs = {r["method"]: r for r in every if r["task"] == task}
+        left = np.zeros(len(names))
+        for index, phase in enumerate(phases):
+            found = [runs.get(name, {"phases": {}})["phases"].get(phase, {}) for name in names]
+            widths = np.array([usage.get("seconds", 0.0) for usage in found])
+            look = {"height": 0.72, "color": COLOURS[index % len(COLOURS)]}
+            axis.barh(range(len(names)), widths, left=left, label=phase, **look)
+            left += widths
+        axis.set_yticks(range(len(names)), names, fontsize=8)
+        axis.invert_yaxis()
+        axis.grid(axis="y", visible=False)
+        axis.set(xlabel="seconds per problem")
+        axis.set_title(task)
+    handles, known = axes[0].get_legend_handles_labels()
+    figure.legend(handles, known, loc="outside upper right", ncols=len(known), fontsize=8)
+    return figure
+
+
+def _rejection(drawing: Drawing) -> Any:
+    """Share of proposals turned down."""
+    every = [r for r in drawing.summary["runs"] if r["rejection"] is not None]
+    names = [name for name in _rows_of(drawing) if any(r["method"] == name for r in every)]
+    figure, axes = panels(len(drawing.tasks), (4.6, REST + ROW * max(len(names), 3)))
+    for i, (task, axis) in enumerate(zip(drawing.tasks, axes, strict=True)):
+        own = {r["method"]: r["rejection"] for r in every if r["task"] == task}
+        rows = [(name, *(100 * x for x in own.get(name, (np.nan,) * 3))) for name in names]
+        dots(axis, rows, drawing.look, labels=i % 3 == 0)
+        axis.set(xlabel="rejected proposals, %", xlim=(-2, 102))
+        axis.set_title(task)
+    return figure

@@ -35,6 +35,8 @@ class Cell:
     reward: Array
     #: What the metric says of it: ``correct``, or its number, NaN where it has none.
     value: Array = field(default_factory=lambda: np.full((0, 0), np.nan))
+    #: The task's partial score of that answer, 0 without an answer; NaN where the task gives none.
+    score: Array = field(default_factory=lambda: np.full((0, 0), np.nan))
 
 
 @dataclass
@@ -73,6 +75,7 @@ class Results:
         cells: by (task, method, unit, value).
         metric: what answers are measured by.
         ungraded: tasks without right and wrong.
+        names: label → registered name of the method.
     """
 
     tasks: dict[str, list[str]]
@@ -85,6 +88,7 @@ class Results:
     cells: dict[tuple[str, str, str, float], Cell]
     metric: Metric = field(default_factory=Metric)
     ungraded: frozenset[str] = frozenset()
+    names: Mapping[str, str] = field(default_factory=dict)
 
     def methods_of(self, task: str) -> list[str]:
         """Methods with records of a task."""
@@ -207,12 +211,23 @@ def _collect(
     return Results(
         {task: list(problems) for task, problems in tasks.items() if problems},
         methods, seeds, ladder, reference, complete, runs, cells, reading.metric, frozenset(ungraded),
+        names_of(config),
     )  # fmt: skip
+
+
+def names_of(config: Mapping[str, Any]) -> dict[str, str]:
+    """Label → registered name of each method of an evaluation's configuration, as far as it says."""
+    found = {}
+    for label, specs in config["methods"].items():
+        spec = next(iter(specs.values()), None)  # the first task's
+        if isinstance(spec, Mapping) and "name" in spec:
+            found[label] = str(spec["name"])
+    return found
 
 
 def _empty_cell(size: tuple[int, int]) -> Cell:
     cost, nan = _unknown(size), np.full(size, np.nan)
-    return Cell(_no(size), _no(size), _no(size), _no(size), cost, nan, nan.copy())
+    return Cell(_no(size), _no(size), _no(size), _no(size), cost, nan, nan.copy(), nan.copy())
 
 
 def _empty_runs(size: tuple[int, int]) -> Runs:
@@ -237,6 +252,8 @@ def _put_answer(cell: Cell, where: tuple[int, int], row: dict[str, Any], reading
     cell.failed[where] = row["error"] is not None
     if row["reward"] is not None:
         cell.reward[where] = row["reward"]
+    if "score" in row:
+        cell.score[where] = row["score"] or 0.0
     if row["cost"] is not None:
         for unit, value in {**row["cost"], "seconds": row["timing"]["seconds"]}.items():
             cell.cost[unit][where] = value

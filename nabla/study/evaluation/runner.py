@@ -28,8 +28,8 @@ from nabla.study.evaluation.config import EvaluationConfig
 from nabla.study.evaluation.fingerprint import fingerprint
 from nabla.study.evaluation.journal import RECORDS, Journal, discard, merge, recover
 from nabla.study.evaluation.judge import Judge
-from nabla.study.evaluation.lines import responses, rows, ungraded
-from nabla.study.evaluation.metric import ANSWER
+from nabla.study.evaluation.lines import responses, rows, scored, ungraded
+from nabla.study.evaluation.metric import ANSWER, Metric
 from nabla.study.evaluation.monitor import Monitor
 from nabla.study.evaluation.plan import Unit, plan
 from nabla.study.evaluation.pulse import Pulse
@@ -101,7 +101,7 @@ class Evaluation:
         problems: Counter[tuple[str, str]] = Counter()
         for unit in self.plan:
             problems[unit.task, unit.method] += len(unit.problems)
-        return Monitor(self.folder, problems, len(self.plan))
+        return Monitor(self.folder, problems, len(self.plan), metric=Metric(self.config.metric))
 
     # -- the folder ----------------------------------------------------------------------------------
 
@@ -179,8 +179,9 @@ class Evaluation:
 
     def _solve(self, unit: Unit, workshop: Workshop) -> list[dict[str, Any]]:
         """All records of a unit, in the order of its problems, each kept as soon as it is solved."""
-        method = workshop.method(unit.task, unit.method)
         system = self.config.tasks[unit.task].system
+        everybody = [Prompt.of(p.prompt, id=p.id, system=system) for p in self.problems[unit.task]]
+        method = workshop.ready(unit.task, unit.method, everybody)
         problems = {p.id: p for p in unit.problems}
         size = len(unit.problems)
         with Unfinished(self.folder, self._places[unit.key], unit.key, size) as kept:
@@ -205,6 +206,8 @@ class Evaluation:
         found = rows(labels, outcome, grades, self.config.ladder)
         if not self._graded[unit.task]:
             found = ungraded(found)
+        task = self.tasks[unit.task]
+        found = scored(found, {text: task.score(problem, text) for text in texts})
         if self._judge is None:
             return found
         prompt = Prompt.of(problem.prompt, id=problem.id, system=self.config.tasks[unit.task].system)

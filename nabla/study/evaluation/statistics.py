@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
+from nabla.core import html
 from nabla.core.errors import ConfigError
 from nabla.core.extras import require_extra
 
@@ -62,6 +63,19 @@ class Comparison:
     second_only: int
     p_mcnemar: float | None
     detectable: float | None
+
+    def _repr_html_(self) -> str:
+        facts: dict[str, object] = {
+            "difference [95 %]": f"{self.difference:.4g} [{self.low:.4g}, {self.high:.4g}]",
+            "p": f"{self.p:.3g}",
+            "first alone": self.first_only,
+            "second alone": self.second_only,
+        }
+        if self.p_mcnemar is not None:
+            facts["p (McNemar)"] = f"{self.p_mcnemar:.3g}"
+        if self.detectable is not None:
+            facts["smallest detectable"] = f"{self.detectable:.4g}"
+        return html.card("Comparison", facts)
 
 
 def wilson(successes: float, total: int, level: float = 0.95) -> tuple[float, float]:

@@ -64,6 +64,7 @@ def summarise(results: Results) -> dict[str, Any]:
         "problems": {task: len(problems) for task, problems in results.tasks.items()},
         "seeds": results.seeds,
         "reference": results.reference,
+        "names": dict(results.names),
         "rows": rows,
         "comparisons": comparisons,
         "runs": [
@@ -133,6 +134,7 @@ def _row(
         **dict(zip(("reward", "reward_low", "reward_high"), reward, strict=True)),
         **{unit: _mean(cell.cost[unit]) for unit in UNITS},
         "critical_steps": _complete(cell.cost["critical_steps"], cell.cost["calls"]),
+        **({} if np.isnan(cell.score).all() else {"score": _mean(cell.score)}),
     }
 
 

@@ -46,11 +46,13 @@ _UNIT = {"calls": "calls", "tokens": "tokens", "flops": "FLOPs", "seconds": "sec
 
 
 def columns(summary: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Columns of the CSV of rows, then of comparisons, by the summary's metric."""
+    """Columns of the CSV of rows, then of comparisons, by the summary's metric; with partial scores where a
+    task gives them."""
+    partial = ("score",) if any("score" in row for row in summary["rows"]) else ()
     if metric_of(summary).rate:
-        return ROWS, COMPARISONS
+        return (*ROWS, *partial), COMPARISONS
     own = ("mean", "low", "high", "measured", "accuracy", "best")
-    rows = [*ROWS[:5], *own, *(c for c in ROWS[5:] if c not in own)]
+    rows = [*ROWS[:5], *own, *(c for c in ROWS[5:] if c not in own), *partial]
     return tuple(rows), (*(c for c in COMPARISONS if c != "p_mcnemar"), "pairs")
 
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
+from nabla.core.prompt import Prompt
+from nabla.core.quiet import main_process
 from nabla.engine.engine import Engine
 from nabla.engine.events import Events
 from nabla.launch.config.run import RunConfig
-from nabla.launch.launcher import place_models
+from nabla.launch.launcher import place_models, prepared
 from nabla.methods.base import Method, methods
 from nabla.study.evaluation.config import EvaluationConfig
 from nabla.study.evaluation.metric import REWARD
@@ -36,6 +41,7 @@ class Workshop:
         self._lms: dict[str, CausalLM] = {}
         self._rewards: dict[str, Reward | None] = {}
         self._methods: dict[tuple[str, str], Method] = {}
+        self._ready: dict[tuple[str, str], Method] = {}
         for task in config.tasks:
             for label in config.methods:
                 if config.runs(label, task):
@@ -48,6 +54,18 @@ class Workshop:
     def method(self, task: str, label: str) -> Method:
         """A method with its settings for a task."""
         return self._methods[task, label]
+
+    def ready(self, task: str, label: str, prompts: Sequence[Prompt]) -> Method:
+        """The same with what it learns of the models before these prompts, all of the evaluation: once, with
+        one seed for the runs of all seeds, and so alike in every process."""
+        if (task, label) not in self._ready:
+            config = self.config
+            models = self._models(task, config.reward_name(label, task))
+            aside = partial(Engine, *models, live=config.shard, **config.engine)
+            found = self._ready[task, label] = prepared(self.method(task, label), aside, prompts)
+            if found.learnt is not None and main_process():
+                print(f"{task} {label}: {found.learnt}", file=sys.stderr)
+        return self._ready[task, label]
 
     def engine(self, task: str, label: str, *, seed: int, events: Events | None = None) -> Engine:
         """A fresh engine: what one unit leaves in caches does not reach the next."""

@@ -10,8 +10,10 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from nabla.study.laboratory.measure import Interval
-from nabla.study.laboratory.study import Row, Study
+from nabla.core.errors import ConfigError
+from nabla.core.files import read_text
+from nabla.study.laboratory.measure import Interval, Measurement
+from nabla.study.laboratory.study import FULL, Row, Study
 from nabla.study.laboratory.truths import Verdict
 
 INTERVALS = ("bias", "variance", "cosine", "mean_cosine", "norm")
@@ -106,6 +108,31 @@ def _record(row: Row) -> dict[str, Any]:
         record[f"{name}_low"] = f"{interval.low:.4g}"
         record[f"{name}_high"] = f"{interval.high:.4g}"
     return {**record, "worst_z": f"{result.worst_z:.3g}", "p_value": f"{result.p_value:.3g}"}
+
+
+def read_csv(path: Path) -> Study:
+    """What :func:`write_csv` has written, without costs and problems: all that figures need.
+
+    Raises ConfigError for a file that is damaged.
+    """
+    rows = []
+    try:
+        for record in csv.DictReader(read_text(path, "table of estimators").splitlines()):
+            found: dict[str, Any] = {
+                name: Interval(*(float(record[f"{name}{end}"]) for end in ("", "_low", "_high")))
+                for name in INTERVALS
+            }
+            found |= {name: float(record[name]) for name in ("worst_z", "p_value")}
+            found |= {name: int(record[name]) for name in ("draws", "evaluations")}
+            result = Measurement(exact=float(record["exact_norm"]), **found)
+            sizes = int(record["length"]), int(record["candidates"])
+            numbers = float(record["temperature"]), float(record["entropy_nats"])
+            rows.append(Row(record["estimator"], record["family"], *sizes, *numbers, result))
+    except (LookupError, TypeError, ValueError) as error:
+        raise ConfigError(f"The table of estimators is damaged: {error!r}", got=str(path)) from error
+    if not rows:
+        raise ConfigError("The table of estimators is empty", got=str(path))
+    return Study(FULL, 0, tuple(rows), {}, {}, {})
 
 
 def write_truths(found: Sequence[Verdict], path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import yaml
@@ -39,11 +40,14 @@ def test_a_place_that_cannot_be_written(tmp_path):
 
 def test_default_folders_do_not_collide(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    first = default_folder("greedy")
+    folders = {default_folder("greedy") for _ in range(8)}  # in one second, none of them made
+    assert len(folders) > 1
+    first = folders.pop()
+    assert re.fullmatch(r"runs/\d{8}-\d{6}-greedy-[0-9a-f]{4}", first.as_posix())
     first.mkdir(parents=True)
+    drawn = iter([first.name[-4:], "new"])
+    monkeypatch.setattr("nabla.launch.folder.secrets.token_hex", lambda _: next(drawn))
     assert default_folder("greedy") != first
-    assert first.parts[0] == "runs"
-    assert first.name.endswith("-greedy")
 
 
 def test_the_commit_is_a_hash_or_unknown():

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import yaml
 
 from nabla.core.errors import ConfigError, NablaError
-from nabla.launch.config.presets import DEMOS, SANDBOX_RUNS
+from nabla.launch.config.presets import BOUNDARIES, DEMOS, SANDBOX_RUNS, changed, embedded
 from nabla.launch.config.run import RunConfig, locate, model_paths, with_paths
 from nabla.problems.sandbox import TASKS
 
@@ -68,3 +70,17 @@ def test_loggers_are_the_first_processes_alone(tmp_path, monkeypatch):
     assert len(config.build_loggers(tmp_path)) == 1
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert config.build_loggers(None) == []  # it has no folder either
+
+
+@pytest.mark.parametrize("family", BOUNDARIES)
+def test_methods_that_go_by_steps_have_the_familys(family):
+    base = embedded(RunConfig(), family)
+    stepwise = changed(base, {"name": "backtrack"}).resolved()["method"]
+    assert stepwise["boundary"]["tokens"] == BOUNDARIES[family]["tokens"]
+    own = changed(base, {"name": "backtrack", "boundary": {"name": "length", "tokens": 2}})
+    assert own.resolved()["method"]["boundary"] == {"name": "length", "tokens": 2}
+    given = replace(base, method={"name": "backtrack", "boundary": "newline"})
+    assert changed(given, {"attempts": 3}).resolved()["method"]["boundary"]["name"] == "newline"
+    assert "boundary" not in changed(base, {"max_rollouts": 2}).resolved()["method"]
+    other = changed(replace(base, lm="elsewhere"), {"name": "backtrack"})
+    assert other.method["boundary"]["name"] == "newline"

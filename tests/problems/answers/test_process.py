@@ -8,13 +8,13 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from nabla.core.errors import ConfigError
-from nabla.problems.answers import process
-from nabla.problems.answers.process import GradingProcess, Unanswered
+from nabla.problems.answers.process import MATH, GradingProcess, Unanswered
 
 
 @pytest.fixture
@@ -136,12 +136,11 @@ def test_nothing_is_left_when_python_exits():
     assert not exists(int(done.stdout))
 
 
-def test_a_process_that_cannot_start_says_what_it_needs(grading, monkeypatch, tmp_path):
+def test_a_process_that_cannot_start_says_what_it_needs(tmp_path):
     broken = tmp_path / "worker.py"
     broken.write_text("""print('{"error": "No module named math_verify"}')""")
-    monkeypatch.setattr(process, "_PROGRAM", broken)
-    with pytest.raises(ConfigError, match="pip install 'math-verify"):
-        ask(grading, "a", "b")
+    with pytest.raises(ConfigError, match=r"grades mathematical .* pip install 'math-verify"):
+        ask(GradingProcess(replace(MATH, path=broken)), "a", "b")
 
 
 def test_the_main_thread_is_not_needed(grading):

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from nabla.launch.figures import style
 from nabla.study.ablation.effects import effects, interactions, summarise
-from nabla.study.ablation.plots import write_plots
+from nabla.study.ablation.plots import _heat_map, write_plots
 from nabla.study.ablation.tables import effects_columns, to_markdown
 from nabla.study.evaluation.metric import Metric
 from tests.study.ablation.small import study
@@ -117,3 +118,23 @@ def test_numbers_in_place_of_accuracies(tmp_path):
     assert "ccuracy" not in text
     assert "mean" in effects_columns(found)
     assert {path.name for path in write_plots(found, tmp_path)} == {"effects.png", "cost.png"}
+
+
+def test_cells_are_against_both_references_and_null_ones_are_hatched(tmp_path):
+    rates = {(a, c): 0.4 + 0.3 * (a == "b" and c == "d") for a in ("a", "b") for c in ("c", "d")}
+    found = summarise(study(rates, problems=800))
+    cells = {(cell["level"], cell["other_level"]): cell for cell in found["cells"]}
+    assert set(cells) == {("a", "d"), ("b", "c"), ("b", "d")}
+    planted = cells["b", "d"]
+    assert planted["low"] < 0.3 < planted["high"]
+    assert planted["p_holm"] < 0.001
+    assert all(cells[key]["p_holm"] > 0.05 for key in (("a", "d"), ("b", "c")))
+    with style():
+        figure = _heat_map("f0", "f1")(found)
+    axis = figure.axes[0]
+    (image,) = axis.get_images()
+    low, high = image.get_clim()
+    assert -low == high == pytest.approx(100 * planted["difference"])
+    hatched = [patch.get_xy() for patch in axis.patches if patch.get_hatch()]
+    assert sorted(hatched) == [(-0.5, 0.5), (0.5, -0.5)]
+    assert {path.name for path in write_plots(found, tmp_path)} == {"effects.png", "cost.png", "heat_map.png"}

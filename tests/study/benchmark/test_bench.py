@@ -253,3 +253,21 @@ def test_models_are_set_aside_while_another_process_measures(monkeypatch):
     with stand.set_aside():
         pass
     assert moved == []
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, RuntimeError])
+def test_what_was_measured_before_an_end_is_printed(stop, monkeypatch, capsys):
+    """Also where nothing is stored."""
+    import nabla.study.benchmark.run as running
+
+    def cut(bench, numbers, keep):
+        keep([Measurement(1, "refine beside its floor", Interval(1.5, 1.4, 1.6), "×")])
+        raise stop("enough")
+
+    monkeypatch.setattr(running, "run_targets", cut)
+    status = main(["bench", "--setting", "small", "--threads", "1", "--output", "none"])
+    shown = capsys.readouterr()
+    assert status == FAILURE
+    assert "refine beside its floor" in shown.out
+    assert "1.5×" in shown.out
+    assert "enough" in shown.err

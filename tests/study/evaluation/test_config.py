@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from nabla.core.errors import ConfigError, ModelError, NablaError
@@ -96,7 +98,7 @@ def test_what_cannot_work_is_refused(changes, message):
 
 @pytest.mark.parametrize(
     ("lm", "message"),
-    [("sandbox:latin-policies", "Did you mean|did you mean"), ("nowhere/at/all", "no such model")],
+    [("sandbox:latin-policies", "Did you mean|did you mean"), ("nowhere/at/all", "cannot be loaded")],
 )
 def test_missing_models_are_named_without_loading_any(lm, message):
     task = {**VALUES["tasks"]["squares"], "lm": lm}
@@ -106,7 +108,7 @@ def test_missing_models_are_named_without_loading_any(lm, message):
 
 def test_a_missing_reward_model():
     task = {**VALUES["tasks"]["squares"], "rewards": {"outcome": "./no-such-folder"}}
-    with pytest.raises(ModelError, match="no such model"):
+    with pytest.raises(ModelError, match="reward model cannot be loaded: there is no such folder"):
         small(tasks={"squares": task}).resolved()
 
 
@@ -161,6 +163,21 @@ def test_quick_and_only():
     assert chosen.reference is None
     with pytest.raises(ConfigError, match="Unknown component in methods"):
         config.only(["gredy"])
+
+
+def test_some_of_the_tasks():
+    """Methods of other tasks are left out, and what a method says of tasks is cut to those that are left."""
+    (label,) = small().tasks
+    setup = small().tasks[label]
+    methods = {"a": "greedy", "b": {"name": "greedy", "tasks": ["other"]},
+               "c": {"name": "greedy", "tasks": [label, "other"]}}  # fmt: skip
+    config = replace(small(), tasks={label: setup, "other": setup}, methods=methods, reference="b")
+    chosen = config.on([label])
+    assert (list(chosen.tasks), list(chosen.methods), chosen.reference) == ([label], ["a", "c"], None)
+    assert [chosen.runs(method, label) for method in chosen.methods] == [True, True]
+    assert list(config.on(["other"]).methods) == ["a", "b", "c"]
+    with pytest.raises(ConfigError, match="no such task"):
+        config.on(["squares of squares"])
 
 
 def test_units_are_ordered_and_cover_everything_once():

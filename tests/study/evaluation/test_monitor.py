@@ -12,6 +12,7 @@ import pytest
 from nabla.core.display import rendered
 from nabla.study.evaluation import pulse
 from nabla.study.evaluation.journal import RECORDS, Journal, merge
+from nabla.study.evaluation.metric import Metric
 from nabla.study.evaluation.monitor import Monitor
 from nabla.study.evaluation.runner import Evaluation
 from nabla.study.evaluation.unfinished import FOLDER, Unfinished, forget, pulse_path
@@ -49,6 +50,24 @@ def test_a_unit_in_which_nothing_is_done_yet_tells_by_what_was_spent(folder):
     assert unit.share == 0.5
     assert whole.left == pytest.approx(180, rel=0.05)
     assert (whole.done, whole.total, whole.notes) == (0, 8, ("0/2 units",))
+
+
+@pytest.mark.parametrize(
+    ("metric", "notes"),
+    [
+        ("answer", ("50.0 % right", "reward 2")),
+        ("reward", ("reward 7",)),
+        ("some.module:length", ("length 7", "reward 2")),
+    ],
+)
+def test_a_unit_tells_what_answers_are_measured_by(folder, metric, notes):
+    beat(folder, 0, done=2)
+    book = Journal(folder, 3)
+    rows = [{**row(i, correct=i == 0), **({} if metric == "answer" else {"metric": 7.0})} for i in range(2)]
+    book.append(("t", "m", 0, 0), rows)
+    book.close()
+    unit, _ = Monitor(folder, {("t", "m"): 8}, 2, metric=Metric(metric)).lines()
+    assert unit.notes == notes
 
 
 def test_finished_problems_count_whoever_solved_them_and_once(folder):

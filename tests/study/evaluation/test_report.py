@@ -178,7 +178,8 @@ def test_all_files_parse(folder, summary):
     names = {path.name for path in folder.glob("*.png")}
     units = {f"accuracy_{unit}.png" for unit in ("calls", "tokens", "flops", "seconds")}
     assert names == units | {
-        *("best_of_k.png", "phases.png", "rejection.png", "reward_hacking.png", "positions.png")
+        *("accuracy_all.png", "best_of_k.png", "phases.png", "rejection.png", "reward_hacking.png"),
+        "positions.png",
     }
     for path in folder.glob("*.png"):
         data = path.read_bytes()

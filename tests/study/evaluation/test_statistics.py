@@ -16,6 +16,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from nabla.core.errors import ConfigError
 from nabla.study.evaluation.statistics import (
+    Comparison,
     Proportion,
     best_of_k,
     bootstrap_difference,
@@ -244,3 +245,11 @@ def test_best_of_k_is_the_mean_over_all_subsets(samples, data):
 def test_best_of_k_refuses_what_cannot_be_drawn(k):
     with pytest.raises(ConfigError, match="best-of-k needs"):
         best_of_k(np.zeros(2), np.zeros(2), k)
+
+
+def test_a_notebook_shows_a_comparison():
+    found = Comparison(0.1, 0.02, 0.18, 0.01, 5, 1, None, 0.07)
+    shown = found._repr_html_()
+    assert "0.1 [0.02, 0.18]" in shown
+    assert "McNemar" not in shown
+    assert "0.07" in shown

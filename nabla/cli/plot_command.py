@@ -1,0 +1,117 @@
+"""``nabla plot``: the figures of a study again, from what it has stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jsonargparse import ArgumentParser
+
+from nabla.cli.parsing import Call
+from nabla.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from nabla.launch.figures import Canvas
+
+Names = list[str] | None
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """The command's options."""
+    parser.add_argument(
+        "run", help="Folder of an evaluation, an ablation, 'nabla theory' or 'nabla estimators'."
+    )
+    parser.add_argument(
+        "--methods",
+        type=str | list[str] | None,
+        default=None,
+        help="Methods (or estimators) that lines are drawn of, with commas between them; by default at most "
+        "eight: the reference, the best, baselines and controls.",
+    )
+    parser.add_argument("--format", type=str, default="png", help="png, svg or pdf.")
+    parser.add_argument(
+        "--output", type=str | None, default=None, help="Folder of the figures (default: the run's own)."
+    )
+
+
+def run(call: Call) -> int:
+    """Draws all figures. Raises ConfigError."""
+    from nabla.cli.storage import make_folder
+    from nabla.launch.figures import Canvas
+
+    options = call.options
+    folder = Path(options.run)
+    draw = _drawer(folder)
+    canvas = Canvas(Path(options.output) if options.output is not None else folder, options.format)
+    given = options.methods
+    labels = given.split(",") if isinstance(given, str) else given
+    names = None if labels is None else [label.strip() for label in labels if label.strip()]
+    make_folder(canvas.folder)
+    try:
+        paths = draw(folder, canvas, names)
+    except OSError as error:
+        raise ConfigError(f"The figures cannot be written: {error}", got=str(canvas.folder)) from error
+    for path in paths:
+        print(path)
+    return 0
+
+
+def _drawer(folder: Path) -> Callable[[Path, Canvas, Names], list[Path]]:
+    """What draws a folder's figures, by what is in there. Raises ConfigError for any other folder."""
+    known: dict[str, Callable[[Path, Canvas, Names], list[Path]]] = {
+        "design.json": _ablation,
+        "evaluation.json": _evaluation,
+        "figures.json": _theory,
+        "estimators.csv": _estimators,
+    }
+    try:
+        found = [draw for name, draw in known.items() if (folder / name).is_file()]
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"The run cannot be read: {error}", got=str(folder)) from error
+    if not found:
+        raise ConfigError(
+            "There is nothing here that figures are drawn of",
+            got=str(folder),
+            fix="Name the folder of an evaluation, an ablation, 'nabla theory' or 'nabla estimators'.",
+        )
+    return found[0]
+
+
+def _evaluation(folder: Path, canvas: Canvas, names: Names) -> list[Path]:
+    from nabla.study.evaluation.plots import write_plots
+    from nabla.study.evaluation.stored import read_results
+
+    results, summary = read_results(folder)
+    return write_plots(results, summary, canvas, names)
+
+
+def _ablation(folder: Path, canvas: Canvas, names: Names) -> list[Path]:
+    from nabla.study.ablation.effects import summarise
+    from nabla.study.ablation.plots import write_plots
+    from nabla.study.ablation.results import Study
+
+    _no_methods(names, "an ablation")
+    return write_plots(summarise(Study.load(folder)), canvas)
+
+
+def _theory(folder: Path, canvas: Canvas, names: Names) -> list[Path]:
+    from nabla.theory.plots import FIGURES, read, save
+
+    _no_methods(names, "the theory")
+    return save(read(folder / FIGURES), canvas)
+
+
+def _estimators(folder: Path, canvas: Canvas, names: Names) -> list[Path]:
+    from nabla.core.extras import require_extra
+
+    require_extra("eval", "scipy", "matplotlib", purpose="Figures of estimators")
+    from nabla.study.laboratory.plots import write_plots
+    from nabla.study.laboratory.report import read_csv
+
+    return write_plots(read_csv(folder / "estimators.csv"), canvas, names)
+
+
+def _no_methods(names: Any, what: str) -> None:
+    if names is not None:
+        raise ConfigError(f"Figures of {what} have no methods to choose from", got=names)

@@ -1,0 +1,234 @@
+"""What all figures have in common: colours that everybody can tell apart, labels at the ends of lines, dots
+with their intervals. Matplotlib is an extra, imported where something is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nabla.core.errors import require_one_of
+from nabla.core.extras import require_extra
+
+FORMATS = ("png", "svg", "pdf")
+#: Eight colours for eight lines (after Okabe and Ito), dark enough for text on white; markers tell them too.
+COLOURS = ("#0b62b8", "#d55e00", "#00855f", "#b2457f", "#8a6d00", "#2596c4", "#5b3fa0", "#3d3d3d")
+MARKERS = "osD^vP*X"
+#: For what is there to compare with, not named one by one.
+GREY = "#9aa1ab"
+#: Lines of a panel at the most, unless somebody names more.
+LINES = 8
+#: Lines up to which bands do not hide each other.
+BANDS = 3
+
+_RC = {
+    "font.size": 9.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10.0,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e3e6ea",
+    "grid.linewidth": 0.7,
+    "legend.frameon": False,
+    "svg.fonttype": "none",
+    "hatch.linewidth": 0.6,
+}
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """Where figures go, and how.
+
+    Args:
+        folder: of the files.
+        format: png, svg or pdf.
+        dpi: of png.
+
+    Raises ConfigError for another format.
+    """
+
+    folder: Path
+    format: str = "png"
+    dpi: int = 130
+
+    def __post_init__(self) -> None:
+        require_one_of(self.format, FORMATS, "Figures cannot be written like that", "Formats")
+
+    def save(self, figure: Any, name: str) -> Path:
+        """Writes a figure; ``name`` is without its ending."""
+        path = self.folder / f"{name}.{self.format}"
+        about = {"Date": None} if self.format == "svg" else None
+        if self.format == "pdf":
+            about = {"CreationDate": None}
+        figure.savefig(path, dpi=self.dpi, metadata=about)
+        return path
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Inside, figures look as all of them do. Raises ConfigError where matplotlib is missing."""
+    require_extra("eval", "matplotlib", purpose="Figures")
+    from cycler import cycler
+    from matplotlib import rc_context
+
+    settings: Any = {**_RC, "axes.prop_cycle": cycler(color=COLOURS)}
+    with rc_context(settings):
+        yield
+
+
+def panels(count: int, size: tuple[float, float], columns: int = 3, **shared: Any) -> tuple[Any, list[Any]]:
+    """A figure and so many axes in it.
+
+    Args:
+        count: of axes.
+        size: of each, inches.
+        columns: at the most.
+        shared: as ``subplots`` takes it (sharey, ...).
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    across = max(1, min(columns, count))
+    down = -(-count // across)
+    figure = Figure(figsize=(size[0] * across, size[1] * down), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = list(figure.subplots(down, across, squeeze=False, **shared).flat)
+    for axis in grid[count:]:
+        axis.set_axis_off()
+    return figure, grid[:count]
+
+
+def looks(names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Name → colour and marker: one for all figures of a run. Beyond eight colours begin again with other
+    markers."""
+    return {
+        name: {
+            "color": COLOURS[i % len(COLOURS)],
+            "marker": MARKERS[(i + i // len(COLOURS)) % len(MARKERS)],
+            "markersize": 4.5,
+        }
+        for i, name in enumerate(names)
+    }
+
+
+def spread(places: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """The places, moved as little as it takes for neighbours to be ``gap`` apart, within the bounds where
+    there is room."""
+    order = sorted(range(len(places)), key=lambda i: places[i])
+    groups: list[list[int]] = []
+    middles: list[float] = []
+
+    def reach(group: list[int]) -> float:
+        wanted = [places[i] - k * gap for k, i in enumerate(group)]
+        first = sum(wanted) / len(wanted)
+        return min(max(first, low), max(low, high - gap * (len(group) - 1)))
+
+    for i in order:
+        groups.append([i])
+        middles.append(reach([i]))
+        while len(groups) > 1 and middles[-1] < middles[-2] + gap * len(groups[-2]):
+            last = groups.pop()
+            middles.pop()
+            groups[-1] += last
+            middles[-1] = reach(groups[-1])
+    found = [0.0] * len(places)
+    for first, group in zip(middles, groups, strict=True):
+        for k, i in enumerate(group):
+            found[i] = first + k * gap
+    return found
+
+
+def end_labels(axis: Any, ends: Mapping[str, tuple[float, float]], colours: Mapping[str, str]) -> None:
+    """Names of lines at their right ends, apart from each other; a thin line leads to one that was moved.
+
+    Call it when the axis has its limits.
+
+    Args:
+        axis: where the lines are.
+        ends: name → (x, y) of the line's last point.
+        colours: of the names.
+    """
+    if not ends:
+        return
+    to_axis = axis.transAxes.inverted()
+    spots = {name: to_axis.transform(axis.transData.transform(end)) for name, end in ends.items()}
+    height = axis.get_window_extent().height * 72 / axis.figure.dpi
+    gap = 10.5 / max(height, 1.0)
+    placed = spread([float(spot[1]) for spot in spots.values()], gap, 0.0, 1.0)
+    for (name, spot), y in zip(spots.items(), placed, strict=True):
+        axis.annotate(
+            name,
+            xy=(float(spot[0]), float(spot[1])),
+            xycoords="axes fraction",
+            xytext=(1.035, y),
+            textcoords="axes fraction",
+            va="center",
+            ha="left",
+            fontsize=8,
+            color=colours[name],
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": colours[name], "linewidth": 0.6, "alpha": 0.55,
+                        "shrinkA": 1, "shrinkB": 2, "relpos": (0, 0.5)},
+        )  # fmt: skip
+
+
+def line(
+    axis: Any,
+    xs: Sequence[float],
+    ys: Sequence[float],
+    bounds: tuple[Sequence[float], Sequence[float]] | None,
+    look: Mapping[str, Any],
+    *,
+    band: bool,
+    **more: Any,
+) -> None:
+    """A line with its intervals: a band where that hides nothing, else a thin bar at its last point.
+
+    Args:
+        axis: where.
+        xs, ys: of the line.
+        bounds: lower and upper ends of the intervals; None for none.
+        look: of :func:`looks`.
+        band: whether there are few enough lines for bands.
+        more: as ``plot`` takes it.
+    """
+    axis.plot(xs, ys, linewidth=1.5, **{**look, **more})
+    if bounds is None or not len(xs):
+        return
+    if band and len(xs) > 1:
+        axis.fill_between(xs, *bounds, color=look["color"], alpha=0.14, linewidth=0)
+    else:
+        axis.vlines(xs[-1], bounds[0][-1], bounds[1][-1], color=look["color"], linewidth=1.1, alpha=0.8)
+
+
+def dots(
+    axis: Any,
+    rows: Sequence[tuple[str, float, float, float]],
+    look: Callable[[str], Mapping[str, Any]],
+    *,
+    labels: bool = True,
+) -> None:
+    """A row each, from top to bottom: a dot and its interval.
+
+    Args:
+        axis: where.
+        rows: (name, value, low, high).
+        look: of a name.
+        labels: write the names.
+    """
+    for place, (name, value, low, high) in enumerate(rows):
+        own = look(name)
+        axis.plot([low, high], [place, place], color=own["color"], linewidth=2.0, alpha=0.55)
+        axis.plot([value], [place], linestyle="none", **{**own, "markersize": 6})
+    axis.set_yticks(range(len(rows)), [row[0] for row in rows] if labels else [""] * len(rows), fontsize=8)
+    if labels:
+        for tick, row in zip(axis.get_yticklabels(), rows, strict=True):
+            tick.set_color(look(row[0])["color"] if look(row[0])["color"] != GREY else "#3d3d3d")
+    axis.set_ylim(len(rows) - 0.4, -0.6)
+    axis.grid(axis="y", visible=False)
+    axis.tick_params(axis="y", length=0)

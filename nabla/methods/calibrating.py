@@ -1,0 +1,56 @@
+"""Texts that a gate asks: sampled and judged before a run, so that no solved problem decides of another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from nabla.core.errors import NablaError
+from nabla.core.prompt import Prompt
+from nabla.core.sampling import Sampling
+from nabla.core.solution import Solution
+from nabla.rollouts.boundaries.base import Boundary
+from nabla.screens.sampled import Sampled
+
+if TYPE_CHECKING:
+    from nabla.engine.engine import Engine
+    from nabla.engine.session import Session
+
+
+def sample(
+    engine: Engine, prompts: Sequence[Prompt], count: int, sampling: Sampling, boundary: Boundary
+) -> tuple[list[Sampled], float]:
+    """Judged texts, as many for one prompt as for another, and the FLOPs that they cost.
+
+    They follow from the models, the prompts and the engine's seed alone, and are drawn with other noise than
+    the run's own texts. Raises the first problem's error.
+
+    Args:
+        engine: one that has no budget, and that nobody listens to.
+        prompts: that they answer.
+        count: of texts in all; rounded up to a multiple of the prompts.
+        sampling: how tokens are drawn.
+        boundary: where a step ends.
+    """
+    each = -(-count // len(prompts))
+    found: dict[str, list[Sampled]] = {}
+
+    async def solve(session: Session) -> Solution:
+        texts = await session.judge(await session.rollout(sampling, n=each))
+        rows = []
+        for text in texts:
+            assert text.reward is not None
+            ends = tuple(boundary.split(text.tokens.tolist(), session.vocabulary))
+            values, own = tuple(text.values), tuple(text.log_probs.tolist())
+            rows.append(Sampled(session.prompt.id, values, own, ends, text.reward))
+        found[session.prompt.id] = rows
+        return Solution(session.prompt, "", (), None, True, "gate", session.cost)
+
+    flops = 0.0
+    asked = [replace(prompt, noise=f"{prompt.source} (gate)") for prompt in prompts]
+    for _, outcome in engine.run(solve, asked):
+        if isinstance(outcome, NablaError):
+            raise outcome
+        flops += outcome.cost.total.flops
+    return [text for prompt in prompts for text in found[prompt.id]], flops

@@ -1,0 +1,153 @@
+"""The gate: whether texts may be stopped at all, asked of sampled texts without a label (SPEC section 14)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from nabla.core.change_point import ChangePoint
+from nabla.core.errors import ConfigError, require_count, require_finite, require_positive
+from nabla.screens.base import Screen
+from nabla.screens.fitting import cross_entropy, fit
+from nabla.screens.sampled import Sampled, chosen, verdicts
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a gate has found; plain numbers, which a file can keep.
+
+    Args:
+        opened: texts may be stopped.
+        loss: cross-entropy of P(none) against the reward's own verdict, nats.
+        kept: share of the texts that best-of-n would choose, and the reward calls right, which the screen
+            writes to their end.
+        written: share of the tokens that the screen lets be written.
+        texts, prompts, right: sampled texts, the prompts they answer, and those that the reward calls right.
+        centre, scale, hazard, surprise: of the change point that fits best.
+        flops: what it cost, once.
+    """
+
+    opened: bool
+    loss: float
+    kept: float
+    written: float
+    texts: int
+    prompts: int
+    right: int
+    centre: float
+    scale: float
+    hazard: float
+    surprise: float
+    flops: float = 0.0
+
+    @property
+    def change_point(self) -> ChangePoint:
+        """With the fitted weights."""
+        return ChangePoint(self.centre, self.scale, self.hazard, self.surprise)
+
+    @property
+    def told(self) -> str:
+        """In one line, for people."""
+        verdict = "texts are stopped early" if self.opened else "no text is stopped"
+        return (
+            f"gate: {verdict} (loss {self.loss:.2f} nats, {self.kept:.0%} of the best texts kept, "
+            f"{self.written:.0%} of tokens written; {self.right} of {self.texts} texts right; "
+            f"centre {self.centre:.2f}, scale {self.scale:.2f}, hazard {self.hazard:.3g}, "
+            f"surprise {self.surprise:.2f}; {self.flops:.3g} FLOPs once)"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Calibration:
+        """Raises ConfigError for anything but all of its numbers."""
+        names = {field.name for field in fields(cls)}
+        if set(values) != names or not isinstance(values["opened"], bool):
+            raise ConfigError("No calibration of a gate", got=sorted(values), fix=f"It has {sorted(names)}.")
+        found = cls(**values)
+        _ = found.change_point  # its numbers are checked there
+        return found
+
+    @classmethod
+    def load(cls, path: str | Path) -> Calibration:
+        """From a JSON file. Raises ConfigError."""
+        try:
+            values = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"The calibration cannot be read: {error}", got=str(path)) from error
+        if not isinstance(values, dict):
+            raise ConfigError("No calibration of a gate", got=values)
+        return cls.from_dict(values)
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Samples texts before a run, fits the change point to the reward's own verdicts on them, and allows
+    stopping where that pays.
+
+    Stopping is allowed if P(none) tells the verdict (cross-entropy below ``level``), and if of the right
+    texts that best-of-n chooses the screen, had it read them, would have stopped a share ``lost`` at most.
+    Weights that tell the verdict as they are stay so. Where all texts have one verdict nothing is learnt: no
+    stopping.
+
+    Args:
+        texts: sampled, over all prompts together; 0: nobody is asked, and texts are stopped.
+        prompts: the first so many of a run answer for it; with fewer than ``least`` there is no gate.
+        least: prompts.
+        level: nats. Measured on the sandbox, not validated on other tasks.
+        lost: share of the best texts that may be stopped.
+        file: a calibration that was stored: nothing is sampled.
+    """
+
+    texts: int = 160
+    prompts: int = 20
+    least: int = 8
+    level: float = 0.2
+    lost: float = 0.1
+    file: str | None = None
+
+    def __post_init__(self) -> None:
+        require_count("texts", self.texts)
+        require_positive(prompts=self.prompts, least=self.least)
+        require_finite("level", self.level, minimum=0.0)
+        if not 0 <= require_finite("lost", self.lost) < 1:
+            raise ConfigError("lost must be at least 0 and below 1", got=self.lost)
+
+    def judge(self, screen: Screen, texts: Sequence[Sampled], flops: float = 0.0) -> Calibration:
+        """What the texts say of a screen.
+
+        Args:
+            screen: the one to be allowed, with its settings before the fit.
+            texts: sampled.
+            flops: what they cost.
+        """
+        right = sum(verdicts(texts))
+        informed = 0 < right < len(texts)
+        point: ChangePoint = getattr(screen, "change_point", ChangePoint())
+        loss = cross_entropy(point, texts)
+        if informed and loss >= self.level:
+            point = fit(texts)
+            loss = cross_entropy(point, texts)
+        ready = screen.fitted(texts, point)
+        written = {id(text): _written(ready, text) for text in texts}
+        best = chosen(texts)
+        whole = sum(written[id(text)] == len(text.values) for text in best)
+        kept = whole / len(best) if best else 0.0
+        share = sum(written.values()) / sum(len(text.values) for text in texts)
+        opened = informed and loss < self.level and kept >= 1 - self.lost
+        prompts = len({text.prompt for text in texts})
+        weights = asdict(point)
+        return Calibration(opened, loss, kept, share, len(texts), prompts, right, **weights, flops=flops)
+
+
+def _written(screen: Screen, text: Sampled) -> int:
+    """Tokens of a text that are written under a screen: up to the end of the step where it stops."""
+    for end in text.ends[:-1]:
+        if screen.stop(text.values[:end], None, text.log_probs[:end]) is not None:
+            return end
+    return len(text.values)

@@ -1,0 +1,1 @@
+"""Before a study: which of the signals at hand tell what will pay, and which method they speak for."""

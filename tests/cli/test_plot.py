@@ -1,0 +1,65 @@
+"""``nabla plot``: figures from what studies have stored."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from nabla.cli import main
+from nabla.core.errors import ConfigError
+from nabla.study.evaluation.choice import choose
+from nabla.study.evaluation.stored import read_results
+from nabla.theory.figures import Figure, Line, Panel
+from nabla.theory.plots import read, write
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+SANDBOX = EXPERIMENTS / "results" / "sandbox"
+
+
+def test_an_evaluation_of_which_tables_were_kept(tmp_path, capsys):
+    drawn = ["plot", str(SANDBOX), "--output", str(tmp_path), "--format", "svg"]
+    assert main([*drawn, "--methods", "nabla, best-of-n"]) == 0
+    names = {Path(line).name for line in capsys.readouterr().out.splitlines()}
+    units = ("calls", "tokens", "flops", "seconds")
+    assert names == {*(f"accuracy_{unit}.svg" for unit in units), "accuracy_all.svg"}
+    text = (tmp_path / "accuracy_flops.svg").read_text()
+    assert "best-of-n" in text
+    assert "revision" not in text
+    assert "revision" in (tmp_path / "accuracy_all.svg").read_text()
+    assert main([*drawn, "--methods", "nobody"]) == 2
+    assert "There are no results of this method" in capsys.readouterr().err
+
+
+def test_eight_lines_by_default_the_reference_controls_and_baselines_among_them():
+    _, summary = read_results(SANDBOX)
+    found = choose(summary)
+    assert len(found) == 8
+    assert {"nabla", "revision", "random-direction", "best-of-n"} <= set(found)
+    assert "greedy" in choose(summary, ["greedy"])
+    with pytest.raises(ConfigError):
+        choose(summary, [])
+
+
+def test_the_estimators(tmp_path, capsys):
+    shutil.copy(EXPERIMENTS / "estimators" / "estimators.csv", tmp_path)
+    assert main(["plot", str(tmp_path)]) == 0
+    assert {path.stem for path in tmp_path.glob("*.png")} == {"bias_variance", "gradient_norm", "cosine"}
+    (tmp_path / "estimators.csv").write_text("estimator\nx\n")
+    assert main(["plot", str(tmp_path)]) == 2
+    assert "damaged" in capsys.readouterr().err
+
+
+def test_the_theory(tmp_path, capsys):
+    nan = float("nan")
+    panel = Panel("a", "x", "y", (Line("one", (1.0, 2.0), (3.0, nan), "C1--"),), log_x=True, ticks=("p", "q"))
+    write([Figure("own", (panel,))], tmp_path / "figures.json")
+    (back,) = read(tmp_path / "figures.json")
+    assert (back.name, back.panels[0].lines[0].style, back.panels[0].ticks) == ("own", "C1--", ("p", "q"))
+    assert main(["plot", str(tmp_path), "--format", "pdf"]) == 0
+    assert (tmp_path / "own.pdf").read_bytes().startswith(b"%PDF")
+    assert main(["plot", str(tmp_path), "--methods", "a"]) == 2
+    assert main(["plot", str(tmp_path), "--format", "gif"]) == 2
+    assert main(["plot", str(tmp_path / "nowhere")]) == 2
+    assert "nothing here that figures are drawn of" in capsys.readouterr().err

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from nabla.cli import main
+from nabla.core import pages
+from nabla.core.errors import ConfigError
+from nabla.launch.view.page import island, of_runs
+from nabla.launch.view.texts import Nodes
+from tests.launch.view import made
+
+
+def data(page: str) -> dict:
+    """What stands in the page's island."""
+    begin = page.index('type="application/json">') + len('type="application/json">')
+    return json.loads(page[begin : page.index("</script>", begin)])
+
+
+def test_nothing_in_the_data_can_end_it(tmp_path):
+    page = of_runs([made.folder(tmp_path / "r")])
+    assert made.EVIL not in page
+    assert page.count("</script>") == page.count("<script")
+    found = data(page)
+    problem = found["runs"][0]["problems"][1]
+    assert made.EVIL in problem["prompt"]
+    assert made.EVIL in problem["response"]
+    text = island(["</script>", "<!--", "\u2028", "&amp;", float("nan"), "\ud800"])
+    assert not set("<>&\u2028") & set(text)
+    assert json.loads(text) == ["</script>", "<!--", "\u2028", "&amp;", None, "\ud800"]
+
+
+def test_the_title_is_escaped(tmp_path):
+    page = of_runs([made.folder(tmp_path / "<b>&")])
+    assert "<b>" not in page
+    assert "&lt;b&gt;&amp;: nabla-reasoner" in page
+
+
+def test_a_page_loads_nothing(tmp_path):
+    page = of_runs([made.folder(tmp_path / "r")])
+    assert page.startswith(pages.MARK)
+    assert "default-src 'none'" in page
+    assert "http://" not in page.replace("http://www.w3.org/2000/svg", "")
+    assert "https://" not in page
+    assert "src=" not in page.replace(island(made.EVIL)[1:-1], "")
+
+
+def test_fifty_problems_of_500_tokens_stay_below_five_megabytes(tmp_path):
+    trace = made.Made()
+    for number in range(50):
+        trace.problem(f"p{number}", length=500, proposals=8)
+    page = of_runs([trace.write(tmp_path / "trace.jsonl")])
+    assert len(page.encode()) < 5_000_000
+    assert len(data(page)["runs"][0]["problems"]) == 50
+
+
+def test_a_text_shares_the_tokens_that_it_begins_with():
+    nodes = Nodes()
+    line = {"log_probs": [], "entropy": [], "top1": []}
+    nodes.add({"text": 0, "ids": [1, 2, 3], "pieces": ["a", "b", "c"], **line})
+    nodes.add({"text": 1, "like": 0, "shared": 2, "ids": [9], "pieces": ["z"], **line})
+    assert nodes.texts[1] == [0, 1, 3]
+    assert nodes.find([1, 2, 9]) == 1
+    assert nodes.find([7]) is None
+    assert nodes.packed()["texts"] == {0: [0, 3], 1: [0, 2, 3, 1]}
+    assert nodes.packed()["columns"] == {"piece": ["a", "b", "c", "z"]}  # nothing else is known
+    again = {"text": 1, "ids": [1, 2, 9], "pieces": ["a", "b", "z"], **line, "entropy": [0.1, 0.2, 0.3]}
+    nodes.add(again)
+    assert nodes.texts[1] == [0, 1, 3]
+    assert nodes.columns["entropy"] == [0.1, 0.2, None, 0.3]
+
+
+def test_the_steps_of_a_solve(tmp_path):
+    (run,) = data(of_runs([made.folder(tmp_path / "r")]))["runs"]
+    problem = run["problems"][0]
+    kinds = [(step["kind"], step.get("outcome")) for step in problem["steps"]]
+    assert kinds == [("draft", None), *[("proposal", "rejected"), ("proposal", "accepted")] * 3]
+    assert [step.get("stop") for step in problem["steps"]] == [None, None, None, 13, None, None, None]
+    assert problem["correct"] is False
+    assert len(problem["refined"]) == 6
+    calls = [step["spent"][0] for step in problem["steps"]]
+    assert calls == sorted(calls)
+
+
+def test_a_run_without_a_trace_shows_its_proposals(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    short = ["--method.max_rollouts", "3", "--accelerator", "cpu", "--method.selector", "all"]
+    short += ["--method.proposal", "{name: sample, temperature: 3.0}"]
+    assert main(["solve", "28*6+68-71+94", "--output", "plain", *short]) == 0
+    assert main(["solve", "28*6+68-71+94", "--output", "traced", "--trace", *short]) == 0
+    assert main(["view", "plain", "traced", "--output", "page.html"]) == 0
+    assert "open it in a browser" in capsys.readouterr().out
+    plain, traced = data(Path("page.html").read_text())["runs"]
+    assert [plain["traced"], traced["traced"]] == [False, True]
+    outcomes = [
+        [step["outcome"] for step in run["problems"][0]["steps"] if "outcome" in step]
+        for run in (plain, traced)
+    ]
+    assert outcomes[0] == outcomes[1] != []
+    assert plain["problems"][0]["response"] == traced["problems"][0]["response"]
+    assert traced["problems"][0]["correct"] in (True, False)
+    assert main(["view", "plain", "--output", "page.html"]) == 0  # a page may be made anew
+    Path("mine.html").write_text("by hand")
+    assert main(["view", "plain", "--output", "mine.html"]) == 2
+    assert Path("mine.html").read_text() == "by hand"
+    assert main(["view", "plain"]) == 2
+    assert main(["view", "nowhere", "--output", "x.html"]) == 2
+    Path("empty").mkdir()
+    assert main(["view", "empty", "--output", "x.html"]) == 2
+    assert main(["solve", "1+1", "--output", "none", "--trace", *short]) == 2
+    said = capsys.readouterr().err
+    assert "neither trace.jsonl nor solutions.jsonl" in said
+    assert "Traceback" not in said
+
+
+def test_a_run_that_goes_on_has_one_trace(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("one.txt").write_text("28*6+68-71+94\n")
+    Path("two.txt").write_text("28*6+68-71+94\n53*6-50+29-41\n")
+    rest = ["--output", "out", "--trace", "--method", "greedy", "--accelerator", "cpu"]
+    assert main(["solve", "--prompts", "one.txt", *rest]) == 0
+    assert main(["solve", "--prompts", "two.txt", *rest]) == 0
+    (run,) = data(of_runs([Path("out")]))["runs"]
+    assert len(run["problems"]) == 2
+
+
+@pytest.mark.parametrize("change", [{"like": 9, "shared": 1}, {"ids": None}, {"shared": "x"}])
+def test_damaged_lines_are_an_error(tmp_path, change):
+    trace = made.Made()
+    trace.problem("a", proposals=1)
+    for line in trace.lines:
+        if line["event"] == "text":
+            line |= change
+    with pytest.raises(ConfigError, match="damaged"):
+        of_runs([trace.write(tmp_path / "t.jsonl")])
