@@ -27,7 +27,7 @@ def pages(folder: Path) -> dict[str, str]:
 
 
 def clean() -> None:
-    """Leaves out what notebooks said on standard error (progress, warnings of a machine) and when they ran."""
+    """Leaves out what notebooks said on standard error (progress, warnings), and when they ran."""
     import nbformat
 
     for path in sorted(NOTEBOOKS.glob("*.ipynb")):
