@@ -126,7 +126,7 @@ def require_same(one: Any, other: Any, where: str = "") -> None:
         for i, (a, b) in enumerate(zip(one, other, strict=True)):
             require_same(a, b, f"{where}/{a[0] if isinstance(a, tuple) and a else i}")
     elif isinstance(one, float) and isinstance(other, float):
-        assert one == pytest.approx(other, rel=1e-4, abs=1e-4), where
+        assert one == pytest.approx(other, rel=1e-4, abs=1e-4, nan_ok=True), where
     else:
         assert one == other, where
 

@@ -25,7 +25,7 @@ def write_figure(found: Diagnosis, path: Path) -> None:
     _bars(
         swaps,
         [(f"{p.name} ({p.reward})" if p.reward else p.name, p.auc) for p in seen.predictors],
-        "AUC: which swap turns a wrong text right",
+        "AUC: swaps that turn it right",
     )
     _bars(
         texts,
@@ -34,7 +34,7 @@ def write_figure(found: Diagnosis, path: Path) -> None:
             *[(f"mistake made: {x.name}", x.prefix) for x in seen.locators],
             *[(f"first mistake: {x.name}", x.first) for x in seen.locators],
         ],
-        "AUC: right and wrong texts, and the first mistake",
+        "AUC: texts and mistakes",
     )
     bins.plot([0, 1], [0, 1], color="grey", linewidth=1)
     for chooser in seen.choosers:
@@ -47,7 +47,7 @@ def write_figure(found: Diagnosis, path: Path) -> None:
             )
     if any(chooser.bins for chooser in seen.choosers):
         bins.legend(fontsize=8)
-    bins.set(xlabel="probability of being right that the reward says", ylabel="share that is right")
+    bins.set(xlabel="probability that is said", ylabel="share that is right")
     figure.suptitle(f"{found.subject.task.name}: {seen.problems} problems")
     figure.savefig(path, dpi=110)
 
