@@ -71,6 +71,7 @@ def test_every_method_of_it_runs_on_random_models(
 def miniature(values: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The file's values with other models, problems of one line, and short answers."""
     words = tokenizer()
+    words.save_pretrained(folder / "words")
     for family in {*FAMILIES.values()}:
         save(lm_model(family, words, max_position_embeddings=8192), words, folder / family)
     save(outcome_model("qwen3", words, max_position_embeddings=8192), words, folder / "reward")
@@ -82,7 +83,8 @@ def miniature(values: dict[str, Any], folder: Path) -> dict[str, Any]:
         setup["task"] = {"name": setup["task"], "path": str(folder / "problems.jsonl")}
         setup["lm"] = str(folder / FAMILIES[setup["lm"]])
         setup["rewards"] = {"skywork": str(folder / "reward")}
-        setup["lm_arguments"] = setup["rm_arguments"] = {}
+        # One vocabulary, whatever transformers would make of it for each family.
+        setup["lm_arguments"] = setup["rm_arguments"] = {"tokenizer": str(folder / "words")}
         setup["shared"]["max_new_tokens"] = setup["shared"]["sampling"]["max_new_tokens"] = LENGTH
     for method in found["methods"].values():
         if "tasks" in method:
