@@ -53,7 +53,8 @@ def card(
     what = str(recipe["what"])
     use = USE["judge" if name.endswith("-judge") else what].format(name=name)
     settings = ", ".join(f"{key} {value}" for key, value in recipe.items() if key not in ("what", "samples"))
-    measured = "\n".join(line for found in figures for line in rows(found))
+    lines = [line for found in figures for line in rows(found)]
+    measured = "\n".join(["| measure | value |", "|---|---|", *lines]) if lines else "Not measured yet."
     return f"""---
 license: apache-2.0
 base_model: HuggingFaceTB/SmolLM2-135M-Instruct
@@ -89,8 +90,6 @@ Settings: {settings}. AdamW, 10 steps of warm-up, cosine decay, one pass, float3
 
 On test problems that were never trained on (`experiments/training/measure.py`).
 
-| measure | value |
-|---|---|
 {measured}
 """
 
