@@ -4,17 +4,20 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test families kill fuzz lint wheel clean
+.PHONY: help install demo demo-real test families kill fuzz lint docs notebooks wheel clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make install  set up $(VENV) (PYTHON=$(PYTHON))"
 	@echo "make demo     solve held-out problems with the embedded models"
+	@echo "make demo-real  answer with SmolLM2-135M, streaming"
 	@echo "make test     run the test suite (JOBS=2: in two processes)"
 	@echo "make families run the sweep over model families in full and write its table into docs/models.md"
 	@echo "make kill     kill runs fifty times over 200 problems, and compare with unbroken ones"
 	@echo "make fuzz     2,000 random command lines and as many files (TRIES=2000)"
 	@echo "make lint     ruff, mypy and the layering of the rooms"
+	@echo "make docs     build the documentation under build/site"
+	@echo "make notebooks run the notebooks again and keep what they print"
 	@echo "make wheel    build dist/*.whl"
 	@echo "make clean    remove caches, builds and the stamp (not $(VENV), not runs/)"
 
@@ -31,6 +34,12 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)
 	$(BIN)/nabla demo
+
+demo-real: $(STAMP)
+	$(BIN)/nabla solve --config experiments/configs/smollm2.yaml --output none \
+	  "State the final answer to the following arithmetic problem: 4 + 7 - 9 + 6 - 3 + 8 ="
+	$(BIN)/nabla solve "What is the capital of France?" --lm smollm2 \
+	  --method greedy --output none
 
 # Files are spread over JOBS processes; the tests of one file stay together and in order.
 JOBS ?= auto
@@ -51,6 +60,16 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+# Strict: a broken link or a docstring that cannot be read fails. Nothing is downloaded.
+docs: $(STAMP)
+	$(BIN)/python -m tools.site.assemble
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "build/site/index.html"
+
+notebooks: $(STAMP)
+	$(BIN)/python -m pytest -q --nbmake --overwrite -c /dev/null --rootdir docs/notebooks docs/notebooks
+	$(BIN)/python -m tools.site.notebooks
 
 # With the setuptools of $(VENV) (of its [dev] extra): nothing is downloaded. build/ would otherwise keep files
 # that the checkout no longer has.

@@ -90,11 +90,23 @@ def test_the_specification_has_all_its_sections_in_order():
     assert len(set(found)) == len(found)
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "docs").glob("*.md")), ids=lambda path: path.name)
+def links_of(text: str) -> list[str]:
+    """Relative links of a document, without those to pages of the reference, which is made with the site."""
+    links = [link for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text) if "://" not in link]
+    return [link for link in links if "reference/" not in link]
+
+
+def test_documents_link_to_each_other():
+    assert sum(bool(links_of(path.read_text())) for path in (ROOT / "docs").rglob("*.md")) > 20
+
+
+DOCUMENTS = sorted((ROOT / "docs").rglob("*.md"))
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT / "docs").as_posix())
 def test_links_and_files_that_documents_name_exist(path):
     text = path.read_text()
-    links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]
+    links = links_of(re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL))
     named = re.findall(r"`((?:nabla|tests|experiments)/[\w/.-]+)`", text)
-    assert links or named
     assert [link for link in links if not (path.parent / link).exists()] == []
     assert [name for name in named if not (ROOT / name).exists()] == []

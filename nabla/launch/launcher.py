@@ -47,8 +47,11 @@ class TestTimeLoop:
         lm: the language model, or its vocabulary alone where the rollout is a server's.
         reward: the reward; None where neither objective nor acceptance needs one.
         seed: of the run; with a problem's id it decides every draw.
-        accelerator, devices, strategy, num_nodes: Fabric's; problems are spread over processes, and
-            the results do not depend on how many there are.
+        accelerator: Fabric's (auto, cpu, cuda, ...).
+        devices: Fabric's; problems are spread over processes, and the results do not depend on how many there
+            are.
+        strategy: Fabric's.
+        num_nodes: number of machines.
         precision: of the models (``32-true``, ``bf16-true``, ``16-true``, ``64-true``); None keeps
             them as they were loaded. Optimised logits are never below float32.
         place: move the models to Fabric's device; False leaves them (``device_map`` models).

@@ -74,8 +74,9 @@ class NablaReasoner:
             rm: path, hub id or name of an outcome reward model, a dict (``{"name": "process", "path": ...}``;
                 ``{"name": "likelihood"}``: the language model's own), a Reward, a Python function ``(prompt,
                 response) -> float``, or None.
-            lm_arguments, rm_arguments: for loading (dtype, device, device_map, adapter, revision,
+            lm_arguments: for loading the language model (dtype, device, device_map, adapter, revision,
                 chat_template, ...).
+            rm_arguments: for loading the reward model, likewise.
             arguments: see the class.
 
         Raises ModelError, VocabularyError or ConfigError.

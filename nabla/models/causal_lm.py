@@ -30,7 +30,9 @@ class CausalLM:
     Args:
         model: any ``*ForCausalLM`` of transformers, PEFT-wrapped or not.
         tokenizer: its tokenizer.
-        chat_template, template_arguments, special_tokens: see :class:`~nabla.models.chat.ChatFormat`.
+        chat_template: see :class:`~nabla.models.chat.ChatFormat`.
+        template_arguments: likewise.
+        special_tokens: likewise.
         reuse_prefix: cache keys and values of prefixes; False runs them in full.
 
     Raises ModelError if the model's logits are not what its body and head give (an architecture this

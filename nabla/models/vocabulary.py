@@ -43,7 +43,8 @@ class Vocabulary:
         eos_ids: end-of-sequence tokens; the tokenizer's own by default.
         usable: ids that may be written are below this; all of the tokenizer's by default.
         context_length: largest number of positions, None if unlimited.
-        template_arguments, special_tokens: see :class:`~nabla.models.chat.ChatFormat`.
+        template_arguments: see :class:`~nabla.models.chat.ChatFormat`.
+        special_tokens: likewise.
 
     Warns if the template ends turns with a token that is no end-of-sequence token.
 
@@ -161,7 +162,8 @@ def align(
     """Compares the tokenizers themselves: vocabulary maps, special tokens, encodings of sample texts.
 
     Args:
-        lm_tokenizer, rm_tokenizer: of the language model and of the other one.
+        lm_tokenizer: of the language model.
+        rm_tokenizer: of the other one.
         minimum_coverage: smallest share of the language model's tokens that the other one must have.
         rows: of the other model's embedding matrix: tokens beyond it are missing; None: none is.
 

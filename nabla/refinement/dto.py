@@ -39,8 +39,10 @@ class DTO:
         parameterization: what the optimiser moves.
         rows: which rows, over which candidates.
         steps: T.
-        optimizer, optimizer_arguments, learning_rate, langevin: see
-            :class:`~nabla.refinement.descent.Descent`; langevin 1 with SGD is the dynamics of Theorem 4.1.
+        optimizer: name of a class of torch.optim, see :class:`~nabla.refinement.descent.Descent`.
+        optimizer_arguments: of that class, beside the learning rate.
+        learning_rate: a number or a schedule.
+        langevin: temperature of the noise in each step; 1 with SGD is the dynamics of Theorem 4.1.
         closed_form: use the estimator's own backward rule where it has one; False differentiates its
             rows by autograd (slower, the same numbers: for measurements).
     """

@@ -62,7 +62,7 @@ def check_boundary(
         boundary: an instance, or a class that needs no arguments.
         vocabulary: of the texts that are cut; None: a tiny one of letters, digits, ".", ";", a blank and a
             line break, one token each.
-        laws, skip, max_examples, seed: as in :func:`nabla.testing.check_estimator`.
+        laws: these and the rest as in :func:`nabla.testing.check_estimator`.
 
     Raises ContractError at the first law that is broken.
     """

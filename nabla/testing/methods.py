@@ -89,7 +89,7 @@ def check_method(
             small runs; what counts on words ("#", steps that are lines) needs models that write them.
         lm: the language model; None: a tiny one of "a", "b", "c", "d" and ";" with room for a dozen tokens.
         reward: the reward; None with the tiny language model: a tiny outcome reward of the same tokens.
-        laws, skip, max_examples, seed: as in :func:`nabla.testing.check_estimator`.
+        laws: these and the rest as in :func:`nabla.testing.check_estimator`.
 
     Raises ContractError at the first law that is broken.
     """

@@ -46,7 +46,7 @@ def check_objective(
         objective: an instance, or a class that needs no arguments.
         closed_form: of a logit objective, as a function of the two distributions ``p`` and ``p_ref`` (rows
             without zeros): tells a KL from the one with swapped arguments, which no general law can.
-        laws, skip, max_examples, seed: as in :func:`nabla.testing.check_estimator`.
+        laws: these and the rest as in :func:`nabla.testing.check_estimator`.
 
     Raises ContractError at the first law that is broken.
     """

@@ -120,7 +120,7 @@ def check_reward(
         reward: an instance, or a class that needs no arguments; it is bound to the language model.
         lm: the language model whose tokens it scores; None: a tiny one that writes with the reward's own
             tokenizer if that is a :func:`~nabla.testing.char_tokenizer`, or else "a", "b", "c" and "d".
-        laws, skip, max_examples, seed: as in :func:`nabla.testing.check_estimator`.
+        laws: these and the rest as in :func:`nabla.testing.check_estimator`.
 
     Raises ContractError at the first law that is broken.
     """

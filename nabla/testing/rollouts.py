@@ -96,7 +96,7 @@ def check_rollout(
         rollout: an instance, or a class that needs no arguments.
         lm: the language model that a local rollout writes with, and whose vocabulary a remote one's server
             has; None: a tiny one of "a", "b", "c" and "d".
-        laws, skip, max_examples, seed: as in :func:`nabla.testing.check_estimator`.
+        laws: these and the rest as in :func:`nabla.testing.check_estimator`.
 
     Raises ContractError at the first law that is broken.
     """

@@ -29,8 +29,9 @@ def check_schedule(
 
     Args:
         schedule: an instance, or a class that needs no arguments.
-        start, end: values at the first and last step of a run of two steps or more, if they are known.
-        laws, skip, max_examples, seed: as in :func:`nabla.testing.check_estimator`.
+        start: value at the first step of a run of two steps or more, if it is known.
+        end: value at the last step, likewise.
+        laws: these and the rest as in :func:`nabla.testing.check_estimator`.
 
     Raises ContractError at the first law that is broken.
     """

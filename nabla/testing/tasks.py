@@ -72,7 +72,7 @@ def check_task(
         task: an instance, or a class that needs no arguments.
         right: a right response to a problem, for graders of their own; None: the gold answer, as it stands,
             in ``\\boxed{}``, behind ``####`` or in "The answer is ...".
-        laws, skip, max_examples, seed: as in :func:`nabla.testing.check_estimator`.
+        laws: these and the rest as in :func:`nabla.testing.check_estimator`.
 
     Raises ContractError at the first law that is broken.
     """

@@ -57,6 +57,10 @@ METHODS = {
     "pairs": {"attempts": 3, "sampling": SHORT},
     "revision": REFINED,
     "random-direction": {**REFINED, "dto": {"steps": 1}},
+    "vgb": {"branches": 2, "moves": 8, **STEPS},
+    "metropolis-chain": {"steps": 3, "sampling": SHORT, "answer": "last"},
+    "power-sampling": {"steps": 2, "blocks": 2, "sampling": SHORT},
+    "greedy-finish": {"method": {"name": "best-of-n", "n": 2, "sampling": SHORT}, "max_new_tokens": 6},
     "kl-matched-sharpening": {**REFINED, "dto": {"steps": 1}},
 }
 CHECKED = [name for i, name in enumerate(METHODS) if EVERY or i < 7]

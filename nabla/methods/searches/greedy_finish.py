@@ -52,6 +52,10 @@ class GreedyFinish(Method):
         """Of the greedy text."""
         return self.sampling.max_new_tokens
 
+    @property
+    def keeps_best(self) -> bool:
+        return self.method.keeps_best
+
     def check(self, engine: Engine) -> None:
         require_lm(engine.lm, "Finishing greedily reads an answer")
         require_reward(engine.reward, "Finishing greedily keeps the better of two texts")

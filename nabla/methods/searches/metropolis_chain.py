@@ -74,6 +74,10 @@ class MetropolisChain(Method):
                 "The move looks at a gradient, and there is no objective", fix="Pass an objective."
             )
 
+    @property
+    def keeps_best(self) -> bool:
+        return self.answer == "best"
+
     def check(self, engine: Engine) -> None:
         require_lm(engine.lm, "Pairs are drawn from the language model's rows")
         require_reward(engine.reward, "The chain weighs texts by reward")

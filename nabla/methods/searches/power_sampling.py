@@ -61,6 +61,10 @@ class PowerSampling(Method):
                 fix="Set sampling.temperature, e.g. to 1/alpha.",
             )
 
+    @property
+    def keeps_best(self) -> bool:
+        return False  # the chain's sample
+
     def check(self, engine: Engine) -> None:
         require_lm(engine.lm, "Power sampling weighs texts by the language model's probabilities")
 

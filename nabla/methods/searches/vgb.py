@@ -99,6 +99,10 @@ class VGB(Method):
         self.sampling, self.boundary = construct(Sampling, sampling), boundaries.build(boundary)
         self.moves, self.answer = moves, answer
 
+    @property
+    def keeps_best(self) -> bool:
+        return self.answer == "best"
+
     def check(self, engine: Engine) -> None:
         require_reward(engine.reward, "VGB weighs prefixes by reward")
         if self.branches is None:
