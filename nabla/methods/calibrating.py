@@ -24,7 +24,7 @@ def sample(
     """Judged texts, as many for one prompt as for another, and the FLOPs that they cost.
 
     They follow from the models, the prompts and the engine's seed alone, and are drawn with other noise than
-    the run's own texts. Raises the first problem's error.
+    the run's own texts. A prompt that fails here is left out; if all fail, raises the last one's error.
 
     Args:
         engine: one that has no budget, and that nobody listens to.
@@ -48,9 +48,13 @@ def sample(
         return Solution(session.prompt, "", (), None, True, "gate", session.cost)
 
     flops = 0.0
+    failure: NablaError | None = None
     asked = [replace(prompt, noise=f"{prompt.source} (gate)") for prompt in prompts]
     for _, outcome in engine.run(solve, asked):
         if isinstance(outcome, NablaError):
-            raise outcome
-        flops += outcome.cost.total.flops
-    return [text for prompt in prompts for text in found[prompt.id]], flops
+            failure = outcome
+        if outcome.cost is not None:
+            flops += outcome.cost.total.flops
+    if failure is not None and not found:
+        raise failure
+    return [text for prompt in prompts for text in found.get(prompt.id, ())], flops

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from nabla.core.errors import ConfigError, NablaError
@@ -192,6 +194,14 @@ def test_a_gate_follows_from_the_prompts_alone():
     assert method.prepared(engine(seed=1), PROMPTS).calibration != one.calibration
     assert method.prepared(engine(), PROMPTS[:2]) is method  # too few
     assert one.prepared(engine(), PROMPTS) is one
+
+
+def test_a_prompt_that_fails_is_left_out_of_the_gate():
+    long = Prompt.of("ab" * 400, id="long")
+    found = methods.build(GATED).prepared(engine(), [PROMPTS[0], long, PROMPTS[1]]).calibration
+    assert found.prompts == 2
+    with pytest.raises(NablaError):
+        methods.build(GATED).prepared(engine(), [replace(long, id=str(i)) for i in range(3)])
 
 
 def test_a_shut_gate_stops_nothing():
