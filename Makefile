@@ -4,12 +4,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test families kill fuzz lint docs notebooks wheel clean
+.PHONY: help install demo demo-real test families kill fuzz lint docs notebooks wheel clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make install  set up $(VENV) (PYTHON=$(PYTHON))"
 	@echo "make demo     solve held-out problems with the embedded models"
+	@echo "make demo-real  answer with SmolLM2-135M, streaming"
 	@echo "make test     run the test suite (JOBS=2: in two processes)"
 	@echo "make families run the sweep over model families in full and write its table into docs/models.md"
 	@echo "make kill     kill runs fifty times over 200 problems, and compare with unbroken ones"
@@ -33,6 +34,12 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)
 	$(BIN)/nabla demo
+
+demo-real: $(STAMP)
+	$(BIN)/nabla solve --config experiments/configs/smollm2.yaml --output none \
+	  "State the final answer to the following arithmetic problem: 4 + 7 - 9 + 6 - 3 + 8 ="
+	$(BIN)/nabla solve "What is the capital of France?" --lm smollm2 \
+	  --method greedy --output none
 
 # Files are spread over JOBS processes; the tests of one file stay together and in order.
 JOBS ?= auto

@@ -38,6 +38,7 @@ CHECKPOINTS: dict[str, tuple[str, int]] = {
     "arithmetic-process-reward": ("arithmetic-reward", 1000),
     "latin-outcome-only": ("latin-outcome-only", 300),
     "latin-success": ("latin-success", 250),
+    "arithmetic-success": ("arithmetic-success", 350),
 }
 
 

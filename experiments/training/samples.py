@@ -1,0 +1,106 @@
+"""A policy's own samples, drawn by nabla's engine, every token labelled: what rewards learn from.
+
+    python -m experiments.training.samples --policy smollm2-chain-sum --problems 196 --each 4 \
+        --out runs/training/samples.jsonl
+
+Labels are mechanical: there is one right way to write an answer (``task.right_pieces``). Goes on where it was
+broken off.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from experiments.training.task import MOST_TOKENS, batches, build, right_pieces, training
+from nabla.core.prompt import Prompt
+from nabla.core.sampling import Sampling
+from nabla.core.solution import Solution
+from nabla.engine.engine import Engine
+from nabla.engine.session import Session
+from nabla.models.causal_lm import CausalLM
+from nabla.problems.tasks.base import Problem
+
+#: Problems between two looks at the file.
+PART = 32
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--policy", default="smollm2-chain-sum")
+    parser.add_argument("--problems", type=int, default=196)
+    parser.add_argument("--each", type=int, default=4, help="samples of a problem")
+    parser.add_argument("--first", type=int, default=200_000, help="seed of the first training problem")
+    parser.add_argument("--temperature", type=float, default=1.0)
+    parser.add_argument("--split", choices=("train", "test"), default="train")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(arguments)
+    if options.split == "train":
+        problems = training(options.problems, options.first)
+    else:
+        problems = build("test", seed=options.first, size=options.problems).problems()
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    done = {row["problem"] for row in read(options.out)} if options.out.exists() else set()
+    missing = [p for p in problems if p.id not in done]
+    if not missing:
+        print(f"{options.out} is finished")
+        return
+    lm = CausalLM.from_pretrained(options.policy, dtype="float32")
+    sampling = Sampling(temperature=options.temperature, max_new_tokens=MOST_TOKENS)
+    began = time.process_time()
+    for part in batches(missing, PART):
+        found = draw(lm, part, sampling, options.each, options.seed)
+        with options.out.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(row) + "\n" for row in found)
+        print(f"{part[-1].id}: {time.process_time() - began:.0f} CPU s", flush=True)
+
+
+def draw(
+    lm: CausalLM, problems: list[Problem], sampling: Sampling, each: int, seed: int
+) -> Iterator[dict[str, Any]]:
+    """``each`` samples of every problem, with the label of each token, one row a problem."""
+    pools: dict[str, list[Any]] = {}
+
+    async def solve(session: Session) -> Solution:
+        pools[session.prompt.id] = await session.rollout(sampling, n=each)
+        return Solution(session.prompt, "", (), None, True, "samples", session.cost)
+
+    prompts = [Prompt.of(p.prompt, id=p.id) for p in problems]
+    for _, outcome in Engine(lm, seed=seed, batch_size=128).run(solve, prompts):
+        if not isinstance(outcome, Solution):
+            raise outcome
+    ends = set(lm.eos_ids)
+    for problem in problems:
+        question = problem.metadata["question"]
+        samples = []
+        for trajectory in pools[problem.id]:
+            tokens = trajectory.tokens.tolist()
+            pieces = ["" if t in ends else lm.tokenizer.decode([t]) for t in tokens]
+            samples.append({"tokens": tokens, "text": "".join(pieces), "finished": trajectory.finished,
+                            "right": right_pieces(question, pieces),
+                            "log_probs": trajectory.log_probs.tolist()})  # fmt: skip
+        yield {"problem": problem.id, "prompt": problem.prompt, "question": question,
+               "gold": problem.gold, "samples": samples}  # fmt: skip
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """Rows of a file; a torn last line is cut off."""
+    data = path.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    if len(whole) < len(data):
+        path.write_bytes(whole)
+    return [json.loads(line) for line in whole.decode().splitlines()]
+
+
+def right(sample: dict[str, Any]) -> bool:
+    """Whether a whole answer is right."""
+    return bool(sample["finished"] and sample["right"] and sample["right"][-1])
+
+
+if __name__ == "__main__":
+    main()
