@@ -323,6 +323,7 @@ class Session:
         found = self.workspace.gradients.norms(gradient, total, self.account("selection"))
         before = (gradient.start, 0)
         plain, centred = (pad(norms.cpu(), before, value=float("nan")) for norms in found)
+        self.events.on_norms(self.prompt, trajectory, plain, centred)
         return plain, centred
 
     def reference(

@@ -36,5 +36,4 @@ class GradientNormSelector(Selector):
 
     async def mask(self, trajectory: Trajectory, session: Session) -> Bool[Tensor, " length"]:
         plain, centred = await session.gradient_norms(trajectory)
-        session.events.on_norms(session.prompt, trajectory, plain, centred)
         return (centred if self.centred else plain) > self.threshold
