@@ -101,7 +101,8 @@ def tell(
 
     Args:
         session: of the problem.
-        old, new: the current response and the proposal.
+        old: the current response.
+        new: the proposal.
         position: of the first token that was changed.
         accepted: whether the proposal takes the place of the response.
         why: what decided it, in words.
