@@ -21,6 +21,7 @@ MUTANTS: dict[str, Mutant] = {}
 
 def caught_by(law: str, check: str, **arguments: Any):
     def add(make: Any) -> Any:
+        assert make.__name__ not in MUTANTS, f"two mutants are called {make.__name__}"
         MUTANTS[make.__name__] = Mutant(make, law, check, tuple(arguments.items()))
         return make
 

@@ -148,7 +148,7 @@ class AsksAndAsks(Pool):
 
 
 @method("what it lacks is said beforehand")
-class UndeclaredReward(Pool):
+class UndeclaredScoring(Pool):
     """Needs rewards, and says so in the middle of a run."""
 
     async def write(self, session):
