@@ -37,7 +37,7 @@ REQUESTS = {
     "critique_prompt": "{question}a{chosen}b{rejected}",
     "revision_prompt": "{question}a{chosen}b{critique}",
 }
-#: Small settings of each; a sweep, a pool, a search by steps and a chain are checked in every run of the tests.
+#: Small settings of each; a sweep, a pool, a search by steps and a chain are checked in every run.
 METHODS = {
     "nabla-reasoner": {**REFINED, "dto": {"steps": 2}},
     "best-of-n": {"n": 3, "sampling": SHORT},
