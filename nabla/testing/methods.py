@@ -198,7 +198,8 @@ def reports_ascend(on: MethodBench) -> None:
 def a_budget_is_kept(on: MethodBench) -> None:
     """Behind a budget's end no round begins (``session.proceed``), and none of several proposals goes on
     (``session.spent``): a method that holds an answer hands in one more at the most. What it spends on that
-    one is at most half of the budget (a pool grows by a share of itself) and a whole run's cost without one. A smaller budget changes nothing of what was there before."""
+    one is at most half of the budget (a pool grows by a share of itself) and the cost of a whole run without
+    one. A smaller budget changes nothing of what was there before."""
     free = max(solution.cost.total.calls for solution in on.run())
     before: list[list[Any]] | None = None
     for limit in (90.0, 45.0, 25.0):
