@@ -25,7 +25,7 @@ class Recorder:
         if report.skipped:
             self.skipped.append(report.nodeid)
         elif report.when == "call" and report.passed:
-            self.rows += [value for name, value in report.user_properties if name == "row"]
+            self.rows += [Row(**value) for name, value in report.user_properties if name == "row"]
 
 
 def main() -> int:

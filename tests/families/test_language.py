@@ -3,6 +3,7 @@ transformers' own, alone and with neighbours, or the model is refused and the er
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ def test_language_models(family: Family, record_property: Any) -> None:
         return compare.language(model, tok)
 
     with precise():
-        record_property("row", checked(Row("language", family.name), family.refused, deviations))
+        record_property("row", asdict(checked(Row("language", family.name), family.refused, deviations)))
 
 
 def test_there_are_enough_families() -> None:

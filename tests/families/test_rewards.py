@@ -4,6 +4,7 @@ name."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -33,7 +34,7 @@ def test_outcome_models(family: Family, record_property: Any) -> None:
         return compare.reward(OutcomeReward(model, tok).bind(Vocabulary(tok)), tok)
 
     with precise():
-        record_property("row", checked(Row("outcome", family.name), family.refused, deviations))
+        record_property("row", asdict(checked(Row("outcome", family.name), family.refused, deviations)))
 
 
 @pytest.mark.parametrize("family", parameters(PROCESS))
@@ -46,7 +47,7 @@ def test_process_models(family: Family, record_property: Any) -> None:
         return compare.reward(reward.bind(Vocabulary(tok)), tok)
 
     with precise():
-        record_property("row", checked(Row("process", family.name), family.refused, deviations))
+        record_property("row", asdict(checked(Row("process", family.name), family.refused, deviations)))
 
 
 @pytest.mark.parametrize("shape", parameters(SHAPES))
@@ -62,7 +63,7 @@ def test_template_shapes(shape: Shape, record_property: Any) -> None:
         return compare.reward(reward, tok, shape.answers, whole)
 
     with precise():
-        record_property("row", checked(Row("shape", shape.label), shape.refused, deviations))
+        record_property("row", asdict(checked(Row("shape", shape.label), shape.refused, deviations)))
 
 
 @pytest.mark.families
@@ -70,4 +71,4 @@ def test_template_shapes(shape: Shape, record_property: Any) -> None:
 def test_step_formats(form: Format, record_property: Any) -> None:
     """As :mod:`tests.rewards.test_formats` has them, for the table."""
     partial(getattr(test_formats, form.check), **form.arguments)()
-    record_property("row", Row("format", form.label, off=compare.TOLERANCE))
+    record_property("row", asdict(Row("format", form.label, off=compare.TOLERANCE)))
