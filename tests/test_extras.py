@@ -279,11 +279,11 @@ def test_pyproject_declares_what_the_extras_bring():
     owners = metadata.packages_distributions()
     for extra, packages in EXTRAS.items():
         assert {canonicalize_name(owners[package][0]) for package in packages} == names(DECLARED[extra])
-    assert set(DECLARED) == {*EXTRAS, "all", "dev"}
+    assert set(DECLARED) == {*EXTRAS, "docs", "all", "dev"}
     (everything,) = map(Requirement, DECLARED["all"])
     assert everything.name == PROJECT["name"]
     assert everything.extras == set(EXTRAS)
-    assert f"{PROJECT['name']}[all]" in DECLARED["dev"]
+    assert f"{PROJECT['name']}[all,docs]" in DECLARED["dev"]
     assert "'.[dev]'" in (ROOT / "Makefile").read_text()
 
 

@@ -203,4 +203,6 @@ def test_a_reward_that_is_not_loaded_yet_promises_its_values():
     assert prospect({"name": "likelihood", "path": "x"}).has_values
     assert not prospect({"name": "function", "function": "math:cos"}).has_values
     assert not prospect(lambda prompt, response: 0.0).has_values
-    assert not prospect({"name": "ensemble", "members": ["a", "b"]}).has_values
+    assert prospect({"name": "ensemble", "members": ["a", "b"]}).has_values
+    silent = {"name": "function", "function": "math:cos"}
+    assert not prospect({"name": "ensemble", "members": ["a", silent]}).has_values

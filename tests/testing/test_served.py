@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import sys
 import threading
@@ -125,7 +126,8 @@ def test_the_front_door_takes_a_vocabulary(served, answer, vocabulary, latin_rm,
         )
         solution = reasoner.solve(latin_prompts[0])
     assert solution.reward is not None
-    assert (tmp_path / "trace.jsonl").read_text().count('"rollout"') == 2
+    lines = map(json.loads, (tmp_path / "trace.jsonl").read_text().splitlines())
+    assert [line["event"] for line in lines].count("rollout") == 2
 
 
 # -- what is asked, and what is counted ---------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from nabla.core.extras import require_extra
 from nabla.launch.figures import COLOURS, GREY, LINES, MARKERS, Canvas, end_labels, panels, style
 from nabla.study.ablation.tables import short
 from nabla.study.evaluation.metric import Metric
@@ -180,6 +181,7 @@ def _map(
 
 
 def _hatched(x: int, y: int) -> Any:
+    require_extra("eval", "matplotlib", purpose="Figures")
     from matplotlib.patches import Rectangle
 
     return Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, hatch="////", edgecolor="0.35", linewidth=0)

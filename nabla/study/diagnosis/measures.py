@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nabla.core.extras import require_extra
+
 LEVEL = 0.95
 RESAMPLES = 2000
 #: Bins of equal width of a calibration.
@@ -107,6 +109,7 @@ def agreement(first: Sequence[float], second: Sequence[float]) -> float:
     pairs = [(a, b) for a, b in zip(first, second, strict=True) if not math.isnan(a) and not math.isnan(b)]
     if len(pairs) < 3 or len({a for a, _ in pairs}) < 2 or len({b for _, b in pairs}) < 2:
         return math.nan
+    require_extra("eval", "scipy", purpose="Statistics")
     from scipy.stats import spearmanr
 
     return float(spearmanr([a for a, _ in pairs], [b for _, b in pairs]).statistic)

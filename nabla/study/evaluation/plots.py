@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from nabla.core.budget import UNITS
+from nabla.core.extras import require_extra
 from nabla.launch.figures import BANDS, COLOURS, GREY, Canvas, dots, end_labels, line, looks, panels, style
 from nabla.study.evaluation.choice import at_top, choose, labels, ranking
 from nabla.study.evaluation.metric import Metric
@@ -146,6 +147,7 @@ def _level(unit: str, drawing: Drawing, task: str, axis: Any) -> dict[str, tuple
 
 def _plain_ticks(axis: Any, values: Sequence[float]) -> None:
     """The budgets themselves, where they are few."""
+    require_extra("eval", "matplotlib", purpose="Figures")
     from matplotlib.ticker import NullLocator
 
     if 1 < len(values) <= 6:
