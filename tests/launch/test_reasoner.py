@@ -83,7 +83,7 @@ def test_the_policy_judges_itself_where_no_judge_is_named(latin_lm, latin_prompt
     judged = NablaReasoner.from_pretrained(latin_lm, by_path, **arguments).solve(latin_prompts[0].text)
     assert judged.cost.phases["reward"].forward_passes > 0
     assert judged.tokens == solution.tokens
-    assert judged.reward == pytest.approx(solution.reward, rel=1e-2)  # log-odds near 1: the last bits of 1 - p
+    assert judged.reward == pytest.approx(solution.reward, rel=1e-2)  # log-odds of sure tokens
 
 
 def test_broken_paths_and_empty_prompts(tmp_path, latin_lm):

@@ -140,5 +140,5 @@ def test_tasks(name, tmp_path):
     path = tmp_path / "problems.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines_of(name)))
     for arguments in OWN.get(name, [{}]):
-        given = {} if name == "sandbox" else {"path": str(path)}
+        given = {} if name in ("sandbox", "reasoning-gym") else {"path": str(path)}
         check_task(tasks.build({"name": name, **given, **arguments}), max_examples=12)
