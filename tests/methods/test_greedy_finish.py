@@ -64,7 +64,7 @@ def test_its_cost_is_set_aside_inside_the_budget():
         assert before.cost.total.calls >= limit
         own = after.checkpoints[0].usage.calls
         assert after.checkpoints[-1].usage.calls <= limit + own
-        assert after.candidates < before.candidates + 1
+        assert after.candidates <= before.candidates + 1  # what it writes at the end counts too
 
 
 def test_the_worst_token_is_the_first_near_the_minimum():

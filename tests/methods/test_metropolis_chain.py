@@ -13,7 +13,7 @@ from nabla.methods.searches.metropolis_chain import MetropolisChain
 from nabla.theory.problems.text import SequenceSpace
 from tests import chains, running
 
-STARTS, TAU = 700, 0.6
+STARTS, TAU = 1500, 0.6
 
 
 @pytest.fixture(scope="module")

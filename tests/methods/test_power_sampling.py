@@ -64,7 +64,7 @@ def test_production_steps_follow_the_chain_and_no_mutant(space, target):
 @pytest.mark.timeout(900)
 def test_from_the_model_two_hundred_steps_reach_the_target_and_an_idle_chain_does_not(space, target):
     pi = np.exp(space.log_pi.double().numpy())
-    count = 30
+    count = 80
     starts = chains.draws(pi, count, seed=1)
     reached = chains.ends(space, step(space), starts, method(space).sampling, steps=200)
 
