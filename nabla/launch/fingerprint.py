@@ -37,6 +37,8 @@ LATER: Mapping[str, Any] = {
     "rollout_bytes": "auto",
     "keep_graph": False,
 }
+#: The same of methods, by argument: for each the values that do what was done then.
+LATER_OF_METHODS: Mapping[str, tuple[Any, ...]] = {"width": (1,), "score": ("reward", None)}
 #: Their arithmetic decides the last bits.
 _PACKAGES = ("torch", "transformers")
 
@@ -116,7 +118,7 @@ def difference(old: Any, new: Any, prefix: str = "") -> str | None:
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for key in [*old, *(k for k in new if k not in old)]:
             if key not in old or key not in new:
-                if prefix.endswith("engine.") and LATER.get(key, ...) == {**old, **new}[key]:
+                if _came_later(prefix, key, {**old, **new}[key]):
                     continue
                 return f"{prefix}{key} is in one of them alone"
             if key == "revision" and None in (old[key], new[key]):
@@ -128,11 +130,21 @@ def difference(old: Any, new: Any, prefix: str = "") -> str | None:
     return None if old == new else f"{prefix.rstrip('.')}: {old!r} there, {new!r} here"
 
 
+def _came_later(prefix: str, key: str, value: Any) -> bool:
+    """An argument that older journals know nothing of, with the value that does what was done then."""
+    if prefix.endswith("engine."):
+        return bool(LATER.get(key, ...) == value)
+    return bool({"method", "methods"} & {*prefix.split(".")}) and value in LATER_OF_METHODS.get(key, ())
+
+
 def without_later(config: Mapping[str, Any]) -> dict[str, Any]:
     """A resolved configuration as an earlier nabla wrote it: what is in :data:`LATER` left out where it does
     what was done then."""
     engine = {k: v for k, v in config.get("engine", {}).items() if LATER.get(k, ...) != v}
-    return {**config, "engine": engine}
+    found = {**config, "engine": engine}
+    if isinstance(config.get("method"), Mapping):
+        found["method"] = {k: v for k, v in config["method"].items() if v not in LATER_OF_METHODS.get(k, ())}
+    return found
 
 
 def known_to(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:

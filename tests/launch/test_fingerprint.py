@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 import nabla
-from nabla.launch.fingerprint import difference, known_to, model, plugins, versions
+from nabla.launch.fingerprint import difference, known_to, model, plugins, versions, without_later
 from nabla.problems.sandbox import model_path
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -145,3 +145,14 @@ def test_a_path_may_be_a_file(tmp_path: Path):
     before = model(str(file), {})
     file.write_bytes(b"2")
     assert "gguf" in difference(before, model(str(file), {}))
+
+
+def test_arguments_that_came_later_are_no_difference_while_they_change_nothing():
+    old = {"methods": {"a": {"name": "revision", "rounds": 1}, "b": {"name": "self-consistency"}}}
+    new = {"methods": {name: dict(method) for name, method in old["methods"].items()}}
+    new["methods"]["a"]["width"], new["methods"]["b"]["score"] = 1, None
+    assert difference(old, new) is None
+    assert without_later({"method": new["methods"]["a"]})["method"] == old["methods"]["a"]
+    new["methods"]["a"]["width"] = 2
+    assert "width" in difference(old, new)
+    assert "width" in difference({"task": {}}, {"task": {"width": 1}})
