@@ -16,7 +16,7 @@ from nabla.testing.strategies import responses
 #: Problems that the laws look at, at the most.
 FEW = 5
 #: How a gold answer may be written down so that it is found; the braces are its place.
-FORMS = ("{}", "\\boxed{{{}}}", "#### {}", "The answer is {}.")
+FORMS = ("{}", "\\boxed{{{}}}", "#### {}", "The answer is {}.", "<answer>{}</answer>")
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +71,7 @@ def check_task(
     Args:
         task: an instance, or a class that needs no arguments.
         right: a right response to a problem, for graders of their own; None: the gold answer, as it stands,
-            in ``\\boxed{}``, behind ``####`` or in "The answer is ...".
+            in ``\\boxed{}``, behind ``####``, in "The answer is ..." or between answer tags.
         laws: these and the rest as in :func:`nabla.testing.check_estimator`.
 
     Raises ContractError at the first law that is broken.
