@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import ArgumentParser
 
 from nabla.cli.parsing import RUN, Call
+from nabla.cli.studies import add_task
 from nabla.core.errors import ConfigError, NablaError
 from nabla.core.extras import require_extra
 from nabla.launch.config.run import RunConfig
@@ -29,13 +30,7 @@ RUN_OPTIONS = RUN
 
 def add_arguments(parser: ArgumentParser) -> None:
     """The command's options."""
-    parser.add_argument(
-        "--task",
-        type=str | dict[str, Any],
-        default="all",
-        help="Sandbox family of the problems (latin, arithmetic, all), or any task: a name, or a dict of a "
-        "name and arguments (then with --lm).",
-    )
+    add_task(parser)
     parser.add_argument("--problems", type=int, default=200, help="Held-out problems of each family.")
     parser.add_argument("--problem_seed", type=int, default=0, help="Chooses the problems.")
     parser.add_argument(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import ArgumentParser
 
 from nabla.cli.parsing import RUN, Call
+from nabla.cli.studies import add_task
 from nabla.core.errors import ConfigError, require_count
 from nabla.core.extras import require_extra
 from nabla.launch.config.run import RunConfig
@@ -23,13 +24,7 @@ RUN_OPTIONS = RUN
 
 def add_arguments(parser: ArgumentParser) -> None:
     """The command's options."""
-    parser.add_argument(
-        "--task",
-        type=str | dict[str, Any],
-        default="all",
-        help="Sandbox family of the problems (latin, arithmetic, all), or any task: a name, or a dict of a "
-        "name and arguments (then with --lm).",
-    )
+    add_task(parser)
     parser.add_argument("--problems", type=int, default=50, help="Problems of each task.")
     parser.add_argument("--problem_seed", type=int | None, default=None, help="Of their order.")
     parser.add_argument("--offset", type=int, default=0, help="Problems left out at the start.")

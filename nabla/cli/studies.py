@@ -1,4 +1,4 @@
-"""What ``nabla evaluate`` and ``nabla ablate`` have in common: studies that are stored and go on."""
+"""What commands on whole tasks have in common: the task, and studies that are stored and go on."""
 
 from __future__ import annotations
 
@@ -8,6 +8,17 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from nabla.core.errors import ConfigError
+
+
+def add_task(parser: ArgumentParser) -> None:
+    """The option of ``nabla compare`` and ``nabla diagnose`` that says on what they work."""
+    parser.add_argument(
+        "--task",
+        type=str | dict[str, Any],
+        default="all",
+        help="Sandbox family of the problems (latin, arithmetic, all), or any task: a name, or a dict of a "
+        "name and arguments (then with --lm).",
+    )
 
 
 def add_study_arguments(parser: ArgumentParser, what: str) -> None:
