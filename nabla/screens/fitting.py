@@ -34,7 +34,12 @@ def fit(texts: Sequence[Sampled]) -> ChangePoint:
     full, full_loss = _descend(table, plain + torch.tensor([0.0, 0.0, 0.0, 0.5]), surprised=True)
     best = full if plain_loss - full_loss > 1 / len(texts) else plain
     centre, scale, hazard, surprise = best.tolist()
-    return ChangePoint(centre, math.exp(scale), math.exp(hazard), abs(surprise))
+    return ChangePoint(*map(_plain, (centre, math.exp(scale), math.exp(hazard), abs(surprise))))
+
+
+def _plain(number: float) -> float:
+    """With six digits: in the last ones values depend on the batches in which they were read."""
+    return float(f"{number:.6g}")
 
 
 def cross_entropy(point: ChangePoint, texts: Sequence[Sampled]) -> float:

@@ -1,4 +1,5 @@
-"""The gate: whether texts may be stopped at all, asked of sampled texts without a label (SPEC section 14)."""
+"""The gate: whether values tell where a text goes wrong, and whether texts may be stopped, asked of sampled
+texts without a label (SPEC section 14)."""
 
 from __future__ import annotations
 
@@ -13,10 +14,15 @@ from nabla.core.errors import ConfigError, require_count, require_finite, requir
 from nabla.screens.base import Screen
 from nabla.screens.fitting import cross_entropy, fit
 from nabla.screens.posterior import Posterior
-from nabla.screens.sampled import Sampled, chosen, verdicts
+from nabla.screens.sampled import Sampled, chosen, variance_within, verdicts
 
-#: Share of the wrong texts that values must tell before the last step to say where a mistake is.
-CAUGHT = 0.25
+#: Share of the wrong texts that the change point must tell before their last step, less that of right ones
+#: (Youden's J), for values to say where a mistake is.
+TOLD = 0.5
+
+#: Share of the verdicts' variance that must lie between the texts of a prompt: a reward that calls all texts
+#: of a prompt alike tells prompts apart, and a search by it goes where it knows nothing.
+WITHIN = 0.5
 
 #: Scale of a change point that values do not move.
 _NOTHING = 1e-6
@@ -28,11 +34,14 @@ class Calibration:
 
     Args:
         opened: texts may be stopped.
+        aimed: values say where a text goes wrong; if not, nothing is searched by them.
         loss: cross-entropy of P(none) against the reward's own verdict, nats.
         kept: share of the texts that best-of-n would choose, and the reward calls right, which the screen
             writes to their end.
         caught: share of the texts that the reward calls wrong which the change point tells before their last
             step.
+        alarms: the same share of those that the reward calls right.
+        within: share of the verdicts' variance that lies between texts of one prompt.
         written: share of the tokens that the screen lets be written.
         texts, prompts, right: sampled texts, the prompts they answer, and those that the reward calls right.
         centre, scale, hazard, surprise: of the change point that fits best.
@@ -40,9 +49,12 @@ class Calibration:
     """
 
     opened: bool
+    aimed: bool
     loss: float
     kept: float
     caught: float
+    alarms: float
+    within: float
     written: float
     texts: int
     prompts: int
@@ -61,10 +73,12 @@ class Calibration:
     @property
     def told(self) -> str:
         """In one line, for people."""
-        verdict = "texts are stopped early" if self.opened else "no text is stopped"
+        verdict = "no text is stopped" + ("" if self.aimed else ", values do not say where")
+        verdict = "texts are stopped early" if self.opened else verdict
         return (
             f"gate: {verdict} (loss {self.loss:.2f} nats, {self.kept:.0%} of the best texts kept, "
-            f"{self.caught:.0%} of the wrong ones seen early, {self.written:.0%} of tokens written; "
+            f"{self.caught:.0%} of the wrong ones and {self.alarms:.0%} of the right ones seen early, "
+            f"{self.written:.0%} of tokens written, {self.within:.0%} of verdicts within prompts; "
             f"{self.right} of {self.texts} texts right; centre {self.centre:.2f}, scale {self.scale:.2g}, "
             f"hazard {self.hazard:.3g}, surprise {self.surprise:.2f}; {self.flops:.3g} FLOPs once)"
         )
@@ -77,7 +91,8 @@ class Calibration:
     def from_dict(cls, values: dict[str, Any]) -> Calibration:
         """Raises ConfigError for anything but all of its numbers."""
         names = {field.name for field in fields(cls)}
-        if set(values) != names or not isinstance(values["opened"], bool):
+        flags = (values.get("opened"), values.get("aimed"))
+        if set(values) != names or not all(isinstance(flag, bool) for flag in flags):
             raise ConfigError("No calibration of a gate", got=sorted(values), fix=f"It has {sorted(names)}.")
         found = cls(**values)
         _ = found.change_point  # its numbers are checked there
@@ -100,12 +115,13 @@ class Gate:
     """Samples texts before a run, fits the change point to the reward's own verdicts on them, and allows
     stopping where that pays.
 
-    Stopping is allowed if P(none) tells the verdict (cross-entropy below ``level``), and if of the right
-    texts that best-of-n chooses the screen, had it read them, would have stopped a share ``lost`` at most.
-    Weights that tell the verdict as they are stay so. Where all texts have one verdict nothing is learnt: no
-    stopping. Where the change point catches fewer than :data:`CAUGHT` of the wrong texts before their last
-    step, the values tell the end and not the place: then they do not say either where to change a text, and
-    the surprise alone does (outcome rewards, SPEC section 14).
+    Values say where a text goes wrong (``aimed``) if P(none) tells the verdict (cross-entropy below
+    ``level``), if the change point tells the texts that the reward calls wrong before their last step, and
+    not the right ones (:data:`TOLD`), and if verdicts differ between the texts of a prompt (:data:`WITHIN`).
+    Stopping is allowed if, besides, of the right texts that best-of-n chooses the screen, had it read them,
+    would have stopped a share ``lost`` at most. Weights that tell the verdict as they are stay so. Where all
+    texts have one verdict nothing is learnt. Where values do not say where, the weights are those of the
+    surprise alone (outcome rewards, SPEC section 14).
 
     Args:
         texts: sampled, over all prompts together; 0: nobody is asked, and texts are stopped.
@@ -147,22 +163,33 @@ class Gate:
             loss = cross_entropy(point, texts)
         ready = screen.fitted(texts, point)
         written = {id(text): _written(ready, text) for text in texts}
-        wrong = [text for text, good in zip(texts, verdicts(texts), strict=True) if not good]
-        telling = Posterior().fitted(texts, point)
-        early = sum(_written(telling, text) < len(text.values) for text in wrong)
-        caught = early / len(wrong) if wrong else 0.0
-        if informed and caught < CAUGHT:
+        caught, alarms = _seen(Posterior().fitted(texts, point), texts)
+        within = variance_within(texts)
+        told = informed and loss < self.level
+        aimed = told and caught - alarms >= TOLD and within >= WITHIN
+        if informed and not aimed:
             blank = [replace(text, values=(0.0,) * len(text.values)) for text in texts]
             point = replace(point, scale=_NOTHING, surprise=fit(blank).surprise)
         best = chosen(texts)
         whole = sum(written[id(text)] == len(text.values) for text in best)
         kept = whole / len(best) if best else 0.0
         share = sum(written.values()) / sum(len(text.values) for text in texts)
-        opened = informed and loss < self.level and caught >= CAUGHT and kept >= 1 - self.lost
+        opened = aimed and kept >= 1 - self.lost
         prompts = len({text.prompt for text in texts})
         weights = asdict(point)
         counts = len(texts), prompts, right
-        return Calibration(opened, loss, kept, caught, share, *counts, **weights, flops=flops)
+        measured = loss, kept, caught, alarms, within, share
+        return Calibration(opened, aimed, *measured, *counts, **weights, flops=flops)
+
+
+def _seen(screen: Screen, texts: Sequence[Sampled]) -> tuple[float, float]:
+    """Shares of the texts that a screen stops before their last step: of those that the reward calls wrong,
+    and of the right ones; 0 of none."""
+    early: dict[bool, list[bool]] = {False: [], True: []}
+    for text, right in zip(texts, verdicts(texts), strict=True):
+        early[right].append(_written(screen, text) < len(text.values))
+    caught, alarms = (sum(found) / len(found) if found else 0.0 for found in early.values())
+    return caught, alarms
 
 
 def _written(screen: Screen, text: Sampled) -> int:

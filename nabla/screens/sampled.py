@@ -50,6 +50,20 @@ def chosen(texts: Sequence[Sampled]) -> list[Sampled]:
     return [text for text, right in best.values() if right]
 
 
+def variance_within(texts: Sequence[Sampled]) -> float:
+    """Share of the verdicts' variance that lies between the texts of a prompt: about 1 where prompts do not
+    differ (sampling may take it above), 0 where each prompt's texts have one verdict. Both variances are
+    unbiased; prompts of one text say nothing. 0 without any variance."""
+    right = [float(good) for good in verdicts(texts)]
+    groups: dict[str, list[float]] = {}
+    for text, good in zip(texts, right, strict=True):
+        groups.setdefault(text.prompt, []).append(good)
+    several = [group for group in groups.values() if len(group) > 1]
+    if not several or len(set(right)) < 2:
+        return 0.0
+    return statistics.fmean(statistics.variance(group) for group in several) / statistics.variance(right)
+
+
 def quantile(numbers: Sequence[float], share: float) -> float:
     """The largest of the numbers that has at most a share of them below it."""
     return sorted(numbers)[int(share * len(numbers))]

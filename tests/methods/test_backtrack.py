@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from nabla.core.budget import Budget
 from nabla.core.errors import ConfigError, NablaError
 from nabla.core.prompt import Prompt
 from nabla.core.sampling import Sampling
@@ -14,7 +15,7 @@ from nabla.engine.engine import Engine
 from nabla.methods.base import methods
 from nabla.methods.screened import Writer
 from nabla.methods.searches.agreement import kendall
-from nabla.methods.searches.backtrack import Backtrack
+from nabla.methods.searches.backtrack import ROUND, Backtrack
 from nabla.methods.searches.pairs import FREE, LEAST, Pairs
 from nabla.rewards.function import FunctionReward
 from nabla.rollouts.boundaries.length import Length
@@ -204,13 +205,40 @@ def test_a_prompt_that_fails_is_left_out_of_the_gate():
         methods.build(GATED).prepared(engine(), [replace(long, id=str(i)) for i in range(3)])
 
 
+SHUT = {**GATED, "gate": {**GATED["gate"], "level": 0.0}}
+
+
 def test_a_shut_gate_stops_nothing():
-    method = methods.build({**GATED, "gate": {**GATED["gate"], "level": 0.0}}).prepared(engine(), PROMPTS)
+    method = methods.build({**SHUT, "blind": "search"}).prepared(engine(), PROMPTS)
     assert not method.calibration.opened
+    assert "revision" not in method.learnt
     for solution in run(method):
         assert "stopped_texts" not in solution.cost.counts
     alone = sorted(running.facts(run(method, live=1)))
     assert sorted(running.facts(run(method, live=64))) == alone
+
+
+def test_where_values_do_not_say_where_revision_answers():
+    """Its texts, draws, answers and costs to the last one, under the method's own name."""
+    method = methods.build(SHUT).prepared(engine(), PROMPTS)
+    assert method.learnt.endswith("revision in its place")
+    plain = methods.build({"name": "revision", "sampling": SAMPLING})
+    budgets = [Budget("flops", (2e5, 1e6))]
+    ours, theirs = (run(m, budgets=budgets) for m in (method, plain))
+    assert {s.method for s in ours} == {"backtrack"}
+    assert sorted(running.facts(ours)) == sorted(running.facts(theirs))
+    assert all(solution.candidates <= ROUND for solution in run(method))  # attempts: 6, one round
+    with pytest.raises(ConfigError, match="way without values"):
+        methods.build({**SHUT, "blind": "stop"})
+
+
+def test_where_values_say_where_nobody_takes_over():
+    aimed = methods.build(GATED).prepared(engine(), PROMPTS)
+    aimed.calibration = replace(aimed.calibration, aimed=True, opened=False)
+    aimed.stopping = False
+    assert not aimed.revises
+    for solution in run(aimed):
+        assert solution.cost.counts["finished_texts"] == solution.candidates - 1
 
 
 def test_a_stored_calibration_is_taken_without_sampling(tmp_path):

@@ -15,7 +15,7 @@ from nabla.core.errors import ConfigError
 from nabla.screens.base import screens
 from nabla.screens.fitting import _Table, cross_entropy, fit
 from nabla.screens.gate import Calibration, Gate
-from nabla.screens.sampled import Sampled, chosen, quantile, verdicts
+from nabla.screens.sampled import Sampled, chosen, quantile, variance_within, verdicts
 
 LENGTH, STEP = 12, 3
 
@@ -41,6 +41,7 @@ def texts(prompts=20, each=8, *, noise=0.5, told=True, surprising=0.0, seed=0):
 def test_values_that_tell_open_the_gate():
     found = Gate().judge(screens.build("posterior"), texts(), flops=7.0)
     assert found.opened
+    assert found.aimed
     assert found.loss < 0.15
     assert found.kept == 1.0
     assert found.caught > 0.5
@@ -52,8 +53,9 @@ def test_values_that_tell_open_the_gate():
 def test_values_that_tell_nothing_shut_it():
     found = Gate().judge(screens.build("posterior"), texts(told=False))
     assert not found.opened
+    assert not found.aimed
     assert found.loss > 0.5
-    assert "no text is stopped" in found.told
+    assert "no text is stopped, values do not say where" in found.told
 
 
 def test_values_that_tell_the_end_alone_do_not_say_where():
@@ -61,10 +63,68 @@ def test_values_that_tell_the_end_alone_do_not_say_where():
     ends = [replace(t, values=(*[2.0] * (LENGTH - 1), t.reward)) for t in texts(surprising=4.0)]
     found = Gate().judge(screens.build("posterior"), ends)
     assert not found.opened
+    assert not found.aimed
     assert found.caught == 0.0
     assert found.surprise > 0.3
     weights = found.change_point.weights([2.0, 2.0, -9.0])
     assert weights == pytest.approx([1 / 3] * 3, abs=1e-4)
+
+
+def test_a_screen_that_stops_everything_has_not_said_where():
+    """Every prefix is called bad until the last value brings the verdict: all wrong texts are seen early, and
+    all right ones too."""
+    low = [replace(t, values=(*[-2.0] * (LENGTH - 1), 50.0 * t.reward)) for t in texts()]
+    found = Gate().judge(screens.build("posterior"), low)
+    assert found.loss < 0.2
+    assert found.caught == found.alarms == 1.0
+    assert not found.aimed
+
+
+def test_texts_that_are_stopped_too_soon_may_still_be_aimed():
+    """The best texts have a low value behind their first step, which values after it make up for."""
+    shaken = [replace(t, values=(*t.values[:2], -4.0, *t.values[3:])) for t in texts()]
+    value = screens.build({"name": "value", "threshold": -3.5})
+    found = Gate().judge(value, shaken)
+    assert found.kept < 0.5
+    assert found.aimed
+    assert not found.opened
+    assert found.told.startswith("gate: no text is stopped (")
+
+
+def test_a_reward_that_tells_prompts_apart_is_not_searched_by():
+    """The same texts, each prompt's all right or all wrong: values still tell the verdict."""
+    given = texts()
+    right = [t for t, good in zip(given, verdicts(given), strict=True) if good]
+    wrong = [t for t, good in zip(given, verdicts(given), strict=True) if not good]
+    sorted_texts = [replace(t, prompt=f"r{i % 8}") for i, t in enumerate(right)]
+    sorted_texts += [replace(t, prompt=f"w{i % 8}") for i, t in enumerate(wrong)]
+    found = Gate().judge(screens.build("posterior"), sorted_texts)
+    assert found.loss < 0.2
+    assert found.caught - found.alarms > 0.5
+    assert found.within == 0.0
+    assert not found.aimed
+    assert not found.opened
+
+
+def test_variance_within_prompts_is_all_of_it_where_prompts_are_alike():
+    """The mean over many draws of prompts with one chance of a right text is 1; a mixture of certain prompts
+    and of even ones has its share."""
+
+    def drawn(chances, seed):
+        source = random.Random(seed)
+        return [
+            Sampled(f"p{i}", (0.0,), (0.0,), (1,), 1.0 if source.random() < chance else -1.0)
+            for i, chance in enumerate(chances)
+            for _ in range(4)
+        ]
+
+    alike = [variance_within(drawn([0.4] * 30, seed)) for seed in range(200)]
+    assert sum(alike) / len(alike) == pytest.approx(1.0, abs=0.03)
+    mixed = [variance_within(drawn([0.0, 1.0, 0.5, 0.5] * 10, seed)) for seed in range(200)]
+    assert sum(mixed) / len(mixed) == pytest.approx(0.5, abs=0.03)
+    assert variance_within([]) == variance_within(drawn([1.0, 1.0], 0)) == 0.0
+    single = [replace(t, prompt=str(i)) for i, t in enumerate(drawn([0.5] * 4, 0))]
+    assert variance_within(single) == 0.0
 
 
 def test_one_verdict_teaches_nothing():
@@ -170,9 +230,10 @@ def test_a_calibration_is_stored_and_read(tmp_path):
     file = tmp_path / "gate.json"
     file.write_text(json.dumps(found.to_dict()))
     assert Calibration.load(file) == found
-    file.write_text(json.dumps({"opened": True}))
-    with pytest.raises(ConfigError, match="No calibration"):
-        Calibration.load(file)
+    for wrong in ({"opened": True}, {**found.to_dict(), "aimed": 1}):
+        file.write_text(json.dumps(wrong))
+        with pytest.raises(ConfigError, match="No calibration"):
+            Calibration.load(file)
     with pytest.raises(ConfigError, match="cannot be read"):
         Calibration.load(tmp_path / "none.json")
 

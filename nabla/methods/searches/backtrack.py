@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from nabla.core.errors import require_one_of, require_positive
@@ -15,6 +15,7 @@ from nabla.core.solution import Revision, Solution
 from nabla.core.trajectory import Trajectory
 from nabla.methods.base import Method, methods, revision, tell
 from nabla.methods.calibrating import sample
+from nabla.methods.controls.revision import revision as sweep
 from nabla.methods.pools import better
 from nabla.methods.screened import Writer, Written
 from nabla.models.causal_lm import require_lm
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
 #: Texts stopped in a row after which one is written to its end.
 STOPS = 4
+
+#: Texts in a round of the revision that takes over.
+ROUND = 8
 
 
 @dataclass
@@ -58,8 +62,10 @@ class Backtrack(Method):
     over its new tokens.
 
     Where several problems are solved together a gate asks first, of sampled texts and without labels, whether
-    stopping pays, and fits the weights of screen and move (SPEC section 14); if it does not, every text is
-    written to its end. A single problem is solved with the weights as they are given.
+    values say where a text goes wrong and whether stopping pays, and fits the weights of screen and move
+    (SPEC section 14). If stopping does not pay, every text is written to its end; if values do not even say
+    where, the problems are solved by ``revision`` with the same sampling. A single problem is solved with the
+    weights as they are given.
 
     Args:
         screen: where a text is bad, and whether it is stopped there.
@@ -69,6 +75,8 @@ class Backtrack(Method):
         every: the reward reads a text at the end of each ``step``, or of each ``token``: fewer tokens, more
             passes.
         gate: of the screen; with ``texts: 0`` nobody is asked.
+        blind: what is done where the gate finds that values do not say where: ``revision``, or this
+            ``search`` by the rewards of texts written to their ends.
         width: changes of one text that are written in one batch; the best of them is offered.
         attempts: texts per problem, without a budget.
         patience: failures in a row of one text.
@@ -85,18 +93,21 @@ class Backtrack(Method):
         boundary: Boundary | str | dict[str, Any] = "newline",
         every: Literal["step", "token"] = "step",
         gate: Gate | dict[str, Any] | None = None,
+        blind: Literal["revision", "search"] = "revision",
         width: int = 1,
         attempts: int = 16,
         patience: int = 6,
     ) -> None:
         require_positive(width=width, attempts=attempts, patience=patience)
         require_one_of(every, ("step", "token"), "Unknown place for a screen to look", "Use")
+        require_one_of(blind, ("revision", "search"), "Unknown way without values", "Use")
         self.screen = screens.build(screen)
         self.move = moves.build(move)
         self.sampling = construct(Sampling, sampling)
         self.boundary = boundaries.build(boundary)
         self.every: Literal["step", "token"] = every
         self.gate = construct(Gate, gate)
+        self.blind: Literal["revision", "search"] = blind
         self.width, self.attempts, self.patience = width, attempts, patience
         if self.gate.file is not None:
             self._calibrate(Calibration.load(self.gate.file), [])
@@ -116,7 +127,14 @@ class Backtrack(Method):
 
     @property
     def learnt(self) -> str | None:
-        return None if self.calibration is None else self.calibration.told
+        if self.calibration is None:
+            return None
+        return self.calibration.told + ("; revision in its place" if self.revises else "")
+
+    @property
+    def revises(self) -> bool:
+        """Whether the gate has handed the problems over to revision."""
+        return self.calibration is not None and not self.calibration.aimed and self.blind == "revision"
 
     def _calibrate(self, found: Calibration, texts: Sequence[Sampled]) -> None:
         self.calibration = found
@@ -128,6 +146,11 @@ class Backtrack(Method):
     stopping: bool = True
 
     async def solve(self, session: Session) -> Solution:
+        if self.revises:
+            # About as many texts without a budget; with one, rounds go on until it is spent.
+            rounds = -(-self.attempts // ROUND)
+            instead = sweep(sampling=self.sampling, max_rollouts=ROUND, rounds=rounds, width=self.width)
+            return replace(await instead.solve(session), method=methods.name_of(self))
         writer = Writer(self.screen, self.boundary, self.every)
         (head,) = await writer.finish(session, await session.rollout(self.sampling), None)
         state = _State(head, head.trajectory)
