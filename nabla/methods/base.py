@@ -58,6 +58,11 @@ class Method(ABC):
         """What :meth:`prepared` has found, in a line for people; None where it looks for nothing."""
         return None
 
+    @property
+    def prepared_flops(self) -> float:
+        """What :meth:`prepared` has cost, once, in no problem's budget."""
+        return 0.0
+
     def solution(
         self,
         session: Session,

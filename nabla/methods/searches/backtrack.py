@@ -132,6 +132,10 @@ class Backtrack(Method):
         return self.calibration.told + ("; revision in its place" if self.revises else "")
 
     @property
+    def prepared_flops(self) -> float:
+        return 0.0 if self.calibration is None else self.calibration.flops
+
+    @property
     def revises(self) -> bool:
         """Whether the gate has handed the problems over to revision."""
         return self.calibration is not None and not self.calibration.aimed and self.blind == "revision"

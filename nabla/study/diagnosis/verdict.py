@@ -75,7 +75,7 @@ def verdicts(findings: Findings, rewards: Sequence[str], limits: Thresholds | No
     if not rewards:
         return [_without(findings, limits)]
     found = [_with(findings, name, limits) for name in rewards]
-    order = ("nabla-reasoner", "backtrack", "pairs", "best-of-n")
+    order = ("nabla-reasoner", "backtrack", "revision", "best-of-n")
 
     def rank(verdict: Verdict) -> tuple[float, ...]:
         texts = findings.chooser(str(verdict.reward)).pooled.value if _chosen(findings, verdict) else 0.0
@@ -115,9 +115,8 @@ def _with(findings: Findings, name: str, limits: Thresholds) -> Verdict:
             "values tell where to draw again, but not surely enough to stop writing",
             answers,
         )
-    return Verdict(
-        name, "pairs", "--method.move policy", "it chooses, and nothing but the policy says where", answers
-    )
+    # Not pairs: a search that finds more of a weak reward finds less that is right (docs/search.md).
+    return Verdict(name, "revision", "", "it chooses, and nothing but the policy says where", answers)
 
 
 def _headroom(findings: Findings, limits: Thresholds) -> Answer:

@@ -66,6 +66,11 @@ def ungraded(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{**row, "correct": None} for row in rows]
 
 
+def prepared(rows: Sequence[dict[str, Any]], flops: float) -> list[dict[str, Any]]:
+    """Rows with what the method spent before the first problem of all, where it did: in no problem's cost."""
+    return [{**row, "prepared_flops": flops} if flops and row["kind"] == "run" else row for row in rows]
+
+
 def scored(rows: Sequence[dict[str, Any]], scores: Mapping[str, float | None]) -> list[dict[str, Any]]:
     """Rows with the partial score of each answer, where the task gives one; else as they are."""
     if all(score is None for score in scores.values()):

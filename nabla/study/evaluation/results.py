@@ -58,6 +58,8 @@ class Runs:
     proposals: list[list[Any]] = field(default_factory=list)
     errors: dict[str, int] = field(default_factory=dict)
     peak_bytes: int = 0
+    #: FLOPs that the method spent once, before its first problem, in no problem's cost.
+    prepared_flops: float = 0.0
 
 
 @dataclass
@@ -282,6 +284,7 @@ def _put_run(run: Runs, where: tuple[int, int], row: dict[str, Any], reading: Re
             total[unit] += usage.get(unit, 0)
     run.proposals += [[r[0] / max(row["length"], 1), *r[1:], where[1]] for r in row["revisions"]]
     run.peak_bytes = max(run.peak_bytes, timing["peak_bytes"])
+    run.prepared_flops = max(run.prepared_flops, row.get("prepared_flops", 0.0))
     if row["error"] is not None:
         name = row["error"]["class"]
         run.errors[name] = run.errors.get(name, 0) + 1

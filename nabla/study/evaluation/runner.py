@@ -28,7 +28,7 @@ from nabla.study.evaluation.config import EvaluationConfig
 from nabla.study.evaluation.fingerprint import fingerprint
 from nabla.study.evaluation.journal import RECORDS, Journal, discard, merge, recover
 from nabla.study.evaluation.judge import Judge
-from nabla.study.evaluation.lines import responses, rows, scored, ungraded
+from nabla.study.evaluation.lines import prepared, responses, rows, scored, ungraded
 from nabla.study.evaluation.metric import ANSWER, Metric
 from nabla.study.evaluation.monitor import Monitor
 from nabla.study.evaluation.plan import Unit, plan
@@ -191,7 +191,8 @@ class Evaluation:
             pulse = Pulse(kept.pulse, unit, len(kept.rows))
             engine = workshop.engine(unit.task, unit.method, seed=unit.seed, events=Events([pulse]))
             for prompt, outcome in engine.run(pulse.watched(method.solve), prompts):
-                kept.add(prompt.id, self._records(unit, problems[prompt.id], outcome))
+                found = self._records(unit, problems[prompt.id], outcome)
+                kept.add(prompt.id, prepared(found, method.prepared_flops))
                 self._require_parent()
             return [row for p in unit.problems for row in kept.rows[p.id]]
 

@@ -151,6 +151,7 @@ def _run(run: Runs, metric: Metric, *, graded: bool) -> dict[str, Any]:
         **{unit: _mean(run.cost[unit]) for unit in UNITS},
         "critical_steps": _complete(run.cost["critical_steps"], run.cost["calls"]),
         "peak_bytes": run.peak_bytes,
+        **({"prepared_flops": run.prepared_flops} if run.prepared_flops else {}),
         "phases": {
             phase: {unit: total / count for unit, total in usage.items()}
             for phase, usage in run.phases.items()

@@ -93,7 +93,18 @@ def console_tables(summary: Mapping[str, Any]) -> list[RenderableType]:
             texts = ((_plain(c, metric), "bold" if c["best"] else "") for c in cells)
             table.add_row(method, *(Text(text, style=style) for text, style in texts))
         shown += [Text(_title(summary, task, unit), style="bold"), table]
-    return [*shown, Text(legend(summary), style="dim")]
+    notes = [legend(summary), *before(summary)]
+    return [*shown, Text("\n".join(notes), style="dim")]
+
+
+def before(summary: Mapping[str, Any]) -> list[str]:
+    """What methods spent before their first problem, which no budget has: a line each."""
+    return [
+        f"{run['method']} on {run['task']}: {run['prepared_flops']:.3g} FLOPs once before the run, in no "
+        f"budget ({run['prepared_flops'] / summary['problems'][run['task']]:.3g} per problem)."
+        for run in summary["runs"]
+        if "prepared_flops" in run
+    ]
 
 
 def comparison_table(summary: Mapping[str, Any]) -> Table:
@@ -166,6 +177,7 @@ def to_markdown(summary: Mapping[str, Any]) -> str:
             for row in chosen
         ]
         parts += [f"### {summary['reference']} minus the others", "", *markdown(table), ""]
+    parts += [line for note in before(summary) for line in (_escaped(note), "")]
     return "\n".join(parts)
 
 

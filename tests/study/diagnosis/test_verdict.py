@@ -37,7 +37,7 @@ def findings(
     [
         ({}, "backtrack", ""),
         ({"made": 0.85}, "backtrack", "--method.screen never"),
-        ({"made": 0.85, "drop": 0.6}, "pairs", "--method.move policy"),
+        ({"made": 0.85, "drop": 0.6}, "revision", ""),
         ({"texts": 0.52}, "best-of-n", "without --rm"),
         ({"margin": 0.1}, "nabla-reasoner", ""),
         ({"margin": 0.1, "proposals": 9.0}, "backtrack", ""),

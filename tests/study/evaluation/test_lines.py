@@ -8,7 +8,7 @@ from nabla.core.costs import Cost, Usage
 from nabla.core.errors import NumericalError
 from nabla.core.prompt import Prompt
 from nabla.core.solution import Checkpoint, Revision, Solution
-from nabla.study.evaluation.lines import reproducible, responses, rows
+from nabla.study.evaluation.lines import prepared, reproducible, responses, rows
 
 LABELS = {"task": "t", "method": "m", "seed": 0, "problem": "p"}
 LADDER = [("calls", 5.0), ("calls", 10.0), ("calls", 30.0), ("seconds", 1.0)]
@@ -43,6 +43,14 @@ def solution(**changes) -> Solution:
         "checkpoints": (checkpoint(8, "first", 1.0), checkpoint(20, "second", 2.0)),
     }
     return Solution(**{**values, **changes})
+
+
+def test_what_a_method_spent_before_stands_once_beside_a_run():
+    given = rows(LABELS, solution(), GRADES, LADDER)
+    run, *answers = prepared(given, 7.0)
+    assert run == {**given[0], "prepared_flops": 7.0}
+    assert answers == given[1:]
+    assert prepared(given, 0.0) == given
 
 
 def test_there_is_a_record_for_every_budget():

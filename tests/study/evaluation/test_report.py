@@ -19,11 +19,11 @@ from nabla.core.errors import ConfigError, NumericalError
 from nabla.core.prompt import Prompt
 from nabla.core.solution import Checkpoint, Revision, Solution
 from nabla.study.evaluation.journal import RECORDS, line
-from nabla.study.evaluation.lines import rows
+from nabla.study.evaluation.lines import prepared, rows
 from nabla.study.evaluation.report import write_report
 from nabla.study.evaluation.results import COSTS, Results
 from nabla.study.evaluation.summary import require_met, summarise
-from nabla.study.evaluation.tables import comparison_table, console_tables, to_latex, to_markdown
+from nabla.study.evaluation.tables import before, comparison_table, console_tables, to_latex, to_markdown
 
 LADDER = [("calls", 5.0), ("calls", 30.0), ("flops", 100.0)]
 PROBLEMS, SEEDS = 40, [0, 1]
@@ -160,6 +160,20 @@ def test_proposals_are_counted_by_reward_and_checker(summary):
     assert run["effects"]["wrong_to_right"] == 70
     assert run["effects"]["wrong_to_wrong"] == 10
     assert run["phases"]["rollout"]["calls"] == 10
+
+
+def test_what_a_method_spent_before_is_told_below_the_tables(summary, tmp_path):
+    assert before(summary) == []
+    records = write(tmp_path / "r") / RECORDS
+    kept = [json.loads(each) for each in records.read_text().splitlines()]
+    told = [prepared([row], 8e9)[0] if row["method"] == "weak_1" else row for row in kept]
+    records.write_bytes(b"".join(map(line, told)))
+    _, found = write_report(tmp_path / "r")
+    assert [run.get("prepared_flops") for run in found["runs"] if run["method"] == "weak_1"] == [8e9]
+    (note,) = before(found)
+    assert note == "weak_1 on t_1: 8e+09 FLOPs once before the run, in no budget (2e+08 per problem)."
+    assert note in (tmp_path / "r" / "tables.md").read_text()
+    assert any(note in getattr(shown, "plain", "") for shown in console_tables(found))
 
 
 def test_methods_that_are_not_finished_are_left_out(tmp_path):
