@@ -3,6 +3,8 @@ with their intervals. Matplotlib is an extra, imported where something is drawn.
 
 from __future__ import annotations
 
+import re
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +18,19 @@ FORMATS = ("png", "svg", "pdf")
 #: Eight colours for eight lines (after Okabe and Ito), dark enough for text on white; markers tell them too.
 COLOURS = ("#0b62b8", "#d55e00", "#00855f", "#b2457f", "#8a6d00", "#2596c4", "#5b3fa0", "#3d3d3d")
 MARKERS = "osD^vP*X"
+#: Where in them a method, as studies call it, has its own.
+PLACES = {
+    "best-of-n": 0,
+    "nabla": 1,
+    "nabla-reasoner": 1,
+    "revision": 2,
+    "kl-matched-sharpening": 3,
+    "cold": 3,
+    "random-direction": 4,
+    "self-consistency": 5,
+    "backtrack": 6,
+    "greedy": 7,
+}
 #: For what is there to compare with, not named one by one.
 GREY = "#9aa1ab"
 #: Lines of a panel at the most, unless somebody names more.
@@ -104,16 +119,30 @@ def panels(count: int, size: tuple[float, float], columns: int = 3, **shared: An
 
 
 def looks(names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Name → colour and marker: one for all figures of a run. Beyond eight colours begin again with other
-    markers."""
+    """Name → colour and marker, the same in every figure: those of :data:`PLACES`, or what follows from the
+    name itself. Of names that would share a colour, the first has it and the next takes one that is free;
+    beyond eight colours begin again with other markers."""
+    taken: dict[str, int] = {}
+    first = [name for name in names if name in PLACES], [name for name in names if _word(name) in PLACES]
+    for name in dict.fromkeys([*first[0], *first[1], *names]):
+        wanted = PLACES.get(_word(name), zlib.crc32(name.encode()))
+        turn = len(taken) // len(COLOURS)
+        free = [i for i in range(len(COLOURS)) if i + turn * len(COLOURS) not in taken.values()]
+        near = min(free, key=lambda i: (i - wanted) % len(COLOURS))
+        taken[name] = near + turn * len(COLOURS)
     return {
         name: {
-            "color": COLOURS[i % len(COLOURS)],
-            "marker": MARKERS[(i + i // len(COLOURS)) % len(MARKERS)],
+            "color": COLOURS[taken[name] % len(COLOURS)],
+            "marker": MARKERS[(taken[name] + taken[name] // len(COLOURS)) % len(MARKERS)],
             "markersize": 4.5,
         }
-        for i, name in enumerate(names)
+        for name in names
     }
+
+
+def _word(name: str) -> str:
+    """What a label begins with: ``nabla long steps`` and ``nabla-reasoner, argmax`` are told by it."""
+    return re.split(r"[ ,]", name, maxsplit=1)[0]
 
 
 def spread(places: Sequence[float], gap: float, low: float, high: float) -> list[float]:

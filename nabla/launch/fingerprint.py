@@ -30,15 +30,16 @@ _SETTINGS = (".json", ".jinja", ".model", ".txt", ".py", ".tiktoken")
 #: What training leaves beside them, and no loading reads.
 _NOTES = ("readme", "license", "notice", "requirements", "trainer_state", "all_results", "train_results",
           "eval_results")  # fmt: skip
-#: Arguments of the engine that older journals know nothing of, and the value that does what was done then.
-LATER: Mapping[str, Any] = {
-    "prefix_bytes": "auto",
-    "continuous": True,
-    "rollout_bytes": "auto",
-    "keep_graph": False,
+#: Arguments that older journals know nothing of, by where they stand: of the engine, of any method. For each
+#: the values that do what was done then.
+LATER: Mapping[str, tuple[Any, ...]] = {
+    "engine.prefix_bytes": ("auto",),
+    "engine.continuous": (True,),
+    "engine.rollout_bytes": ("auto",),
+    "engine.keep_graph": (False,),
+    "method.width": (1,),
+    "method.score": ("reward", None),
 }
-#: The same of methods, by argument: for each the values that do what was done then.
-LATER_OF_METHODS: Mapping[str, tuple[Any, ...]] = {"width": (1,), "score": ("reward", None)}
 #: Their arithmetic decides the last bits.
 _PACKAGES = ("torch", "transformers")
 
@@ -132,18 +133,18 @@ def difference(old: Any, new: Any, prefix: str = "") -> str | None:
 
 def _came_later(prefix: str, key: str, value: Any) -> bool:
     """An argument that older journals know nothing of, with the value that does what was done then."""
-    if prefix.endswith("engine."):
-        return bool(LATER.get(key, ...) == value)
-    return bool({"method", "methods"} & {*prefix.split(".")}) and value in LATER_OF_METHODS.get(key, ())
+    parts = prefix.split(".")
+    slot = "engine" if prefix.endswith("engine.") else "method" if {"method", "methods"} & {*parts} else ""
+    return value in LATER.get(f"{slot}.{key}", ())
 
 
 def without_later(config: Mapping[str, Any]) -> dict[str, Any]:
     """A resolved configuration as an earlier nabla wrote it: what is in :data:`LATER` left out where it does
     what was done then."""
-    engine = {k: v for k, v in config.get("engine", {}).items() if LATER.get(k, ...) != v}
-    found = {**config, "engine": engine}
-    if isinstance(config.get("method"), Mapping):
-        found["method"] = {k: v for k, v in config["method"].items() if v not in LATER_OF_METHODS.get(k, ())}
+    found: dict[str, Any] = {"engine": {}, **config}
+    for slot in ("engine", "method"):
+        if isinstance(found.get(slot), Mapping):
+            found[slot] = {k: v for k, v in found[slot].items() if v not in LATER.get(f"{slot}.{k}", ())}
     return found
 
 

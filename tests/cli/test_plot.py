@@ -23,11 +23,15 @@ def test_an_evaluation_of_which_tables_were_kept(tmp_path, capsys):
     assert main([*drawn, "--methods", "nabla, best-of-n"]) == 0
     names = {Path(line).name for line in capsys.readouterr().out.splitlines()}
     units = ("calls", "tokens", "flops", "seconds")
-    assert names == {*(f"accuracy_{unit}.svg" for unit in units), "accuracy_all.svg"}
+    lines = {f"accuracy_{unit}{rest}.svg" for unit in units for rest in ("", "_others")}
+    assert names == {*lines, "accuracy_all.svg"}
     text = (tmp_path / "accuracy_flops.svg").read_text()
     assert "best-of-n" in text
     assert "revision" not in text
     assert "revision" in (tmp_path / "accuracy_all.svg").read_text()
+    others = (tmp_path / "accuracy_flops_others.svg").read_text()
+    assert all(f">{name}</text>" in others for name in ("revision", "greedy", "best-of-n weighted"))
+    assert not any(f">{name}</text>" in others for name in ("nabla", "best-of-n"))
     assert main([*drawn, "--methods", "nobody"]) == 2
     assert "There are no results of this method" in capsys.readouterr().err
 

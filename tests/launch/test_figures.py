@@ -29,6 +29,17 @@ def test_the_first_eight_have_colours_of_their_own():
     assert len({(look["color"], look["marker"]) for look in found.values()}) == 12
 
 
+def test_a_method_has_one_colour_in_all_figures():
+    def colours(*names):
+        return {name: look["color"] for name, look in looks(names).items()}
+
+    (long,) = colours("nabla-reasoner, argmax").values()
+    assert colours("greedy", "nabla", "revision")["nabla"] == long
+    assert colours("mine", "best-of-n")["best-of-n"] == colours("best-of-n")["best-of-n"] == COLOURS[0]
+    assert colours("mine", "other")["mine"] == colours("mine")["mine"]
+    assert len(set(colours("nabla", "nabla long", "cold", "kl-matched-sharpening").values())) == 4
+
+
 def test_figures_are_written_in_three_formats(tmp_path):
     begins = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
     for kind, begin in begins.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +11,8 @@ Number = float | None
 
 #: Of a token, what the page knows: piece of text, ``log π``, entropy, largest probability, value.
 COLUMNS = ("piece", "log_prob", "entropy", "top1", "value")
+#: Of a number, as the page shows them.
+DIGITS = 3
 _OF_LINE = {"piece": "pieces", "log_prob": "log_probs", "entropy": "entropy", "top1": "top1"}
 
 
@@ -73,10 +76,24 @@ class Nodes:
         return self.texts[longer][: len(self.texts[shorter])] == self.texts[shorter]
 
     def packed(self) -> dict[str, Any]:
-        """For the page: columns without what nobody knows, texts as pairs of (first, count)."""
-        columns = {n: c for n, c in self.columns.items() if any(x is not None for x in c)}
+        """For the page: columns without what nobody knows, each piece once, texts as pairs of (first, count)."""
+        known = {n: c for n, c in self.columns.items() if any(x is not None for x in c)}
+        words = {word: index for index, word in enumerate(dict.fromkeys(known.pop("piece", ())))}
+        columns: dict[str, Any] = {
+            "piece": {"words": list(words), "at": [words[piece] for piece in self.columns["piece"]]},
+            **{name: _short(column) for name, column in known.items()},
+        }
         texts = {number: _ranges(nodes) for number, nodes in self.texts.items()}
         return {"columns": columns, "texts": texts, "rewards": self.rewards}
+
+
+def _short(column: Sequence[Number]) -> Any:
+    """Numbers with the digits that are shown; where fewer than half are known, places and those."""
+    numbers = [None if x is None or not math.isfinite(x) else float(f"{x:.{DIGITS}g}") for x in column]
+    places = [place for place, x in enumerate(numbers) if x is not None]
+    if 2 * len(places) >= len(numbers):
+        return numbers
+    return {"nodes": places, "values": [numbers[place] for place in places]}
 
 
 def _ranges(nodes: Sequence[int]) -> list[int]:

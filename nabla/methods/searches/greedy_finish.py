@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -29,7 +30,8 @@ class GreedyFinish(Method):
 
     The worst token is the first one whose value is within ``slack`` of the text's smallest; where the reward
     has no values, the one that the language model finds least likely. The cost of a text is set aside for
-    this inside the largest budget: that of the method's own first answer.
+    this inside the largest budget: that of the method's own first answer. Where the method's last round took
+    that too, its answer stays as it is.
 
     Args:
         method: the search; it has its own sampling, boundary and the like.
@@ -65,6 +67,8 @@ class GreedyFinish(Method):
         session.progress.reserving = True
         found = await self.method.solve(session)
         session.progress.reserving = False
+        if session.spent:  # the search's last round took what was set aside: no later text counts
+            return replace(found, method=methods.name_of(self))
         (text,) = await session.judge(await session.read([torch.tensor(found.tokens)], self.sampling))
         (greedy,) = await session.judge(await session.extend([cut(text, self.worst(text))]))
         chosen = better(text, greedy)

@@ -101,6 +101,7 @@ class Pairs(Method):
     async def solve(self, session: Session) -> Solution:
         session.objective = self.objective
         current = held = await self._fresh(session)
+        session.report(held)
         tried: set[tuple[int, int]] = set()
         texts, failures, revisions, calls = 1, 0, list[Revision](), -1
         # A changed text may end at once and cost nothing: a round goes on until a model has run.
@@ -137,9 +138,7 @@ class Pairs(Method):
         return self.solution(session, held.commit(len(held)), revisions=revisions, candidates=texts)
 
     async def _fresh(self, session: Session) -> Trajectory:
-        (scored,) = await self._score(session, await session.rollout(self.sampling))
-        session.report(scored)
-        return scored
+        return (await self._score(session, await session.rollout(self.sampling)))[0]
 
     async def _score(self, session: Session, texts: list[Trajectory]) -> list[Trajectory]:
         """With values where the move reads them: the same pass gives both."""

@@ -22,6 +22,7 @@ from nabla.core.extras import require_extra
 logger = logging.getLogger(__name__)
 
 _START_SECONDS = 120.0
+_CHILD = Path(__file__).with_name("child.py")
 
 
 class Unanswered(Exception):
@@ -42,8 +43,7 @@ class Program:
     """What a child process runs, and what it needs.
 
     Args:
-        path: of the program: it answers each JSON line ``{..., "seconds": n}`` by one ``{"value": ...}``, the
-            first one unasked; ``{"error": ...}`` in place of that if it cannot work.
+        path: of the program; ``child.py`` says what it has.
         require: raises ConfigError unless what it needs is installed.
         what: it does, for the message where it does not start: "grades mathematical answers".
         fix: for that message.
@@ -91,7 +91,7 @@ class GradingProcess:
         """The value of a request.
 
         Args:
-            request: JSON-ready; see ``worker.py``.
+            request: JSON-ready, as the program takes it.
             seconds: CPU time that the request may use. A process that stalls without using any is ended
                 after ten times as long.
 
@@ -131,7 +131,7 @@ class GradingProcess:
         self.program.require()
         # -P: modules beside the program must not hide packages of their names (math).
         process = self._process = subprocess.Popen(
-            [sys.executable, "-P", str(self.program.path)],
+            [sys.executable, "-P", str(_CHILD), str(self.program.path)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -1,19 +1,12 @@
-"""The program of the grading process: reads and compares mathematical answers with math-verify.
+"""What the grading process runs: reads and compares mathematical answers with math-verify.
 
-It runs alone (``python worker.py``), imports nothing of nabla and speaks JSON lines: a request ``{"left":
-..., "right": ..., "seconds": ...}`` gives one line ``{"value": ...}``: true, false, or null for what cannot
-be read. Whatever an answer makes it do (loop, exhaust memory, overflow the stack), only
-this process dies; the kernel ends it when a request has used its CPU seconds, also within C code, and for
-CPU time, unlike wall time, the verdict does not depend on how busy the machine is.
+A program of ``child.py``; it imports nothing of nabla. A request ``{"left": ..., "right": ...}`` gives
+``{"value": ...}``: true, false, or null for what cannot be read.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import sys
-import time
-from contextlib import suppress
+from collections.abc import Callable
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any
@@ -22,23 +15,9 @@ try:
     import sympy  # type: ignore[import-untyped]
 except ImportError:  # math-verify, which needs it, is then missing too, and that is reported
     sympy = None
-try:
-    import resource
-except ImportError:  # no such limits on this platform: the caller's deadline remains
-    resource = None  # type: ignore[assignment]
 
 #: Address space of the process, bytes.
 MEMORY = 2 << 30
-
-
-def limit(kind: str, value: int) -> None:
-    """Lowers one of this process's limits, where the platform has it and lets it be lowered."""
-    if resource is not None:
-        number = getattr(resource, kind)
-        hard = resource.getrlimit(number)[1]
-        soft = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        with suppress(ValueError, OSError):  # macOS has the constant for memory but not the limit
-            resource.setrlimit(number, (soft, hard))
 
 
 class Reader:
@@ -167,35 +146,16 @@ def refuted(left: Any, right: Any) -> bool:
     return False
 
 
-def main() -> None:
-    """Serves requests until standard input ends."""
-    replies = os.fdopen(os.dup(1), "w", encoding="ascii")
-    os.dup2(2, 1)  # nothing that a library prints can be taken for a reply
-    limit("RLIMIT_CORE", 0)
-    limit("RLIMIT_AS", MEMORY)
+def start() -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """What compares two answers. Raises ImportError without math-verify."""
+    reader = Reader()
 
-    def reply(message: dict[str, Any]) -> None:
-        replies.write(json.dumps(message) + "\n")
-        replies.flush()
-
-    try:
-        reader = Reader()
-    except ImportError as error:
-        reply({"error": str(error)})
-        return
-    reply({"value": "ready"})
-    for line in sys.stdin.buffer:
-        request = json.loads(line)
-        # Whole seconds of CPU time since the start; the kernel ends a process that has used them.
-        limit("RLIMIT_CPU", int(time.process_time()) + request["seconds"] + 1)
+    def answer(request: dict[str, Any]) -> dict[str, Any]:
         try:
-            value: bool | None = reader.equal(request["left"], request["right"])
+            return {"value": reader.equal(request["left"], request["right"])}
         except MemoryError:
-            os._exit(1)  # a fresh process is safer than one that ran out of memory
+            raise
         except Exception:  # text that sympy chokes on is no answer; RecursionError included
-            value = None
-        reply({"value": value})
+            return {"value": None}
 
-
-if __name__ == "__main__":
-    main()
+    return answer

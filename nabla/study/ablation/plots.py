@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from nabla.core.extras import require_extra
-from nabla.launch.figures import COLOURS, GREY, LINES, MARKERS, Canvas, end_labels, panels, style
+from nabla.launch.figures import COLOURS, GREY, LINES, MARKERS, Canvas, end_labels, looks, panels, style
 from nabla.study.ablation.tables import short
 from nabla.study.evaluation.metric import Metric
 from nabla.study.evaluation.summary import metric_of
@@ -88,17 +88,17 @@ def _cost(summary: Row) -> Any:
     for task, axis in zip(summary["tasks"], axes, strict=True):
         rows = [r for r in shown(summary["points"], task) if r["flops"] and r[metric.key] is not None]
         names = notable(rows, metric, summary.get("reference"))
-        colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}
+        look = looks(names)
         for row in rows:
             value, low, high = (metric.scale * row[key] for key in (metric.key, "low", "high"))
-            colour = colours.get(row["point"], GREY)
+            own = look.get(row["point"], {"color": GREY, "marker": "o"})
+            colour = own["color"]
             axis.vlines(row["flops"], low, high, color=colour, linewidth=1.4, alpha=0.6)
-            marker = MARKERS[names.index(row["point"])] if row["point"] in names else "o"
-            axis.plot(row["flops"], value, marker, color=colour, markersize=5.5)
+            axis.plot(row["flops"], value, own["marker"], color=colour, markersize=5.5)
         axis.set(xscale="log", xlabel="FLOPs per problem", ylabel=metric.axis)
         axis.set_title(task)
         ends = {r["point"]: (r["flops"], metric.scale * r[metric.key]) for r in rows if r["point"] in names}
-        named.append((axis, ends, colours))
+        named.append((axis, ends, {name: own["color"] for name, own in look.items()}))
     figure.draw_without_rendering()
     for axis, ends, colours in named:
         end_labels(axis, ends, colours)

@@ -22,6 +22,8 @@ from nabla.study.evaluation.summary import metric_of
 UNIT = {"calls": "model calls", "tokens": "tokens", "flops": "FLOPs", "seconds": "seconds"}
 #: Intervals of equal width along a response.
 BINS = 10
+#: Small panels side by side.
+SMALL = 8
 #: Row of a figure whose rows are methods, and its head and foot, inches.
 ROW, REST = 0.24, 1.1
 
@@ -89,6 +91,11 @@ def _figures(drawing: Drawing) -> dict[str, Callable[[Drawing], Any]]:
         for unit in UNITS
         if unit in units or summary.get("runs")
     }
+    drawn |= {
+        f"{name}_others": partial(_others, name.removeprefix(f"{noun}_"))
+        for name in (*drawn,)
+        if set(labels(summary)) > set(drawing.shown)
+    }
     drawn[f"{noun}_all"] = _all
     if len(summary.get("seeds", ())) > 1 and any(row.get("best_of_k") for row in summary["rows"]):
         drawn["best_of_k"] = partial(_lines, _best)
@@ -121,28 +128,69 @@ def _lines(draw: Callable[[Drawing, str, Any], dict[str, tuple[float, float]]], 
 
 def _level(unit: str, drawing: Drawing, task: str, axis: Any) -> dict[str, tuple[float, float]]:
     """Against the budget where there is a ladder in this unit, else whole runs at their mean cost."""
+    metric, ends = drawing.metric, {}
+    curves, budgets = _curves(drawing, unit, task)
+    for method in drawing.shown:
+        if method in curves:
+            xs, ys, *bounds = curves[method]
+            band = len(drawing.shown) <= BANDS
+            line(axis, xs, ys, (bounds[0], bounds[1]), drawing.look(method), band=band)
+            ends[method] = (xs[-1], ys[-1])
+    kind = "budget" if budgets else "mean cost of a run"
+    axis.set(xlabel=f"{UNIT[unit]} per problem ({kind})", ylabel=metric.axis)
+    if curves:
+        axis.set_xscale("log")
+        _plain_ticks(axis, budgets)
+    return ends
+
+
+def _curves(drawing: Drawing, unit: str, task: str) -> tuple[dict[str, list[list[float]]], list[float]]:
+    """Method → costs, levels, lower and upper ends; and the budgets of the ladder, none where there is no
+    ladder in this unit."""
     summary, metric = drawing.summary, drawing.metric
     ladder = [r for r in summary["rows"] if (r["task"], r["unit"]) == (task, unit) and r["answered"]]
-    runs = summary.get("runs", ())
-    points = ladder or [r for r in runs if r["task"] == task and r[unit]]
-    ends = {}
-    for method in drawing.shown:
-        rows = [r for r in points if r["method"] == method and r[metric.key] is not None]
-        if not rows:
-            continue
-        xs = [r["value"] if ladder else r[unit] for r in rows]
-        ys, low, high = (
-            [metric.scale * r[key] for r in rows] for key in (metric.key, "low", "high")
-        )
-        band = len(drawing.shown) <= BANDS
-        line(axis, xs, ys, (low, high), drawing.look(method), band=band)
-        ends[method] = (xs[-1], ys[-1])
-    kind = "budget" if ladder else "mean cost of a run"
-    axis.set(xlabel=f"{UNIT[unit]} per problem ({kind})", ylabel=metric.axis)
-    if points:
-        axis.set_xscale("log")
-        _plain_ticks(axis, sorted({x for r in ladder if (x := r["value"])}))
-    return ends
+    points = ladder or [r for r in summary.get("runs", ()) if r["task"] == task and r[unit]]
+    found: dict[str, list[list[float]]] = {}
+    for row in points:
+        if row[metric.key] is not None:
+            own = found.setdefault(row["method"], [[], [], [], []])
+            own[0].append(row["value"] if ladder else row[unit])
+            for part, key in zip(own[1:], (metric.key, "low", "high"), strict=True):
+                part.append(metric.scale * row[key])
+    return found, sorted({r["value"] for r in ladder if r["value"]})
+
+
+def _others(unit: str, drawing: Drawing) -> Any:
+    """A small panel for each method that has no line in the figure of this unit, a band of rows per task;
+    thin: the lines of all methods."""
+    metric, others = drawing.metric, [name for name in _rows_of(drawing) if name not in drawing.shown]
+    look = looks(labels(drawing.summary))
+    across = min(SMALL, len(others))
+    down = -(-len(others) // across)
+    figure, axes = panels(across * down * len(drawing.tasks), (1.75, 1.45), across, sharex=True)
+    for i, task in enumerate(drawing.tasks):
+        curves, budgets = _curves(drawing, unit, task)
+        own = axes[i * across * down : (i + 1) * across * down]
+        values = [y for curve in curves.values() for part in curve[2:] for y in part]
+        for k, axis in enumerate(own):
+            if k >= len(others):
+                axis.set_axis_off()
+                continue
+            for curve in curves.values():
+                axis.plot(curve[0], curve[1], color=GREY, linewidth=0.5, alpha=0.45)
+            if others[k] in curves:
+                xs, ys, low, high = curves[others[k]]
+                mine = {**look[others[k]], "color": COLOURS[0], "marker": "o", "markersize": 3}
+                line(axis, xs, ys, (low, high), mine, band=True)
+            axis.set_xscale("log")
+            axis.set_ylim(min(values, default=0.0), max(values, default=1.0))
+            axis.set_title(others[k], fontsize=7.5, fontweight="normal")
+            axis.tick_params(labelsize=7)
+            _plain_ticks(axis, [budgets[0], budgets[-1]] if len(budgets) > 1 else budgets)
+            axis.set_ylabel(task if k % across == 0 else "", fontsize=8, fontweight="bold")
+    figure.supxlabel(f"{UNIT[unit]} per problem", fontsize=8)
+    figure.supylabel(metric.axis, fontsize=8)
+    return figure
 
 
 def _plain_ticks(axis: Any, values: Sequence[float]) -> None:

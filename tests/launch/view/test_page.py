@@ -50,7 +50,7 @@ def test_a_page_loads_nothing(tmp_path):
 def test_fifty_problems_of_500_tokens_stay_below_five_megabytes(tmp_path):
     trace = made.Made()
     for number in range(50):
-        trace.problem(f"p{number}", length=500, proposals=8)
+        trace.problem(f"p{number}", length=500, proposals=12)
     page = of_runs([trace.write(tmp_path / "trace.jsonl")])
     assert len(page.encode()) < 5_000_000
     assert len(data(page)["runs"][0]["problems"]) == 50
@@ -65,11 +65,15 @@ def test_a_text_shares_the_tokens_that_it_begins_with():
     assert nodes.find([1, 2, 9]) == 1
     assert nodes.find([7]) is None
     assert nodes.packed()["texts"] == {0: [0, 3], 1: [0, 2, 3, 1]}
-    assert nodes.packed()["columns"] == {"piece": ["a", "b", "c", "z"]}  # nothing else is known
+    pieces = {"words": ["a", "b", "c", "z"], "at": [0, 1, 2, 3]}
+    assert nodes.packed()["columns"] == {"piece": pieces}  # nothing else is known
     again = {"text": 1, "ids": [1, 2, 9], "pieces": ["a", "b", "z"], **line, "entropy": [0.1, 0.2, 0.3]}
     nodes.add(again)
     assert nodes.texts[1] == [0, 1, 3]
     assert nodes.columns["entropy"] == [0.1, 0.2, None, 0.3]
+    nodes.judge({"text": 1, "reward": 1.0, "ends": [2], "values": [0.123456]})
+    assert nodes.packed()["columns"]["value"] == {"nodes": [3], "values": [0.123]}
+    assert nodes.packed()["columns"]["entropy"] == [0.1, 0.2, None, 0.3]
 
 
 def test_the_steps_of_a_solve(tmp_path):

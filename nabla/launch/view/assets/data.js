@@ -28,10 +28,23 @@ function visible(piece) {
   return piece.replace(/ /g, "␣").replace(/\n/g, "↵").replace(/\t/g, "⇥").replace(/\r/g, "␍");
 }
 
+/* Columns as they were packed (texts.py): pieces by number, or the few numbers that are known by their place. */
+function unpacked(packed) {
+  const found = {};
+  for (const [name, column] of Object.entries(packed)) {
+    if (column.words) found[name] = column.at.map((i) => column.words[i]);
+    else if (column.nodes) {
+      found[name] = [];
+      column.nodes.forEach((node, i) => { found[name][node] = column.values[i]; });
+    } else found[name] = column;
+  }
+  return found;
+}
+
 class Problem {
   constructor(raw) {
     this.raw = raw;
-    this.columns = raw.columns;
+    this.columns = unpacked(raw.columns);
     this.ranges = new Map();
   }
   /* Tokens of a text, as indices into the columns. */

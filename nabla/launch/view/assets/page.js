@@ -35,7 +35,7 @@ function fillChips() {
 
 function fillList() {
   const ids = visibleIds();
-  $("count").textContent = ids.length === IDS.length ? `${IDS.length} problems` : `${ids.length} of ${IDS.length} problems`;
+  $("count").textContent = ids.length === IDS.length ? `${IDS.length} problem${IDS.length === 1 ? "" : "s"}` : `${ids.length} of ${IDS.length} problems`;
   $("list").replaceChildren(...ids.map((id) => {
     const found = raws(id);
     const dots = found.filter((p) => "correct" in p.raw || p.raw.error).map((p) => make("span", {
