@@ -155,12 +155,13 @@ class FullestFirst(Policy):
 
     Args:
         patience: flushes that a problem is passed over at most; then its kinds come first.
-        share: of the problems, that wait for other things before decoding stops for them. 1 waits for all
-            rollouts of those that are written for; less is for models whose step costs as much for few rows
-            as for many.
+        share: of the problems, that wait for other things before decoding stops for them. With 1 the last
+            rows are decoded alone, again and again where problems write several times before they ask for
+            anything else. Where a step and a batch of the others cost as much as some 25 rows in them
+            do, and texts end at random, one half costs the least, and from 0.4 to 0.7 little more.
     """
 
-    def __init__(self, patience: int = 64, share: float = 1.0) -> None:
+    def __init__(self, patience: int = 64, share: float = 0.5) -> None:
         self.patience, self.share = patience, share
 
     def lacking(self, waiting: Sequence[Live], writing: Sequence[Live], decoding: bool) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 
 from nabla.core.costs import Account, CostMeter
 from nabla.core.errors import ConfigError
@@ -101,6 +102,32 @@ def test_one_step_of_many_rows_beats_many_steps(latin_lm, latin_prompts) -> None
         counts[continuous] = engine.workspace.runner.occupancy
     assert counts[True].steps <= counts[False].steps
     assert counts[True].rows - counts[True].idle == counts[False].rows - counts[False].idle
+
+
+class Again(Method):
+    """Some problems write several times before they ask for anything else: for them nothing was new."""
+
+    async def solve(self, session: Any) -> Solution:
+        for i in range(20):
+            (text,) = await session.rollout(Sampling(max_new_tokens=6))
+            if torch.rand(1, generator=session.generator("asks", i)) < 0.3:
+                await session.score([text])
+        (text,) = await session.score([text])
+        return self.solution(session, text)
+
+
+def test_problems_that_write_again_are_not_waited_for_one_by_one(latin_lm, latin_prompts) -> None:
+    """Decoding with nearly all problems waiting for the reward would be in batches of a few rows."""
+    reward = FunctionReward(lambda prompt, response: float(len(response)))
+    found = {}
+    for share in (None, 1.0):
+        engine = Engine(latin_lm, reward)
+        if share is not None:
+            engine.scheduler.policy = FullestFirst(share=share)
+        outcomes = dict(engine.run(Again().solve, latin_prompts))
+        found[share] = engine.workspace.runner.occupancy, {p.id: plain(s) for p, s in outcomes.items()}
+    assert found[None][0].steps < 0.75 * found[1.0][0].steps
+    assert found[None][1] == found[1.0][1]
 
 
 def test_a_generate_of_ones_own_is_asked(latin_lm, latin_prompts) -> None:
