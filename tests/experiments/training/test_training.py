@@ -56,6 +56,15 @@ def test_labels_are_those_of_the_answers_tokens_alone() -> None:
     assert row["attention_mask"] == [1] * 6
 
 
+def test_labels_behind_the_first_mistake_may_be_left_out() -> None:
+    labels = [-100, 1, 1, 0, 0, 0, 0]
+    assert process.kept(labels, None) == labels
+    assert process.kept(labels, 0) == [-100, 1, 1, 0, -100, -100, -100]
+    assert process.kept(labels, 2) == [-100, 1, 1, 0, 0, 0, -100]
+    assert process.kept([-100, 1, 1], 0) == [-100, 1, 1]
+    assert process.kept([0, 0], 5) == [0, 0]
+
+
 def sample(text: str, finished: bool = True) -> dict[str, Any]:
     pieces = [*text, *([""] if finished else [])]
     return {"text": text, "finished": finished, "right": right_pieces(QUESTION, pieces), "tokens": pieces}
