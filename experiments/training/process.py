@@ -8,45 +8,34 @@ from __future__ import annotations
 import argparse
 import random
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from experiments.training.running import (
     Ledger,
+    finished,
     go,
-    remember,
+    reward_options,
     settings,
     start,
     training_flops,
     with_adapter,
 )
-from experiments.training.samples import read
+from experiments.training.samples import read, size
 from experiments.training.task import right_pieces, solution
-from nabla.core.extras import require_extra
 from nabla.core.prompt import Prompt
 from nabla.models.vocabulary import Vocabulary
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--samples", type=Path, required=True)
-    parser.add_argument("--base", default="smollm2-chain-sum")
-    parser.add_argument("--rank", type=int, default=8)
-    parser.add_argument("--layers", type=int, default=10, help="how many of the last ones have the adapter")
+    parser = reward_options(__doc__, 8)
     parser.add_argument("--corruptions", type=int, default=1, help="of the right answer, for each problem")
+    parser.add_argument(
+        "--behind", type=int, default=None, help="tokens behind the first mistake that count; default: all"
+    )
     parser.add_argument("--epochs", type=int, default=1)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
-    require_extra("train", purpose="Training")
-    recipe = {k: v for k, v in vars(options).items() if k not in ("out", "samples")}
-    recipe |= {"problems": len(rows := read(options.samples)), "each": len(rows[0]["samples"])}
-    if remember(options.out, {"what": "process", **recipe}):
-        print(f"{options.out} is finished")
-        return
-    fit(options)
+    if not finished("process", options, **size(options.samples)):
+        fit(options)
 
 
 def fit(options: argparse.Namespace) -> None:
@@ -59,25 +48,18 @@ def fit(options: argparse.Namespace) -> None:
         TrainingArguments,
     )
 
-    model, tokenizer = start(
-        AutoModelForTokenClassification, options.base, "process reward", num_labels=2
-    )
+    model, tokenizer = start(options, AutoModelForTokenClassification, num_labels=2)
     vocabulary = Vocabulary(tokenizer)
-    rows = list(examples(read(options.samples), vocabulary, options.corruptions, options.seed))
+    rows = [
+        {**row, "labels": kept(row["labels"], options.behind)}
+        for row in examples(read(*options.samples), vocabulary, options.corruptions, options.seed)
+    ]
     random.Random(options.seed).shuffle(rows)
     model = with_adapter(model, options.rank, "TOKEN_CLS", options.seed, options.layers)
     trainer = Trainer(
         model=model,
         args=TrainingArguments(
-            **settings(
-                options.out,
-                learning_rate=options.lr,
-                per_device_train_batch_size=options.batch,
-                num_train_epochs=options.epochs,
-                seed=options.seed,
-                data_seed=options.seed,
-                label_names=["labels"],
-            )
+            **settings(options, num_train_epochs=options.epochs, label_names=["labels"])
         ),
         train_dataset=Dataset.from_list(rows),
         data_collator=DataCollatorForTokenClassification(tokenizer),
@@ -110,6 +92,15 @@ def example(prompt: list[int], tokens: list[int], right: list[bool]) -> dict[str
         "attention_mask": [1] * (len(prompt) + len(tokens)),
         "labels": [*[-100] * len(prompt), *map(int, right)],
     }
+
+
+def kept(labels: list[int], behind: int | None) -> list[int]:
+    """Labels of which only so many behind the first mistake count. A reward that is read at its least token
+    has to know mistakes where they are made; most other wrong tokens only follow from them."""
+    if behind is None or 0 not in labels:
+        return labels
+    end = labels.index(0) + 1 + behind
+    return [*labels[:end], *[-100] * (len(labels) - end)]
 
 
 def corrupted(question: str, draws: random.Random) -> str:

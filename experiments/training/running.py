@@ -1,7 +1,9 @@
-"""What the trainings share: the model, the adapter, settings, going on after a kill, and what it has cost."""
+"""What the trainings share: options, model, adapter, settings, going on after a kill, what it has cost."""
 
 from __future__ import annotations
 
+import argparse
+import copy
 import json
 import time
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
+from nabla.core.extras import require_extra
 from nabla.models.architecture import count_parameters
 from nabla.models.loading import cast, load
 
@@ -18,14 +21,72 @@ LAYERS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_
 COSTS = "costs.json"
 
 
-def start(
-    auto: Any, base: str, role: str, dtype: str = "float32", **arguments: Any
-) -> tuple[Any, Any]:
-    """(model, tokenizer) of a name or folder, its adapters merged in float32; then in ``dtype``."""
-    model, tokenizer = load(auto, base, role=role, dtype="float32", **arguments)
-    if dtype == "bfloat16":
+def options_of(about: str | None, rank: int, batch: int, base: str) -> argparse.ArgumentParser:
+    """The options that every training has.
+
+    Args:
+        about: what the command does.
+        rank, batch, base: defaults.
+    """
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--base", default=base, help="a name that `nabla models` lists, or a folder")
+    parser.add_argument("--rank", type=int, default=rank)
+    parser.add_argument("--batch", type=int, default=batch)
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="frozen weights'")
+    return parser
+
+
+def reward_options(about: str | None, batch: int) -> argparse.ArgumentParser:
+    """Those of a reward that learns from samples."""
+    parser = options_of(about, 8, batch, "smollm2-chain-sum")
+    parser.add_argument("--samples", type=Path, nargs="+", required=True, help="files of samples.py")
+    parser.add_argument("--layers", type=int, default=10, help="how many of the last ones have the adapter")
+    return parser
+
+
+def finished(what: str, options: argparse.Namespace, **more: Any) -> bool:
+    """Opens a training's folder; True, and said, if the same training is finished there already. The folder
+    may go on with frozen weights of another kind.
+
+    Args:
+        what: is trained.
+        options: of the command line.
+        more: of what it learns from.
+    """
+    require_extra("train", purpose="Training")
+    recipe = {k: v for k, v in vars(options).items() if k not in ("out", "dtype", "samples")}
+    done = remember(options.out, {"what": what, **recipe, **more})
+    if done:
+        print(f"{options.out} is finished")
+    return done
+
+
+def start(options: argparse.Namespace, auto: Any = None, **arguments: Any) -> tuple[Any, Any]:
+    """(model, tokenizer) of ``--base``, a language model: adapters merged in float32, then in ``--dtype``.
+
+    Args:
+        options: of the command line.
+        auto: class of transformers for a model with another head, which is made here; None: the language
+            model as it is.
+        arguments: of the configuration (``num_labels``).
+    """
+    from transformers import AutoModelForCausalLM
+
+    model, tokenizer = load(AutoModelForCausalLM, options.base, role="language model", dtype="float32")
+    if auto is not None:
+        config, body = copy.deepcopy(model.config), model.base_model
+        config.update(arguments)
+        torch.manual_seed(options.seed)
+        model = auto.from_config(config, dtype=torch.float32)
+        setattr(model, model.base_model_prefix, body)
+    if options.dtype == "bfloat16":
         cast(model, torch.bfloat16)
     model.config.use_cache = False
+    if model.config.pad_token_id is None:
+        model.config.pad_token_id = tokenizer.pad_token_id
     return model, tokenizer
 
 
@@ -58,14 +119,16 @@ def with_adapter(model: Any, rank: int, kind: str, seed: int, layers: int | None
     return made
 
 
-def settings(folder: Path, **more: Any) -> dict[str, Any]:
+def settings(options: argparse.Namespace, **more: Any) -> dict[str, Any]:
     """Of a trainer on one CPU core: seeds fixed, a checkpoint now and then, nothing sent anywhere."""
     return {
-        "output_dir": str(folder / "checkpoints"),
+        "output_dir": str(options.out / "checkpoints"),
         "use_cpu": True,
         "bf16": False,
-        "seed": 0,
-        "data_seed": 0,
+        "learning_rate": options.lr,
+        "per_device_train_batch_size": options.batch,
+        "seed": options.seed,
+        "data_seed": options.seed,
         "num_train_epochs": 1,
         "lr_scheduler_type": "cosine",
         "warmup_steps": 10,
@@ -93,12 +156,16 @@ class Ledger(TrainerCallback):
 
     def __init__(self, folder: Path, flops: float, stop: int | None = None) -> None:
         self.path, self.flops, self.stop = folder / COSTS, flops, stop
-        self.before: dict[str, float] = {"cpu_seconds": 0.0, "seconds": 0.0}
+        self.before: dict[str, Any] = {"cpu_seconds": 0.0, "seconds": 0.0}
         self.begin = (0.0, 0.0)
+        self.dtypes: list[str] = []
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step and self.path.exists():
             self.before = json.loads(self.path.read_text(encoding="utf-8"))
+        frozen = {str(p.dtype) for p in kwargs["model"].parameters() if not p.requires_grad}
+        names = {name.removeprefix("torch.") for name in frozen}
+        self.dtypes = sorted({*self.before.get("frozen_weights", []), *names})
         self.begin = (time.process_time(), time.perf_counter())
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -128,6 +195,7 @@ class Ledger(TrainerCallback):
             "cpu_seconds": round(self._cpu(), 1),
             "seconds": round(self.before["seconds"] + time.perf_counter() - self.begin[1], 1),
             "threads": torch.get_num_threads(),
+            "frozen_weights": self.dtypes,
         }
         self.path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 

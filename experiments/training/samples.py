@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,13 +88,22 @@ def draw(
                "gold": problem.gold, "samples": samples}  # fmt: skip
 
 
-def read(path: Path) -> list[dict[str, Any]]:
-    """Rows of a file; a torn last line is cut off."""
-    data = path.read_bytes()
-    whole = data[: data.rfind(b"\n") + 1]
-    if len(whole) < len(data):
-        path.write_bytes(whole)
-    return [json.loads(line) for line in whole.decode().splitlines()]
+def read(*paths: Path) -> list[dict[str, Any]]:
+    """Rows of files; a torn last line is cut off."""
+    found = []
+    for path in paths:
+        data = path.read_bytes()
+        whole = data[: data.rfind(b"\n") + 1]
+        if len(whole) < len(data):
+            path.write_bytes(whole)
+        found += [json.loads(line) for line in whole.decode().splitlines()]
+    return found
+
+
+def size(paths: Sequence[Path]) -> dict[str, int]:
+    """How much there is in files of samples."""
+    rows = read(*paths)
+    return {"problems": len(rows), "samples": sum(len(row["samples"]) for row in rows)}
 
 
 def right(sample: dict[str, Any]) -> bool:

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 
-from experiments.training import cards, export, measure, outcome, process, samples
+from experiments.training import cards, export, ladder, measure, outcome, process, running, samples
 from experiments.training.task import right_pieces, solution, terms
 from nabla.core.errors import ConfigError
 from nabla.core.trajectory import Score
@@ -55,6 +56,15 @@ def test_labels_are_those_of_the_answers_tokens_alone() -> None:
     assert row["attention_mask"] == [1] * 6
 
 
+def test_labels_behind_the_first_mistake_may_be_left_out() -> None:
+    labels = [-100, 1, 1, 0, 0, 0, 0]
+    assert process.kept(labels, None) == labels
+    assert process.kept(labels, 0) == [-100, 1, 1, 0, -100, -100, -100]
+    assert process.kept(labels, 2) == [-100, 1, 1, 0, 0, 0, -100]
+    assert process.kept([-100, 1, 1], 0) == [-100, 1, 1]
+    assert process.kept([0, 0], 5) == [0, 0]
+
+
 def sample(text: str, finished: bool = True) -> dict[str, Any]:
     pieces = [*text, *([""] if finished else [])]
     return {"text": text, "finished": finished, "right": right_pieces(QUESTION, pieces), "tokens": pieces}
@@ -78,6 +88,59 @@ def test_a_torn_line_of_samples_is_cut_off(tmp_path: Path) -> None:
     path.write_text('{"problem": 1}\n{"prob')
     assert samples.read(path) == [{"problem": 1}]
     assert path.read_text() == '{"problem": 1}\n'
+
+
+def test_samples_of_several_files_are_learnt_from_together(tmp_path: Path) -> None:
+    files = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
+    for file, each in zip(files, (3, 1), strict=True):
+        file.write_text(json.dumps({"problem": file.stem, "samples": [0] * each}) + "\n")
+    assert [row["problem"] for row in samples.read(*files)] == ["a", "b"]
+    assert samples.size(files) == {"problems": 2, "samples": 4}
+
+
+def test_a_folder_goes_on_in_another_precision_and_never_with_another_recipe(
+    tmp_path: Path, capsys: Any
+) -> None:
+    def opened(*changes: str) -> bool:
+        parser = running.reward_options(None, 4)
+        given = ["--samples", "a.jsonl", "--out", str(tmp_path / "run"), *changes]
+        return running.finished("process", parser.parse_args(given), problems=3)
+
+    assert not opened()
+    assert not opened("--dtype", "bfloat16")
+    with pytest.raises(SystemExit, match="other settings"):
+        opened("--lr", "0.1")
+    (tmp_path / "run" / "adapter").mkdir()
+    (tmp_path / "run" / "adapter" / "adapter_model.safetensors").touch()
+    assert opened()
+    assert "is finished" in capsys.readouterr().out
+
+
+def test_costs_name_the_precisions_of_all_parts_of_a_training(tmp_path: Path) -> None:
+    class State:
+        global_step, num_input_tokens_seen = 3, 10
+
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+    for parameter in model[0].parameters():
+        parameter.requires_grad = False
+    for dtype in (torch.bfloat16, torch.float32):
+        model[0].to(dtype)
+        ledger = running.Ledger(tmp_path, 6.0)
+        ledger.on_train_begin(None, State(), None, model=model)
+        ledger.on_save(None, State(), None)
+    costs = json.loads((tmp_path / "costs.json").read_text())
+    assert costs["frozen_weights"] == ["bfloat16", "float32"]
+    assert costs["flops"] == 60.0
+
+
+def test_the_benchmark_reads_the_verifiers_as_they_are_measured() -> None:
+    spec = yaml.safe_load((Path(samples.__file__).parents[1] / "configs" / "real.yaml").read_text())
+    rewards = [reward for task in spec["tasks"].values() for reward in task["rewards"].values()]
+    assert {"name": "likelihood"} in rewards
+    for reading in ladder.READING.values():
+        assert yaml.safe_load(reading) in rewards
+    assert len(rewards) == len(ladder.READING) + 1
+    assert len({json.dumps(task["task"]) for task in spec["tasks"].values()}) == 1
 
 
 def test_only_tokens_up_to_the_first_wrong_one_are_measured() -> None:
@@ -131,3 +194,43 @@ def test_an_export_is_half_as_large_and_says_what_it_is(tmp_path: Path) -> None:
     assert "| greedy | 0.565 |" in card
     assert "| probability from 0.9: said 0.950, right 1.000 | 10 tokens |" in card
     assert cards.rows({"cpu_seconds": 3}) == []
+    (tmp_path / "other.json").write_text('{"greedy": 0.6}')
+    export.main(["again", "mine", "--into", str(tmp_path), "--measured", str(tmp_path / "other.json")])
+    renewed = (folder / "README.md").read_text()
+    assert renewed.partition("| measure")[0] == card.partition("| measure")[0]
+    assert renewed.endswith("|---|---|\n| greedy | 0.600 |\n")
+
+
+@pytest.mark.parametrize("what", ["process", "outcome"])
+def test_a_card_says_what_a_reward_learnt_from(what: str) -> None:
+    recipe = {"what": what, "base": "smollm2-chain-sum", "rank": 8, "layers": 10, "problems": 9,
+              "samples": 36, "corruptions": 2, "pairs": 1}  # fmt: skip
+    costs = {"steps": 2, "tokens": 800, "flops": 4e11, "cpu_seconds": 90.0, "frozen_weights": ["bfloat16"]}
+    card = cards.card(f"smollm2-chain-sum-{what}", recipe, costs, [])
+    assert "36 samples of 9 training problems" in card
+    assert "the policy's at temperature 1, seeds from 200,000 on" in card
+    assert "frozen ones in bfloat16" in card
+    assert "Not measured yet." in card
+
+
+def test_a_reward_begins_with_the_language_models_body_and_a_head_of_its_own(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    from transformers import AutoModelForTokenClassification
+
+    from tests import gguf_files
+
+    gguf_files.write(tmp_path / "tiny.gguf")
+    given = ["--base", str(tmp_path / "tiny.gguf"), "--samples", "a", "--out", "b", "--dtype", "bfloat16"]
+    monkeypatch.setenv("NABLA_CACHE", str(tmp_path / "cache"))
+    options = running.reward_options(None, 4).parse_args(given)
+    lm, _ = running.start(options)
+    model, tokenizer = running.start(options, AutoModelForTokenClassification, num_labels=2)
+    body = dict(lm.base_model.named_parameters())
+    for name, parameter in model.base_model.named_parameters():
+        torch.testing.assert_close(parameter, body[name], rtol=0, atol=0)
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+    assert model.score.out_features == model.config.num_labels == 2
+    assert model.config.pad_token_id == tokenizer.pad_token_id
+    again, _ = running.start(options, AutoModelForTokenClassification, num_labels=2)
+    torch.testing.assert_close(model.score.weight, again.score.weight, rtol=0, atol=0)
