@@ -60,6 +60,9 @@ class ChangePoint:
 
     def priors(self, values: Sequence[float], log_probs: Sequence[float]) -> dict[int, float]:
         """Log of the prior odds at each position that has a value."""
+        hazard = math.log(self.hazard)
+        if not self.surprise:  # the mean over a step is then 1
+            return {i: hazard for i, value in enumerate(values) if not math.isnan(value)}
         own = self.surprises(log_probs) or [0.0] * len(values)
         found, begin = {}, 0
         for i, value in enumerate(values):
@@ -67,7 +70,7 @@ class ChangePoint:
                 step = own[begin : i + 1]
                 top = max(step)
                 mean = math.log(sum(math.exp(x - top) for x in step) / len(step))
-                found[i] = math.log(self.hazard) + top + mean
+                found[i] = hazard + top + mean
                 begin = i + 1
         return found
 
@@ -80,26 +83,35 @@ class ChangePoint:
     ) -> float:
         """Probability that no token is bad; ``outcome`` is the log-odds that an outcome reward gives a
         complete text."""
-        odds = [odd for _, odd in self.log_odds(values, log_probs)]
-        top = max([outcome, *odds])
-        return math.exp(outcome - top) / (
-            math.exp(outcome - top) + sum(math.exp(odd - top) for odd in odds)
-        )
+        return none_of(self.log_odds(values, log_probs), outcome)
 
     def weights(self, values: Sequence[float], log_probs: Sequence[float] = ()) -> list[float]:
         """Probability of the first bad token at each position, given that there is one; NaN where there is
         no value, and everywhere where there is none at all."""
         row = [math.nan] * len(values)
-        odds = self.log_odds(values, log_probs)
-        top = max((odd for _, odd in odds), default=0.0)
-        total = sum(math.exp(odd - top) for _, odd in odds)
-        for i, odd in odds:
-            row[i] = math.exp(odd - top) / total
+        for i, weight in _shares(self.log_odds(values, log_probs)):
+            row[i] = weight
         return row
 
     def reach(self, values: Sequence[float], log_probs: Sequence[float] = ()) -> float:
         """Expected position of the first bad token; the text's length where there is none."""
-        none = self.none(values, log_probs=log_probs)
-        weights = self.weights(values, log_probs)
-        at = sum(i * weight for i, weight in enumerate(weights) if not math.isnan(weight))
+        odds = self.log_odds(values, log_probs)
+        none = none_of(odds)
+        at = sum(i * weight for i, weight in _shares(odds))
         return none * len(values) + (1 - none) * at
+
+
+def none_of(odds: Sequence[tuple[int, float]], outcome: float = 0.0) -> float:
+    """Probability that no token is bad, of the log odds that :meth:`ChangePoint.log_odds` gives."""
+    top = max([outcome, *(odd for _, odd in odds)])
+    return math.exp(outcome - top) / (
+        math.exp(outcome - top) + sum(math.exp(odd - top) for _, odd in odds)
+    )
+
+
+def _shares(odds: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
+    """(position, probability of the first bad token there), given that there is one."""
+    top = max((odd for _, odd in odds), default=0.0)
+    raised = [(i, math.exp(odd - top)) for i, odd in odds]
+    total = sum(weight for _, weight in raised)
+    return [(i, weight / total) for i, weight in raised]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nabla.core.change_point import ChangePoint
+from nabla.core.change_point import ChangePoint, none_of
 from nabla.core.errors import ConfigError
 from nabla.screens.base import Screen, screens
 from nabla.screens.sampled import Sampled
@@ -44,7 +44,7 @@ class Posterior(Screen):
         self, values: Sequence[float], held: float | None, log_probs: Sequence[float]
     ) -> int | None:
         odds = self.change_point.log_odds(values, log_probs)
-        if not odds or self.change_point.none(values, log_probs=log_probs) >= self.certainty:
+        if not odds or none_of(odds) >= self.certainty:
             return None
         return max(odds, key=lambda pair: pair[1])[0]
 
