@@ -229,7 +229,7 @@ def test_where_values_do_not_say_where_revision_answers():
     assert {s.method for s in ours} == {"backtrack"}
     assert sorted(running.facts(ours)) == sorted(running.facts(theirs))
     assert all(solution.candidates <= ROUND for solution in run(method))  # attempts: 6, one round
-    with pytest.raises(ConfigError, match="way without values"):
+    with pytest.raises(ConfigError, match="blind"):
         methods.build({**SHUT, "blind": "stop"})
 
 
