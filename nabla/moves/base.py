@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -35,7 +36,7 @@ class MoveView:
     reference: InitialRows
     session: Session
 
-    @property
+    @cached_property
     def log_policy(self) -> Float[Tensor, "rows k"]:
         """``log π(v | y_<l)`` at temperature 1, over the candidates."""
         logits = self.reference.logits.double()
@@ -47,7 +48,7 @@ class MoveView:
         """The reward's values at the free positions, NaN where there is none."""
         return self.trajectory.values[self.reference.positions]
 
-    @property
+    @cached_property
     def own(self) -> Float[Tensor, " rows"]:
         """``log π`` of the response's own tokens at the free positions, temperature 1."""
         return self.log_policy.gather(-1, self.reference.chosen.unsqueeze(-1))[:, 0]
@@ -159,7 +160,9 @@ class Move(ABC):
                 f"{type(self).__name__}.log_weights must return numbers of shape {list(shape)}", got=weights
             )
         count = shape[0]
-        candidates = torch.stack([reference.ids(row) for row in range(count)])
+        candidates = reference.candidates
+        if candidates is None:
+            candidates = torch.arange(shape[-1]).expand(shape)
         weights = weights.double().clone()
         weights[reference.logits == float("-inf")] = float("-inf")
         own = torch.arange(count, device=weights.device)

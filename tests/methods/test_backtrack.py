@@ -16,6 +16,7 @@ from nabla.methods.screened import Writer
 from nabla.methods.searches.agreement import kendall
 from nabla.methods.searches.backtrack import Backtrack
 from nabla.methods.searches.pairs import FREE, LEAST, Pairs
+from nabla.moves.policy import Policy
 from nabla.rewards.function import FunctionReward
 from nabla.rollouts.boundaries.length import Length
 from nabla.screens.base import screens
@@ -236,6 +237,39 @@ def test_pairs_of_one_text_are_drawn_without_replacement():
             assert pair not in seen
             assert revision.new_token != revision.old_token
             seen.add(pair)
+
+
+class _Counted(Policy):
+    """The policy's law, which says whether it is the text's own. Over fewer candidates than there are tokens:
+    rows over all of them are not kept, and paid for each time."""
+
+    support = 4
+
+    def __init__(self, own: bool) -> None:
+        super().__init__()
+        self.own, self.texts = own, list[tuple[int, ...]]()
+
+    @property
+    def has_densities(self) -> bool:
+        return self.own
+
+    async def log_weights(self, view):
+        self.texts.append(tuple(view.trajectory.tokens.tolist()))
+        return await super().log_weights(view)
+
+
+def test_a_law_is_formed_once_for_a_text_and_anew_where_it_is_more_than_the_texts_own():
+    def solve(own):
+        move = _Counted(own)
+        (found,) = run(Backtrack(move=move, attempts=12, **STEPS), PROMPTS[2:3])
+        total = found.cost.total
+        return move.texts, (found.tokens, found.revisions, total.flops, total.calls)
+
+    kept, same = solve(own=True)
+    anew, expected = solve(own=False)
+    assert same == expected
+    assert kept == [text for i, text in enumerate(anew) if i == 0 or text != anew[i - 1]]
+    assert 1 < len(kept) < len(anew)  # a changed head has another law
 
 
 def test_gains_that_agree_with_nothing_are_not_asked_for_again():

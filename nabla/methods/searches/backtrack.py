@@ -18,7 +18,7 @@ from nabla.methods.calibrating import sample
 from nabla.methods.pools import better
 from nabla.methods.screened import Writer, Written
 from nabla.models.causal_lm import require_lm
-from nabla.moves.base import Move, moves
+from nabla.moves.base import Law, Move, moves
 from nabla.rewards.base import require_values
 from nabla.rollouts.boundaries.base import Boundary, boundaries
 from nabla.screens.base import Screen, screens
@@ -39,6 +39,8 @@ class _State:
 
     head: Written
     held: Trajectory
+    #: At the head; None where it has not been formed yet.
+    law: Law | None = None
     tried: set[tuple[int, int]] = field(default_factory=set)
     failures: int = 0
     stopped: int = 0
@@ -171,7 +173,7 @@ class Backtrack(Method):
             changed = revision(session, head, new[best].trajectory, pairs[best], accepted)
             state.revisions.append(changed)
         if accepted:
-            state.head, state.tried, state.failures = new[best], set(), 0
+            state.head, state.law, state.tried, state.failures = new[best], None, set(), 0
         else:
             state.failures += 1
 
@@ -180,11 +182,12 @@ class Backtrack(Method):
         pairs: list[tuple[int, int]] = []
         if state.failures >= self.patience:
             return pairs
-        law = await self.move.law(state.head.trajectory, session)
+        if state.law is None or not self.move.has_densities:  # the law is more than the text's own
+            state.law = await self.move.law(state.head.trajectory, session)
         drawn = session.generator("move", state.texts + 1)
         last = state.head.bad if self.stopping else None
         for _ in range(self.width):
-            pair = law.draw(drawn, tried=state.tried, last=last)
+            pair = state.law.draw(drawn, tried=state.tried, last=last)
             if pair is not None:
                 state.tried.add(pair)
                 session.events.on_proposal(session.prompt, state.head.trajectory, *pair)
