@@ -268,7 +268,10 @@ def test_pairs_of_one_text_are_drawn_without_replacement():
 
 
 class _Counted(Policy):
-    """The policy's law, which says whether it is the text's own."""
+    """The policy's law, which says whether it is the text's own. Over fewer candidates than there are tokens:
+    rows over all of them are not kept, and paid for each time."""
+
+    support = 4
 
     def __init__(self, own: bool) -> None:
         super().__init__()
