@@ -14,7 +14,7 @@ from nabla.refinement.dto import DTO
 from nabla.study.ablation.config import AblationConfig
 from nabla.study.evaluation.config import EvaluationConfig, TaskSetup
 from tests.site.blocks import ROOT
-from tools.site import picture, tables
+from tools.site import picture, results, roles, tables
 from tools.site.assemble import assemble, places, relinked
 
 
@@ -70,6 +70,19 @@ def test_links_are_made_those_of_the_site():
 def test_the_picture_is_the_one_that_is_drawn_and_has_every_slot():
     assert picture.PICTURE.read_text() == picture.drawing(), "python -m tools.site.picture"
     assert {box.slot for box in picture.BOXES} == set(SLOTS)
+
+
+def test_the_tables_of_the_readme_are_those_of_the_results():
+    text = results.README.read_text()
+    assert results.filled(text) == text, "python -m tools.site.results"
+    assert "| backtrack |" in text
+    with pytest.raises(ValueError, match="stands 0 times"):
+        results.filled("no table")
+
+
+def test_roles_of_docstrings_are_code():
+    said = "Asked by :meth:`~nabla.a.B.c` (:data:`LATER`), not by `:x`."
+    assert roles.plain(said) == "Asked by `c` (`LATER`), not by `:x`."
 
 
 @pytest.mark.parametrize("maker", [RunConfig, EvaluationConfig, TaskSetup, AblationConfig, DTO, Engine])

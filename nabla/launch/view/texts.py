@@ -76,7 +76,7 @@ class Nodes:
         return self.texts[longer][: len(self.texts[shorter])] == self.texts[shorter]
 
     def packed(self) -> dict[str, Any]:
-        """For the page: columns without what nobody knows, each piece once, texts as (first, count)."""
+        """For the page: columns of what is known, each piece once; texts as pairs of (first, count)."""
         known = {n: c for n, c in self.columns.items() if any(x is not None for x in c)}
         words = {word: index for index, word in enumerate(dict.fromkeys(known.pop("piece", ())))}
         columns: dict[str, Any] = {

@@ -164,7 +164,6 @@ def _others(unit: str, drawing: Drawing) -> Any:
     """A small panel for each method that has no line in the figure of this unit, a band of rows per task;
     thin: the lines of all methods."""
     metric, others = drawing.metric, [name for name in _rows_of(drawing) if name not in drawing.shown]
-    look = looks(labels(drawing.summary))
     across = min(SMALL, len(others))
     down = -(-len(others) // across)
     figure, axes = panels(across * down * len(drawing.tasks), (1.75, 1.45), across, sharex=True)
@@ -180,8 +179,7 @@ def _others(unit: str, drawing: Drawing) -> Any:
                 axis.plot(curve[0], curve[1], color=GREY, linewidth=0.5, alpha=0.45)
             if others[k] in curves:
                 xs, ys, low, high = curves[others[k]]
-                mine = {**look[others[k]], "color": COLOURS[0], "marker": "o", "markersize": 3}
-                line(axis, xs, ys, (low, high), mine, band=True)
+                line(axis, xs, ys, (low, high), {"color": "black", "marker": "o", "markersize": 3}, band=True)
             axis.set_xscale("log")
             axis.set_ylim(min(values, default=0.0), max(values, default=1.0))
             axis.set_title(others[k], fontsize=7.5, fontweight="normal")
