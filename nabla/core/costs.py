@@ -19,6 +19,7 @@ from typing import Any
 
 from nabla.core import html
 from nabla.core.errors import ConfigError
+from nabla.core.values import changed
 
 PHASES = ("rollout", "gradient", "reward", "selection", "method")
 
@@ -201,10 +202,10 @@ class Account:
         if self.branch is not None and usage.calls:
             branches = [self.branch, *(o.branch for o in others if o.branch is not None)]
             grown = self.meter.lengthen(branches, usage.calls)
-            usage = replace(usage, beside=usage.calls - grown)
+            usage = changed(usage, beside=usage.calls - grown)
         self.meter.add(self.phase, usage)
 
     def branches(self, count: int) -> list[Account]:
         """Accounts of so many parts of one request that wait for nothing of each other."""
         together = object()
-        return [replace(self, branch=Branch(together, number)) for number in range(count)]
+        return [changed(self, branch=Branch(together, number)) for number in range(count)]

@@ -2,11 +2,59 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 #: Control tokens of models whose answers have parts, thoughts and what is said, with a header each (gpt-oss).
 CHANNELS = ("<|channel|>", "<|message|>")
+
+
+def library(tokenizer: Any) -> Any:
+    """What does the work behind one of transformers' fast tokenizers, where it may be asked directly: what
+    transformers does around it takes several times as long as a short text. None for other classes, and for
+    subclasses that add something of their own."""
+    kind: Any = type(tokenizer)
+    return tokenizer.backend_tokenizer if _direct(kind) else None
+
+
+@cache
+def _direct(kind: Any) -> bool:
+    if "transformers" not in sys.modules:
+        return False
+    from transformers import PreTrainedTokenizerFast as Fast
+
+    names = ("__call__", "_encode_plus", "decode", "_decode")
+    own = all(getattr(kind, name, None) is getattr(Fast, name) for name in names)
+    return own and not hasattr(kind, "_switch_to_input_mode")
+
+
+def text_ids(tokenizer: Any, text: str) -> list[int]:
+    """Ids of a text, none added before or behind it."""
+    core = library(tokenizer)
+    if (
+        core is None
+        or core.truncation is not None  # transformers lifts these before it encodes
+        or core.padding is not None
+        or core.encode_special_tokens != tokenizer.split_special_tokens
+    ):
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    ids: list[int] = core.encode(text, add_special_tokens=False).ids
+    return ids
+
+
+def ids_text(tokenizer: Any, ids: Sequence[int], *, hide_controls: bool) -> str:
+    """Text of ids as it is; control tokens are left out, or written by their names."""
+    core = library(tokenizer)
+    text: str
+    if core is None:
+        text = tokenizer.decode(
+            list(ids), skip_special_tokens=hide_controls, clean_up_tokenization_spaces=False
+        )
+    else:
+        text = core.decode(list(ids), skip_special_tokens=hide_controls)
+    return text
 
 
 class Decoder:
@@ -29,10 +77,7 @@ class Decoder:
 
     def __call__(self, ids: Sequence[int]) -> str:
         shown = list(ids) if self.hidden is None else [i for i in ids if i not in self.hidden]
-        text: str = self.tokenizer.decode(
-            shown, skip_special_tokens=self.hidden is None, clean_up_tokenization_spaces=False
-        )
-        return text
+        return ids_text(self.tokenizer, shown, hide_controls=self.hidden is None)
 
 
 class Pieces:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -11,6 +11,7 @@ from torch import Tensor
 from nabla.core.errors import ConfigError
 from nabla.core.prompt import Prompt
 from nabla.core.sampling import Sampling
+from nabla.core.values import changed
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,11 +130,11 @@ class Trajectory:
 
     def commit(self, count: int = 1) -> Trajectory:
         """The same text with ``count`` more tokens final."""
-        return replace(self, committed=min(self.committed + count, len(self)))
+        return changed(self, committed=min(self.committed + count, len(self)))
 
     def with_score(self, score: Score) -> Trajectory:
         """The same text, judged."""
-        return replace(self, score=score)
+        return changed(self, score=score)
 
     def with_reward(self, reward: float) -> Trajectory:
         """The same text with a reward that has no steps."""

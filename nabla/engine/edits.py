@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
@@ -11,6 +9,7 @@ from nabla.core.errors import ConfigError
 from nabla.core.prompt import Prompt
 from nabla.core.sampling import Sampling
 from nabla.core.trajectory import States, Trajectory
+from nabla.core.values import changed
 from nabla.models.causal_lm import CausalLM
 from nabla.models.vocabulary import Vocabulary
 from nabla.rollouts.base import Continuation, Opening
@@ -45,7 +44,7 @@ def joined(head: Trajectory, tail: Trajectory) -> Trajectory:
         states = States(*(_behind(getattr(head.states, n), getattr(tail.states, n)) for n in names))
     if head.noise_keys is not None and tail.noise_keys is not None:
         noise_keys = _behind(head.noise_keys, tail.noise_keys)
-    return replace(
+    return changed(
         head,
         tokens=_behind(head.tokens, tail.tokens),
         finished=tail.finished,
@@ -70,7 +69,7 @@ def cut(trajectory: Trajectory, length: int) -> Trajectory:
     states = trajectory.states
     if states is not None:
         states = States(states.hidden[:length], states.entropy[:length], states.top1[:length])
-    return replace(
+    return changed(
         trajectory,
         tokens=trajectory.tokens[:length],
         finished=trajectory.finished and length == len(trajectory),
@@ -113,7 +112,7 @@ def replaced(
         states = States(states.hidden[:end], states.entropy[:end], states.top1[:end])
     tokens = trajectory.tokens[:end].clone()
     tokens[position] = token
-    return replace(
+    return changed(
         trajectory,
         tokens=tokens,
         finished=token in vocabulary.eos_ids,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
 
 from nabla.core.budget import Budget
 from nabla.core.costs import CostMeter, Usage
@@ -68,16 +70,17 @@ class Progress:
         parts = [float(getattr(usage, budget.unit)) / budget.limit for budget in self.budgets]
         return min(1.0, *parts) if parts else 0.0
 
-    def report(self, trajectory: Trajectory, response: str) -> None:
+    def report(self, trajectory: Trajectory, decode: Callable[[Tensor], str]) -> None:
         """Keeps an answer with the cost until now, unless it is the last one again.
 
         Args:
             trajectory: the answer.
-            response: its text.
+            decode: its tokens → its text.
         """
         last = self.checkpoints[-1] if self.checkpoints else None
         tokens = tuple(trajectory.tokens.tolist())
         if last is not None and (last.tokens, last.reward) == (tokens, trajectory.reward):
             return
         usage = self.meter.snapshot().total
+        response = decode(trajectory.tokens)
         self.checkpoints.append(Checkpoint(usage, tokens, response, trajectory.reward, trajectory.finished))

@@ -391,7 +391,7 @@ class Session:
 
     def report(self, trajectory: Trajectory) -> None:
         """Hands in the answer so far: what counts if the budget ends here."""
-        self.progress.report(trajectory, self.decode(trajectory.tokens))
+        self.progress.report(trajectory, self.decode)
 
     @property
     def checkpoints(self) -> Sequence[Checkpoint]:

@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -120,7 +120,7 @@ class Body:
         """Of embeddings and hidden states."""
         return next(self.embedding.parameters()).dtype
 
-    @property
+    @cached_property
     def context_length(self) -> int | None:
         """Largest number of positions that is right; None if unlimited."""
         return context_length(self.config)
@@ -216,7 +216,7 @@ class Body:
             for chunk in chunks
         ]
         before = [len(chunk.prefix) if reuse else 0 for chunk in chunks]
-        lengths = [len(e) for e in embeddings]
+        lengths = [e.shape[0] for e in embeddings]
         longest, deepest = max(lengths), max(before)
         padded = nn.utils.rnn.pad_sequence(embeddings, batch_first=True)
         device = padded.device
@@ -249,16 +249,18 @@ class Body:
         hidden = output.last_hidden_state.to(device)
         cache = getattr(output, "past_key_values", None) if keep and self.reuse_prefix else None
 
+        # All rows of a layer at once: many small views take longer than a small model's layer.
+        layers = [] if cache is None else [tuple(x.unbind() for x in _made(one)) for one in cache.layers]
         results = []
-        for row, chunk in enumerate(chunks):
-            rows = hidden[row, lengths[row] - len(chunk) : lengths[row]]
+        for row, (states, chunk) in enumerate(zip(hidden.unbind(), chunks, strict=True)):
+            rows = states[lengths[row] - len(chunk) : lengths[row]]
             keys = None
             if cache is not None:
-                first, last = deepest - before[row], deepest + lengths[row]
+                first, count = deepest - before[row], before[row] + lengths[row]
                 keys = KeyValues(
                     tuple(
-                        (made[row, :, first:last], other[row, :, first:last])
-                        for made, other in map(_made, cache.layers)
+                        (made[row].narrow(1, first, count), other[row].narrow(1, first, count))
+                        for made, other in layers
                     )
                 )
             results.append(BodyOutput(rows, keys))

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from nabla.core.errors import ConfigError, ModelError, PromptError
 from nabla.core.prompt import Message
+from nabla.core.text import text_ids
 from nabla.models.templates import PLAIN, RAW, find_template
 
 _MARK = "\u2063nabla-response\u2063"
@@ -106,8 +107,7 @@ class ChatFormat:
         return text
 
     def _encode(self, text: str) -> Int[Tensor, " n"]:
-        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return torch.tensor(ids, dtype=torch.long)
+        return torch.tensor(text_ids(self.tokenizer, text), dtype=torch.long)
 
     def prompt(self, messages: Sequence[Message]) -> Int[Tensor, " prompt"]:
         """Ids up to where the answer begins.

@@ -8,7 +8,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from nabla.models.body import Body, Prefix
-from nabla.models.keys import KeyValues, unpacked
+from nabla.models.keys import BlockKeys, Keys, KeyValues, packed
 from nabla.models.prefixes import PrefixStore
 
 
@@ -25,14 +25,13 @@ class DeferredStore(PrefixStore):
     def __init__(self, inner: PrefixStore) -> None:
         super().__init__(inner.entries, inner.budget)
         self.inner = inner
-        self._aside: dict[str, tuple[tuple[Body, Tensor, KeyValues], ...]] = {}
+        self._aside: dict[str, tuple[tuple[Body, Tensor, BlockKeys], ...]] = {}
 
-    def put(self, problem: str, body: Body, tokens: Int[Tensor, " n"], keys: KeyValues | None) -> None:
+    def put(self, problem: str, body: Body, tokens: Int[Tensor, " n"], keys: Keys | None) -> None:
         if keys is None or keys.length == 0 or self.entries == 0:
             return
         # A view would keep the caches of all batches of a request alive until the last of them has run.
-        groups = keys.groups()
-        own = KeyValues(unpacked(groups, keys.block(groups, 0, keys.length).tensors))
+        own = packed(keys) if isinstance(keys, KeyValues) else keys
         kept = (*self._aside.get(problem, ()), (body, tokens, own))
         mine = [entry for entry in kept if entry[0] is body]
         if len(mine) > self.entries:  # the store would not keep it either

@@ -94,6 +94,10 @@ class Block:
         """Number of tokens."""
         return int(self.tensors[0].shape[-2])
 
+    def part(self, start: int, length: int) -> Block:
+        """A copy of its own of ``length`` tokens from ``start`` on."""
+        return Block(self.groups, tuple(one.narrow(-2, start, length).clone() for one in self.tensors))
+
 
 @dataclass(frozen=True, eq=False)
 class BlockKeys:
@@ -124,6 +128,15 @@ class BlockKeys:
         """Those of the blocks."""
         return self.blocks[0].groups
 
+    @torch.no_grad()
+    def block(self, groups: Sequence[Group], start: int, length: int) -> Block:
+        """A copy of its own of ``length`` tokens from ``start`` on."""
+        if len(self.blocks) == 1:
+            return self.blocks[0].part(start, length)
+        out = [group.empty(length=self.length) for group in groups]
+        self.write(groups, out)
+        return Block(tuple(groups), tuple(out)).part(start, length)
+
     def write(self, _: Sequence[Group], out: Sequence[Tensor], /) -> None:
         """Copies them into one tensor a group, ``[members, heads, length, head_dim]`` each."""
         start = 0
@@ -134,8 +147,19 @@ class BlockKeys:
             start += count
 
 
-#: Either; both have ``length``, ``layers``, ``crop``, ``groups`` and ``write``.
+#: Either; both have ``length``, ``layers``, ``crop``, ``groups``, ``write`` and ``block``.
 Keys = KeyValues | BlockKeys
+
+
+def packed(keys: KeyValues, groups: Sequence[Group] | None = None) -> BlockKeys:
+    """A copy in one block: parts of it are cut out by a copy a group, not one a layer.
+
+    Args:
+        keys: mostly views of a batch.
+        groups: of these keys, where they are known.
+    """
+    groups = keys.groups() if groups is None else groups
+    return BlockKeys((keys.block(groups, 0, keys.length),), keys.length)
 
 
 def unpacked(groups: Sequence[Group], packed: Sequence[Tensor]) -> tuple[Layer, ...]:

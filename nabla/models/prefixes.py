@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nabla.models.body import EMPTY, Body, Prefix
 from nabla.models.faults import exhausted
-from nabla.models.keys import Block, BlockKeys, Group, KeyValues
+from nabla.models.keys import Block, BlockKeys, Group, Keys
 from nabla.models.ledger import ByteBudget
 
 #: Tokens per block. A text that departs from another inside a block has that block of its own.
@@ -55,14 +55,19 @@ class _Tree:
 class _Text:
     """A token sequence that was put, and its blocks."""
 
-    def __init__(self, tokens: Int[Tensor, " n"], nodes: list[_Node]) -> None:
+    def __init__(self, tokens: list[int], nodes: list[_Node]) -> None:
         self.tokens, self.nodes = tokens, nodes
 
-    def common(self, tokens: Int[Tensor, " n"]) -> int:
+    def common(self, tokens: list[int]) -> int:
         """Length of the longest common prefix."""
-        size = min(len(self.tokens), len(tokens))
-        differs = (self.tokens[:size] != tokens[:size]).nonzero()
-        return int(differs[0]) if len(differs) else size
+        same, differs = 0, min(len(self.tokens), len(tokens)) + 1
+        while differs - same > 1:
+            middle = (same + differs) // 2
+            if self.tokens[same:middle] == tokens[same:middle]:
+                same = middle
+            else:
+                differs = middle
+        return same
 
     def stored(self, length: int) -> tuple[list[_Node], int]:
         """Blocks of the first ``length`` tokens up to the first that is not there, and how many of these
@@ -109,7 +114,7 @@ class PrefixStore:
         self._trees: dict[Body, _Tree] = {}
 
     def put(
-        self, problem: str, body: Body, tokens: Int[Tensor, " n"], keys: KeyValues | None
+        self, problem: str, body: Body, tokens: Int[Tensor, " n"], keys: Keys | None
     ) -> BlockKeys | None:
         """Keeps keys and values of the first ``keys.length`` of ``tokens``: those that are not stored yet are
         copied, so that views of a batch will do. All of them as stored; None if not all are."""
@@ -118,8 +123,8 @@ class PrefixStore:
         tree = self._trees.get(body)
         if tree is None:
             tree = self._trees[body] = _Tree(keys.groups())
-        ids = tokens[: keys.length].cpu()
-        text = _Text(ids, tree.path(ids.tolist()))
+        ids = tokens[: keys.length].tolist()
+        text = _Text(ids, tree.path(ids))
         for node in text.nodes:
             node.holders += 1
         texts = self._texts.setdefault(problem, {}).setdefault(body, deque())
@@ -131,7 +136,7 @@ class PrefixStore:
         return _rows(nodes, size) if size == keys.length else None
 
     def offer(
-        self, problem: str, body: Body, tokens: Int[Tensor, " n"], keys: KeyValues | None
+        self, problem: str, body: Body, tokens: Int[Tensor, " n"], keys: Keys | None
     ) -> None:
         """As :meth:`put`, by somebody who has answered already: if memory runs out, the rest of the text is
         left out. Its tokens are run again when they are needed, and a lookup tells them as ``lost``."""
@@ -144,8 +149,10 @@ class PrefixStore:
     def get(self, problem: str, body: Body, tokens: Int[Tensor, " n"]) -> Prefix:
         """The longest stored prefix of ``tokens``; empty if none."""
         known, nodes, length = 0, list[_Node](), 0
-        for text in self._texts.get(problem, {}).get(body, ()):
-            common = text.common(tokens)
+        texts = self._texts.get(problem, {}).get(body, ())
+        ids = tokens.tolist() if texts else []
+        for text in texts:
+            common = text.common(ids)
             known = max(known, common)
             if common > length:
                 found, size = text.stored(common)
@@ -181,7 +188,7 @@ class PrefixStore:
 
     def _remember(self, tree: _Tree, text: _Text, blocks: Sequence[Block | None]) -> None:
         """Puts a text back that has been forgotten."""
-        text.nodes = tree.path(text.tokens.tolist())
+        text.nodes = tree.path(text.tokens)
         for node, block in zip(text.nodes, blocks, strict=True):
             node.holders += 1
             size = tree.bytes_per_token * len(node.tokens)
@@ -196,7 +203,7 @@ class PrefixStore:
             for text in texts:
                 self._forget(body, text)
 
-    def _fill(self, tree: _Tree, text: _Text, keys: KeyValues) -> None:
+    def _fill(self, tree: _Tree, text: _Text, keys: Keys) -> None:
         """Stores the blocks that are not there, from the beginning on and as far as there is room."""
         with self.budget.holding():
             self._touch(text.nodes)
@@ -209,7 +216,7 @@ class PrefixStore:
         if self.used > self.peak:
             self.peak, self.peak_problems = self.used, len(self._texts)
 
-    def _store(self, tree: _Tree, node: _Node, keys: KeyValues, start: int) -> bool:
+    def _store(self, tree: _Tree, node: _Node, keys: Keys, start: int) -> bool:
         size = tree.bytes_per_token * len(node.tokens)
         if not self.budget.charge(node, size, partial(self._empty, node, size)):
             return False

@@ -6,6 +6,7 @@ statement, so that nothing is uncounted (SPEC section 13).
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -113,16 +114,32 @@ class Runner:
         return [outputs[i] for i in range(len(chunks))]
 
     def batches(self, lengths: Sequence[int]) -> list[list[int]]:
-        """Rows that run together: at most ``batch_size``, longest first, and a new batch where it saves at
-        least ``split`` tokens of padding, which is what another pass costs."""
+        """Rows that run together: at most ``batch_size``, longest first, cut such that padding and passes
+        cost least, where a pass costs as much as ``split`` tokens."""
         order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+        if math.isinf(self.split):
+            return [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
+        # Of the first so many rows: the least cost, and where their last batch begins. Equally long rows are
+        # never told apart but by a full batch: it is enough to look at where a length begins.
+        cost, begin = [0.0], [0]
+        starts: list[int] = []
+        for end in range(1, len(order) + 1):
+            if end == 1 or lengths[order[end - 1]] != lengths[order[end - 2]]:
+                starts.append(end - 1)
+            first = max(end - self.batch_size, 0)
+            least, at = min(
+                (cost[i] + lengths[order[i]] * (end - i) + self.split, i)
+                for i in {first, *starts}
+                if i >= first
+            )
+            cost.append(least)
+            begin.append(at)
         groups: list[list[int]] = []
-        for place, i in enumerate(order):
-            full = not groups or len(groups[-1]) == self.batch_size
-            if full or (lengths[groups[-1][0]] - lengths[i]) * (len(order) - place) >= self.split:
-                groups.append([])
-            groups[-1].append(i)
-        return groups
+        end = len(order)
+        while end:
+            groups.append(order[begin[end] : end])
+            end = begin[end]
+        return groups[::-1]
 
     def count_backward(self, body: Body, chunk: Chunk, account: Account) -> None:
         """Counts one input-only backward pass of a chunk."""

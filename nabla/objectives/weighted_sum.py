@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 from nabla.core.errors import ConfigError
@@ -41,9 +42,15 @@ class WeightedSum(Objective):
         self.weights = {name: as_schedule(weight, f"weight of {name}") for name, weight in weights.items()}
 
     def terms(self) -> tuple[Term, ...]:
+        return self._terms
+
+    @cached_property
+    def _terms(self) -> tuple[Term, ...]:
+        """Settings do not change, and every step asks."""
         found: list[Term] = []
         for name, part in self.parts.items():
-            for term in part.terms():
-                label = name if part.terms()[0].objective is part else f"{name}.{term.name}"
+            own = part.terms()
+            for term in own:
+                label = name if own[0].objective is part else f"{name}.{term.name}"
                 found.append(Term(label, term.objective, (self.weights[name], *term.weights)))
         return tuple(found)

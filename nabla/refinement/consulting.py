@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Int
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nabla.core.errors import NablaError
 from nabla.core.trajectory import Trajectory
+from nabla.core.values import changed
 from nabla.engine.gradient.values import RowsRequest, TermGradient, TrajectoryGradient
 from nabla.engine.initial_rows import Block, InitialRows
 from nabla.engine.requests import GradientRequest
@@ -186,7 +187,7 @@ def _block_request(
 ) -> RowsRequest:
     places = torch.tensor(list(block.places)) - gradient.start
     request = gradient.rows_wanted(term, places, None, task.session.account("gradient"))
-    return replace(request, logits=block.logits, normalisers=block.normalisers)
+    return changed(request, logits=block.logits, normalisers=block.normalisers)
 
 
 def _request(
@@ -199,7 +200,7 @@ def _request(
     request = gradient.rows_wanted(term, places, reference.candidates, account)
     if reference.normalisers is None or not _same_contexts(gradient, task, reference):
         return request
-    return replace(request, logits=reference.logits, normalisers=reference.normalisers)
+    return changed(request, logits=reference.logits, normalisers=reference.normalisers)
 
 
 def _same_contexts(gradient: TrajectoryGradient, task: RefineTask, reference: InitialRows) -> bool:

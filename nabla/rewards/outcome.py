@@ -76,7 +76,7 @@ class OutcomeReward(TransformerReward):
 
     def _stop(self, tokens: Int[Tensor, " n"]) -> int:
         pad = self.config_pad
-        if pad is None:
+        if pad is None or (len(tokens) and int(tokens[-1]) != pad):
             return len(tokens)
         real = (tokens != pad).nonzero()[:, 0]
         return int(real[-1]) + 1 if len(real) else 1

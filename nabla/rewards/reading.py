@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from functools import cached_property
 
 import torch
 from jaxtyping import Int
@@ -42,7 +43,7 @@ class Layout:
     reads: Int[Tensor, " steps"] | None = None
     ends: tuple[int, ...] = ()
 
-    @property
+    @cached_property
     def tokens(self) -> Int[Tensor, " n"]:
         """Everything."""
         return torch.cat([self.before, self.answer, self.after])

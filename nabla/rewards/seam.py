@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from nabla.core.errors import ModelError
 from nabla.core.prompt import Message
+from nabla.core.text import ids_text
 from nabla.models.channels import TableChannel, TablePull
 from nabla.models.chat import ChatFormat
 from nabla.models.head import EmbeddingTable
@@ -312,9 +313,6 @@ def written(lm_tokenizer: Any, tokens: list[int], lead: Sequence[int] = ()) -> s
     cut off."""
 
     def text(ids: Sequence[int]) -> str:
-        found: str = lm_tokenizer.decode(
-            list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
-        )
-        return found
+        return ids_text(lm_tokenizer, ids, hide_controls=False)
 
     return text([*lead, *tokens])[len(text(lead)) :] if lead else text(tokens)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -146,7 +147,7 @@ class TransformerReward(InnerReward):
 
     # -- the model -----------------------------------------------------------------------------
 
-    @property
+    @cached_property
     def config_pad(self) -> int | None:
         """Padding id, at which transformers' sequence classifiers stop reading."""
         pad: int | None = self.model.config.get_text_config().pad_token_id

@@ -251,7 +251,7 @@ class Decoder(Writer):
         """Keeps some places, and makes new ones behind them."""
         if self.cached and (kept or joined):
             self.slots.arrange(kept, joined)
-        self.notes.arrange(kept, count, self.lm.head.device)
+        self.notes.arrange(kept, count)
         if kept and self.draws is not None and self.hidden is not None:
             places = [*kept, *(list(kept[:1]) * count)]  # new ones are written over
             self.draws.select(places)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Int
@@ -11,9 +11,10 @@ from torch import Tensor
 
 from nabla.core.costs import Account, CostMeter, Usage
 from nabla.core.errors import NablaError
+from nabla.core.values import changed
 from nabla.models.body import Body, BodyOutput
 from nabla.models.causal_lm import CausalLM
-from nabla.models.keys import KeyValues
+from nabla.models.keys import Keys
 from nabla.models.runner import Runner
 from nabla.rollouts.base import Continuation, Opening
 
@@ -67,7 +68,7 @@ class Row:
     tokens: list[int] = field(default_factory=list)
     finished: bool = False
     answer: Continuation | NablaError | None = None
-    keys: KeyValues | None = None
+    keys: Keys | None = None
     begun: bool = False
     failures: int = 0
 
@@ -160,7 +161,7 @@ class Group:
 def _give(meter: CostMeter, account: Account, others: Sequence[Account] = ()) -> None:
     cost = meter.snapshot()
     for phase, usage in cost.phases.items():
-        replace(account, phase=phase).add(usage, others)
+        changed(account, phase=phase).add(usage, others)
     for name, count in cost.counts.items():
         account.meter.count(name, count)
 

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from nabla.models.body import Body
-from nabla.models.keys import Keys, KeyValues, left_padded
+from nabla.models.keys import BlockKeys, Keys, KeyValues, left_padded, packed
 
 #: Tokens per row that there is room for at first.
 ROOM = 64
@@ -86,12 +86,10 @@ class CacheSlots:
         for layer, pair in zip(self.layers, keys.layers, strict=True):
             layer.put(row, *pair)
 
-    def take(self, row: int) -> KeyValues:
+    def take(self, row: int) -> BlockKeys:
         """A row's own. Copies: a view would keep the whole batch's buffers alive."""
         own = slice(int(self.offset[row]), self.length)
-        return KeyValues(
-            tuple((x.keys[row, :, own].clone(), x.values[row, :, own].clone()) for x in self.layers)
-        )
+        return packed(KeyValues(tuple((x.keys[row, :, own], x.values[row, :, own]) for x in self.layers)))
 
     def step(self, tokens: Int[Tensor, " rows"]) -> Float[Tensor, "rows hidden"]:
         """States behind one new token per row."""
@@ -103,46 +101,51 @@ class CacheSlots:
 
 
 class Notes:
-    """What is known of each row's tokens, written step by step into buffers that double."""
+    """What is known of each row's tokens: a column a step, in buffers that double."""
 
     def __init__(self) -> None:
         self._parts: list[Tensor] = []
-        #: Tokens noted, by row.
-        self._count: Tensor | None = None
-        self._most = 0
+        #: Columns in use.
+        self._length = 0
+        #: The first one of each row; None where a row has ended.
+        self._first: list[int | None] = []
 
-    def arrange(self, kept: Sequence[int], joined: int, device: torch.device) -> None:
+    def arrange(self, kept: Sequence[int], joined: int) -> None:
         """Keeps some rows and puts empty ones behind them."""
-        if self._count is None or not kept:
-            self._parts, self._most = [], 0
-            self._count = torch.zeros(len(kept) + joined, dtype=torch.long, device=device)
+        if not kept or not self._parts:
+            self._parts, self._length = [], 0
+            self._first = [0] * (len(kept) + joined)
             return
-        rows = torch.tensor([*kept, *(list(kept[:1]) * joined)], device=device)
-        self._count = self._count[rows]
-        self._count[len(kept) :] = 0
+        rows = torch.tensor([*kept, *(list(kept[:1]) * joined)])
         self._parts = [part[rows.to(part.device)] for part in self._parts]
+        self._first = [*(self._first[row] for row in kept), *([self._length] * joined)]
 
     def replace(self, row: int) -> None:
         """Nothing is known of a row that begins."""
-        assert self._count is not None
-        self._count[row] = 0
+        self._first[row] = self._length
 
     def add(self, *new: Tensor) -> None:
         """Of one more token of each row: ``[rows, width]`` each."""
-        assert self._count is not None
-        self._most += 1
         if not self._parts:
             self._parts = [x.new_zeros(len(x), ROOM, x.shape[-1]) for x in new]
-        room = self._parts[0].shape[1]
-        if self._most > room:
-            self._most = int(self._count.max()) + 1  # rows that ended long ago may have been the longest
-            if self._most > room:
-                self._parts = [torch.cat([part, torch.zeros_like(part)], 1) for part in self._parts]
-        place = self._count.clamp_max(self._parts[0].shape[1] - 1)
+        if self._length == self._parts[0].shape[1]:
+            self._make_room()
         for part, x in zip(self._parts, new, strict=True):
-            part[torch.arange(len(x), device=part.device), place.to(part.device)] = x
-        self._count += 1
+            part[:, self._length] = x
+        self._length += 1
+
+    def _make_room(self) -> None:
+        """In place of columns that belong to rows of the past, or behind the last one."""
+        past = min((first for first in self._first if first is not None), default=self._length)
+        if past:
+            self._parts = [torch.cat([p[:, past:], torch.zeros_like(p[:, :past])], 1) for p in self._parts]
+            self._first = [None if first is None else first - past for first in self._first]
+            self._length -= past
+        else:
+            self._parts = [torch.cat([part, torch.zeros_like(part)], 1) for part in self._parts]
 
     def take(self, row: int, count: int) -> list[Tensor]:
-        """Copies of a row's first so many: a view would keep the whole batch's alive."""
-        return [part[row, :count].clone() for part in self._parts]
+        """Copies of a row's first so many, at its end: a view would keep the whole batch's alive."""
+        first, self._first[row] = self._first[row], None
+        assert first is not None
+        return [part[row, first : first + count].clone() for part in self._parts]

@@ -5,8 +5,9 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
-from nabla.core.text import Decoder, pieces, token_text
+from nabla.core.text import Decoder, ids_text, library, pieces, text_ids, token_text
 from nabla.problems.sandbox import build_tokenizer
+from tests import tiny
 
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:
@@ -62,3 +63,30 @@ def test_control_tokens_without_channels_are_left_out():
     ids = tokenizer("<|start|>a<|message|>42<|end|>", add_special_tokens=False)["input_ids"]
     assert Decoder(tokenizer)(ids) == "a42"
     assert "".join(pieces(tokenizer, ids)) == "a42"
+
+
+def test_a_fast_tokenizer_is_asked_directly_and_says_the_same() -> None:
+    tokenizer = tiny.tokenizer()
+    assert library(tokenizer) is tokenizer.backend_tokenizer
+    for text in ("12*7=84", "", "1 2 3"):
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        assert text_ids(tokenizer, text) == ids
+        for hidden in (True, False):
+            expected = tokenizer.decode(ids, skip_special_tokens=hidden, clean_up_tokenization_spaces=False)
+            assert ids_text(tokenizer, ids, hide_controls=hidden) == expected
+
+
+def test_a_tokenizer_that_adds_something_or_cuts_texts_is_asked_itself() -> None:
+    tokenizer = tiny.tokenizer()
+    tokenizer.backend_tokenizer.enable_truncation(2)  # as a tokenizer.json may say
+    assert text_ids(tokenizer, "12*7=84") == tokenizer("12*7=84", add_special_tokens=False)["input_ids"]
+    assert len(text_ids(tokenizer, "12*7=84")) > 2
+
+    class Own(type(tokenizer)):  # type: ignore[misc]
+        def _decode(self, *_: object, **__: object) -> str:
+            return "own"
+
+    other = tiny.tokenizer()
+    other.__class__ = Own
+    assert library(other) is None
+    assert ids_text(other, [5, 6], hide_controls=True) == "own"

@@ -38,7 +38,7 @@ def test_a_round_goes_on_until_an_answer_is_held():
     found, meter = progress(Budget("calls", (10.0,)))
     meter.add("rollout", Usage(decode_steps=30))
     assert (found.reached, found.spent) == (True, False)
-    found.report(answer(1), "1")
+    found.report(answer(1), lambda _: "1")
     assert found.spent
 
 
@@ -46,11 +46,11 @@ def test_a_round_ends_where_no_later_answer_counts():
     """At the value itself one still does: what is read there must not depend on where the round ended."""
     found, meter = progress(Budget("calls", (5.0, 10.0)), Budget("tokens", (20.0,)))
     meter.add("rollout", Usage(decode_steps=10))
-    found.report(answer(1), "1")
+    found.report(answer(1), lambda _: "1")
     assert (found.reached, found.spent) == (False, False)
     meter.add("rollout", Usage(tokens=21))
     assert (found.reached, found.spent) == (True, False)
-    found.report(answer(2), "2")
+    found.report(answer(2), lambda _: "2")
     last = answer_within(found.checkpoints, "calls", 10.0)
     assert last is not None
     assert last.response == "2"
@@ -58,5 +58,5 @@ def test_a_round_ends_where_no_later_answer_counts():
     assert found.spent
     free, meter = progress()
     meter.add("rollout", Usage(decode_steps=10))
-    free.report(answer(1), "1")
+    free.report(answer(1), lambda _: "1")
     assert not free.spent

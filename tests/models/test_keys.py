@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nabla.models.keys import BlockKeys, Keys, KeyValues, left_padded
+from nabla.models.keys import BlockKeys, Keys, KeyValues, left_padded, packed
 
 
 def layers(length: int, seed: int) -> KeyValues:
@@ -69,3 +69,18 @@ def test_rows_of_both_kinds_are_padded_on_the_left() -> None:
                     assert not found[place, :, : 6 - length].any()
                     if source is not None:
                         assert torch.equal(found[place, :, 6 - length :], source.layers[index][part])
+
+
+def test_parts_are_cut_alike_from_views_from_one_block_and_from_several() -> None:
+    whole = layers(9, 4)
+    one, several = packed(whole), in_blocks(whole, 4, 4, 1)
+    equal(one, whole)
+    groups = whole.groups()
+    for start, length in ((0, 9), (0, 4), (3, 4), (8, 1)):
+        expected = whole.block(groups, start, length)
+        for keys in (one, several):
+            part = keys.block(groups, start, length)
+            assert part.length == length
+            for mine, other in zip(part.tensors, expected.tensors, strict=True):
+                assert torch.equal(mine, other)
+                assert mine.untyped_storage().nbytes() == mine.nbytes  # no view of the whole

@@ -15,6 +15,7 @@ from nabla.core.costs import Account, CostMeter
 from nabla.models import prefixes as module
 from nabla.models.body import EMPTY, Body, Chunk, KeyValues
 from nabla.models.deferred import DeferredStore
+from nabla.models.keys import BlockKeys
 from nabla.models.ledger import ByteBudget
 from nabla.models.prefixes import PrefixStore
 from nabla.models.runner import Runner
@@ -315,15 +316,15 @@ def test_what_there_is_no_memory_for_is_left_out_once_requests_are_answered(
     deferred = DeferredStore(store)
     put(deferred, "p", 1, 2, 3, 4)
     put(deferred, "q", 5, 6)
-    original, calls = KeyValues.block, []
+    original, calls = BlockKeys.block, []
 
-    def block(self: KeyValues, *arguments: Any) -> Any:
+    def block(self: BlockKeys, *arguments: Any) -> Any:
         calls.append(arguments)
         if len(calls) == 2:
             raise torch.OutOfMemoryError("full")
         return original(self, *arguments)
 
-    monkeypatch.setattr(KeyValues, "block", block)
+    monkeypatch.setattr(BlockKeys, "block", block)
     deferred.commit()
     assert found(store, "p", 1, 2, 3, 4) == 2
     assert store.get("p", BODY, torch.tensor([1, 2, 3, 4])).lost == 2

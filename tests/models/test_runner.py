@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -222,3 +223,37 @@ def test_batches_hold_every_row_once(lengths: list[int], size: int, split: float
 def test_a_batch_is_cut_where_padding_costs_more_than_a_pass() -> None:
     assert Runner(64, split=256).batches([300, 10, 290, 12]) == [[0, 2], [3, 1]]
     assert Runner(64, split=256).batches([300, 200]) == [[0, 1]]
+
+
+def test_a_few_rows_do_not_get_a_pass_of_their_own_for_the_padding_of_all_others() -> None:
+    lengths = [41] * 17 + [38] * 4 + [35] + [31] * 42
+    assert [len(group) for group in Runner(64, split=128).batches(lengths)] == [22, 42]
+
+
+def cut_at(order: list[int], cuts: tuple[bool, ...]) -> list[list[int]]:
+    """The rows cut behind those that are marked."""
+    groups = [[order[0]]]
+    for i, cut in zip(order[1:], cuts, strict=True):
+        if cut:
+            groups.append([])
+        groups[-1].append(i)
+    return groups
+
+
+@given(
+    lengths=st.lists(st.integers(1, 30), min_size=1, max_size=8),
+    size=st.integers(1, 8),
+    split=st.sampled_from([0.0, 5.0, 20.0, 64.0]),
+)
+def test_batches_cost_as_little_as_any_in_this_order(lengths: list[int], size: int, split: float) -> None:
+    def cost(groups: list[list[int]]) -> float:
+        return sum(split + len(group) * max(lengths[i] for i in group) for group in groups)
+
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    least = min(
+        cost(groups)
+        for cuts in itertools.product([False, True], repeat=len(order) - 1)
+        for groups in [cut_at(order, cuts)]
+        if max(map(len, groups)) <= size
+    )
+    assert cost(Runner(size, split=split).batches(lengths)) == least

@@ -111,14 +111,37 @@ class Passes:
                 body, list(chunks.values()), [tasks[i].account for i in run]
             )
             states = dict(zip(run, outputs, strict=True))
-            passes = []
+            hidden = []
             for i, (task, leaf) in enumerate(zip(tasks, leaves, strict=True)):
                 first = task.trajectory.hidden[task.start : task.start + 1].to(leaf)
-                hidden = torch.cat([first, states[i].hidden]) if i in states else first
-                values, normalisers = self._judged(hidden, task)
-                back = backward_usage(body, chunks[i]) if i in chunks else None
-                passes.append(LanguagePass(leaf, back, values, normalisers, hidden.detach()))
-        return passes
+                hidden.append(torch.cat([first, states[i].hidden]) if i in states else first)
+            judged = self._all_judged(hidden, tasks)
+        return [
+            LanguagePass(
+                leaves[i],
+                backward_usage(body, chunks[i]) if i in chunks else None,
+                *judged[i],
+                hidden[i].detach(),
+            )
+            for i in range(len(tasks))
+        ]
+
+    def _all_judged(
+        self, hidden: Sequence[Tensor], tasks: Sequence[GradientTask]
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Log-likelihoods and log-normalisers of each text; hard ones go through the head together."""
+        hard = [i for i, task in enumerate(tasks) if task.soft is None]
+        found = {i: self._judged(hidden[i], task) for i, task in enumerate(tasks) if task.soft is not None}
+        if hard:
+            for i in hard:
+                account = tasks[i].account
+                account.meter.add(account.phase, Usage(flops=self.lm.head.flops(len(hidden[i]))))
+            tokens = torch.cat([tasks[i].tokens[tasks[i].start :] for i in hard])
+            every = expected_log_likelihood(self.lm.head, torch.cat([hidden[i] for i in hard]), tokens, None)
+            lengths = [len(hidden[i]) for i in hard]
+            parts = (rows.split(lengths) for rows in every)
+            found.update(zip(hard, zip(*parts, strict=True), strict=True))
+        return [found[i] for i in range(len(tasks))]
 
     def log_likelihoods(self, task: GradientTask, done: LanguagePass | None) -> Tensor:
         """Of the free tokens: from a pass, or what the rollout knows of its own text."""

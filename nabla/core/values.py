@@ -1,0 +1,30 @@
+"""Values that are changed by making another one."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from functools import cache
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def changed(value: T, **given: Any) -> T:
+    """``dataclasses.replace`` for a dataclass without ``__post_init__`` and slots, in a tenth of the time: a
+    solve makes thousands. Raises TypeError for a name that is no field."""
+    kind: Any = type(value)
+    names = _names(kind)
+    if not given.keys() <= names:
+        raise TypeError(f"{kind.__name__} has no field {', '.join(sorted(given.keys() - names))}")
+    new: T = object.__new__(kind)
+    own = value.__dict__
+    new.__dict__.update({name: own[name] for name in own if name in names}, **given)  # no cached property
+    return new
+
+
+@cache
+def _names(kind: Any) -> frozenset[str]:
+    found = fields(kind)
+    if hasattr(kind, "__post_init__") or "__slots__" in vars(kind) or not all(f.init for f in found):
+        raise TypeError(f"{kind.__name__} is no plain dataclass")
+    return frozenset(field.name for field in found)
