@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import Tensor
+
 from nabla.core.deadline import Late, within
 from nabla.core.errors import ComponentError, NablaError
 from nabla.core.trajectory import Trajectory
@@ -100,9 +102,9 @@ class _Noted(Progress):
         if far and all(far):
             raise self.journal.stop(f"{total.calls} calls under {self.budgets[0]}, and it does not end")
 
-    def report(self, trajectory: Trajectory, response: str) -> None:
+    def report(self, trajectory: Trajectory, decode: Callable[[Tensor], str]) -> None:
         self.journal.reports.append(self.meter.snapshot().total.calls)
-        super().report(trajectory, response)
+        super().report(trajectory, decode)
 
 
 def watched(solve: Solve, journals: dict[str, Journal]) -> Solve:

@@ -139,7 +139,7 @@ class Passes:
             tokens = torch.cat([tasks[i].tokens[tasks[i].start :] for i in hard])
             every = expected_log_likelihood(self.lm.head, torch.cat([hidden[i] for i in hard]), tokens, None)
             lengths = [len(hidden[i]) for i in hard]
-            parts = (rows.split(lengths) for rows in every)
+            parts = (torch.split(rows, lengths) for rows in every)
             found.update(zip(hard, zip(*parts, strict=True), strict=True))
         return [found[i] for i in range(len(tasks))]
 
