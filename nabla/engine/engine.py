@@ -50,7 +50,8 @@ class Engine:
             run again when they are needed. "auto": an eighth of each of the models' GPUs, a quarter of the
             machine's memory on the CPU, 11 GB a device at most.
         budgets: what a problem may cost; methods run until all are spent.
-        split_padding: tokens of padding at which a batch of passes is cut in two (infinity: never).
+        split_padding: tokens of padding that cost as much as one more pass: batches are cut where both cost
+            least (infinity: never).
         checkpoint_activations: in passes with a gradient, keep the layers' inputs only and run them again
             on the way back: one more forward pass, a fraction of the memory.
         compile_layers: run the feed-forward parts and norms of all layers through ``torch.compile``: tens of
