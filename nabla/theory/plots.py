@@ -66,7 +66,7 @@ def _plain(value: Any) -> Any:
 
 def _figure(figure: Figure) -> Any:
     columns = 2 if len(figure.panels) == 4 else min(len(figure.panels), 3)
-    made, axes = panels(len(figure.panels), (5.2, 3.7), columns)
+    made, axes = panels(len(figure.panels), (6.2, 3.5), columns)
     for axis, panel in zip(axes, figure.panels, strict=True):
         _draw(axis, panel)
     return made
@@ -85,4 +85,4 @@ def _draw(axis: Any, panel: Panel) -> None:
     if panel.ticks:
         axis.set_xticks(range(len(panel.ticks)), panel.ticks, rotation=30, ha="right", fontsize=7)
     if any(line.label for line in panel.lines):
-        axis.legend(fontsize=7.5)
+        axis.legend(fontsize=7.5, loc="upper left", bbox_to_anchor=(1.0, 1.0))  # beside, over no line
