@@ -20,6 +20,7 @@ EXTRAS = {
     "gguf": ("gguf",),
     "gym": ("reasoning_gym",),
     "train": ("trl", "datasets"),
+    "sentiment": ("vaderSentiment",),
     "testing": ("hypothesis",),
 }
 

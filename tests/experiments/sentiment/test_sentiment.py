@@ -1,0 +1,124 @@
+"""Sentiment steering: what is asked, what the lexicon says, and a reward that learns from it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import string
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from nabla.models.loading import load
+from nabla.rewards.loading import load_reward
+from nabla.rewards.outcome import OutcomeReward
+from nabla.study.benchmark.models import random_model, word_tokenizer
+from nabla.study.benchmark.settings import Shape
+from nabla.study.evaluation.config import EvaluationConfig
+from nabla.study.evaluation.results import Results
+from nabla.study.evaluation.runner import Evaluation
+from nabla.testing.tiny import char_tokenizer, lm_model, outcome_model
+
+pytest.importorskip("vaderSentiment", reason="vaderSentiment is not installed (make install)")
+pytest.importorskip("trl", reason="trl is not installed (make install)")
+
+from experiments.sentiment import openings, train
+from experiments.sentiment.lexicon import compound
+
+CONFIG = Path(__file__).parents[3] / "experiments" / "configs" / "sentiment.yaml"
+SHAPE = Shape(vocab=60, hidden=32, layers=2, heads=4, kv_heads=2, head_dim=8, intermediate=48)
+
+
+def test_the_lexicon_reads_the_response_alone() -> None:
+    assert compound("", "a wonderful, lovely evening") > 0.7
+    assert compound("", "a terrible, dirty room") < -0.6
+    assert compound("wonderful lovely", "the room had a table") == 0
+
+
+def test_prompts_of_training_and_test_are_about_other_things() -> None:
+    asked = [row["prompt"] for row in openings.prompts(openings.TEST)]
+    learnt = [row["prompt"] for row in openings.prompts(openings.TRAIN)]
+    assert len({*asked, *learnt}) == len(asked) + len(learnt) == 40 + 100
+    kept = [json.loads(line) for line in openings.FILE.read_text(encoding="utf-8").splitlines()]
+    assert kept == openings.prompts(openings.TEST)
+    assert len({row["id"] for row in kept}) == len(kept)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of transformers' trainer, about itself
+def test_a_reward_is_trained_measured_and_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a tiny model, with the length of an answer in the lexicon's place."""
+    words = word_tokenizer(SHAPE.vocab)
+    model = random_model(SHAPE, "ForCausalLM", positions=128, dtype=torch.float32, device="cpu", seed=1)
+    model.save_pretrained(tmp_path / "lm")
+    words.save_pretrained(tmp_path / "lm")
+    asked = [{"id": str(n), "prompt": f"w{n} w{n + 1}"} for n in range(4)]
+    monkeypatch.setattr(train, "prompts", lambda _: asked)
+    monkeypatch.setattr(train, "compound", lambda _, text: len(text) % 7 / 7)
+    options = [
+        "--base",
+        str(tmp_path / "lm"),
+        "--out",
+        str(tmp_path / "run"),
+        "--into",
+        str(tmp_path / "made"),
+    ]
+    few = ["--layers", "1", "--each", "4", "--batch", "4"]
+    train.main([*options, *few])
+    rows = [json.loads(line) for line in (tmp_path / "run" / "train.jsonl").read_text().splitlines()]
+    assert len(rows) == 16
+    assert json.loads((tmp_path / "run" / "recipe.json").read_text())["what"] == "sentiment"
+    figures: dict[str, Any] = train.measured(
+        train_options(tmp_path), train.read(tmp_path / "run" / "test.jsonl")
+    )
+    assert figures["answers"] == 4 * train.TESTED
+    assert -1 <= figures["correlation_within_prompts"] <= 1
+    # What nabla loads is what was measured.
+    reward = load_reward(str(tmp_path / "made"))
+    assert isinstance(reward, OutcomeReward)
+    from transformers import AutoModelForSequenceClassification
+
+    loaded, _ = load(AutoModelForSequenceClassification, str(tmp_path / "made"), role="reward", num_labels=1)
+    ids = torch.tensor([train.read_as(words, rows[0])])
+    assert loaded(input_ids=ids).logits.shape == (1, 1)
+    train.main([*options, *few])
+    assert "is finished" in capsys.readouterr().out
+
+
+def train_options(folder: Path) -> Any:
+    """Of the command line, as far as measuring reads them."""
+    return argparse.Namespace(base=str(folder / "lm"), out=folder / "run", dtype="float32", seed=0)
+
+
+def test_an_evaluation_has_the_reward_beside_the_lexicon(tmp_path: Path) -> None:
+    """The configuration with random models of tiny shapes: every method, and a lexicon of its own."""
+    values = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
+    letters = char_tokenizer(string.printable)
+    for name, model in (("lm", lm_model("llama", letters)), ("reward", outcome_model("llama", letters))):
+        model.float().save_pretrained(tmp_path / name)
+        letters.save_pretrained(tmp_path / name)
+    setup = values["tasks"]["sentences"]
+    setup["task"]["path"] = str(openings.FILE)
+    setup |= {"lm": str(tmp_path / "lm"), "rewards": {"sentiment": str(tmp_path / "reward")}}
+    values["shared"]["max_new_tokens"] = values["shared"]["sampling"]["max_new_tokens"] = 6
+    few = {"problems": 2, "shard": 2, "budgets": {"flops": [2e7]}, "metric": f"{__name__}:vowels"}
+    config = EvaluationConfig.of({**values, **few, "accelerator": "cpu"})
+    Evaluation(config, tmp_path / "results").run()
+    results = Results.load(tmp_path / "results")
+    for label in config.methods:
+        run = results.runs["sentences", label]
+        assert not run.errors, (label, run.errors)
+    rows = [json.loads(x) for x in (tmp_path / "results" / "runs.jsonl").read_text().splitlines()]
+    answers = [row for row in rows if row.get("response") is not None]
+    assert answers
+    assert all(row["metric"] == vowels("", row["response"]) for row in answers)
+    assert all(row["reward"] is not None and row["reward"] != row["metric"] for row in answers)
+
+
+def vowels(prompt: str, response: str) -> float:
+    """A metric."""
+    return sum(response.count(letter) for letter in "aeiou") - 0.5
