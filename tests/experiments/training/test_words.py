@@ -1,0 +1,80 @@
+"""The task of words: its worked solutions, what is trained on, and the table of what was tried."""
+
+from __future__ import annotations
+
+import json
+import string
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from nabla.problems.tasks.base import Problem
+from nabla.testing.tiny import char_tokenizer, lm_model
+
+pytest.importorskip("reasoning_gym", reason="reasoning-gym is not installed (make install)")
+pytest.importorskip("trl", reason="trl is not installed (make install)")
+
+from experiments.training import tried, words
+from experiments.training.samples import read
+
+
+def test_the_worked_solution_is_right_by_the_data_sets_verifier() -> None:
+    assert words.solution({"tiger": 4, "leech": 2, "ant": 3}) == (
+        "tiger: 4*4=16, total 16\nleech: 2*0=0, total 16\nant: 3*6=18, total 34"
+    )
+    task = words.build("test", size=12)
+    for problem in task.problems():
+        text = words.solution(problem.metadata["animals"])
+        assert task.grade(problem, text)
+        assert not task.grade(problem, text + "0")
+
+
+def test_no_training_problem_is_asked_in_a_test() -> None:
+    tested = {p.prompt for p in words.build("test").problems()}
+    found = words.training(40)
+    assert len(found) == 40
+    assert not {p.prompt for p in found} & tested
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of a tiny language model with random weights that reads and writes letters."""
+    folder, letters = tmp_path_factory.mktemp("lm"), char_tokenizer(string.printable)
+    lm_model("llama", letters, max_position_embeddings=2048).float().save_pretrained(folder)
+    letters.save_pretrained(folder)
+    return str(folder)
+
+
+def test_trials_are_graded_and_gone_on_with(model: str, tmp_path: Path, monkeypatch: Any) -> None:
+    arguments = {"min_animals": 2, "max_animals": 2}
+    trial = tried.Trial("leg_counting", 1, 6, arguments=arguments, lm=model)
+    verdicts: dict[str, list[bool]] = {}
+
+    def grade(_: Any, problem: Problem, text: str) -> bool:
+        good = problem.id.endswith("0") and len(verdicts.get(problem.id, [])) < 2
+        verdicts.setdefault(problem.id, []).append(good)
+        return good
+
+    monkeypatch.setattr(tried.ReasoningGym, "grade", grade)
+    monkeypatch.setattr(tried, "TRIALS", (trial,))
+    out = tmp_path / "tried.jsonl"
+    for _ in range(2):
+        tried.main(["--out", str(out), "--problems", "2"])
+    (row,) = read(out)  # what is there is not tried again
+    assert [len(asked) for asked in verdicts.values()] == [tried.EACH] * 2
+    assert (row["pass@1"], row["pass@8"]) == (2 / 8 / 2, 1 / 2)
+    assert 1 <= row["tokens"] <= 6
+    assert row["label"].endswith("leg_counting, 1 shots")
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of transformers' trainer, about itself
+def test_a_policy_is_trained(model: str, tmp_path: Path) -> None:
+    options = ["--base", model, "--out", str(tmp_path / "run"), "--examples", "8", "--rank", "2"]
+    words.main(options)
+    weights = load_file(tmp_path / "run" / "adapter" / "adapter_model.safetensors")
+    moved = [float(w.abs().max()) for name, w in weights.items() if "lora_B" in name]
+    assert moved
+    assert min(moved) > 0  # they begin at zero
+    assert json.loads((tmp_path / "run" / "costs.json").read_text())["steps"] == 2
