@@ -63,13 +63,13 @@ lint: $(STAMP)
 
 # Strict: a broken link or a docstring that cannot be read fails. Nothing is downloaded.
 docs: $(STAMP)
-	$(BIN)/python -m tools.site.assemble
+	$(BIN)/python -m experiments.site.assemble
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "build/site/index.html"
 
 notebooks: $(STAMP)
 	$(BIN)/python -m pytest -q --nbmake --overwrite -c /dev/null --rootdir docs/notebooks docs/notebooks
-	$(BIN)/python -m tools.site.notebooks
+	$(BIN)/python -m experiments.site.notebooks
 
 # With the setuptools of $(VENV) (of its [dev] extra): nothing is downloaded. build/ would otherwise keep files
 # that the checkout no longer has.

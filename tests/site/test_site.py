@@ -7,6 +7,8 @@ import re
 import pytest
 import yaml
 
+from experiments.site import picture, results, roles, tables
+from experiments.site.assemble import assemble, places, relinked
 from nabla.engine.engine import Engine
 from nabla.launch.config.run import RunConfig
 from nabla.launch.config.slots import SLOTS
@@ -14,8 +16,6 @@ from nabla.refinement.dto import DTO
 from nabla.study.ablation.config import AblationConfig
 from nabla.study.evaluation.config import EvaluationConfig, TaskSetup
 from tests.site.blocks import ROOT
-from tools.site import picture, results, roles, tables
-from tools.site.assemble import assemble, places, relinked
 
 
 def nav() -> list[str]:
@@ -68,13 +68,13 @@ def test_links_are_made_those_of_the_site():
 
 
 def test_the_picture_is_the_one_that_is_drawn_and_has_every_slot():
-    assert picture.PICTURE.read_text() == picture.drawing(), "python -m tools.site.picture"
+    assert picture.PICTURE.read_text() == picture.drawing(), "python -m experiments.site.picture"
     assert {box.slot for box in picture.BOXES} == set(SLOTS)
 
 
 def test_the_tables_of_the_readme_are_those_of_the_results():
     text = results.README.read_text()
-    assert results.filled(text) == text, "python -m tools.site.results"
+    assert results.filled(text) == text, "python -m experiments.site.results"
     assert "| backtrack |" in text
     with pytest.raises(ValueError, match="stands 0 times"):
         results.filled("no table")

@@ -1,6 +1,6 @@
 """Writes the tables of results in README.md from what ``experiments/results`` has.
 
-python -m tools.site.results
+python -m experiments.site.results
 """
 
 from __future__ import annotations

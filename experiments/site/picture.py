@@ -1,6 +1,6 @@
 """The picture of the loop: one drawing for all slots, each lit up by its name (``loop.svg#selectors``).
 
-``python -m tools.site.picture`` writes docs/pictures/loop.svg.
+``python -m experiments.site.picture`` writes docs/pictures/loop.svg.
 """
 
 from __future__ import annotations

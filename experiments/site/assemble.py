@@ -95,8 +95,8 @@ def assemble(target: Path = TARGET, *, generated: bool = True) -> Path:
         text = relinked((ROOT / source).read_text(encoding="utf-8"), source, known)
         path.write_text(_with_tables(text) if generated else text, encoding="utf-8")
     if generated:
-        from tools.site.notebooks import pages as notebooks
-        from tools.site.tables import pages
+        from experiments.site.notebooks import pages as notebooks
+        from experiments.site.tables import pages
 
         shown = notebooks(target / "notebooks")
         known |= {f"docs/{place}": place for place in shown}
@@ -108,7 +108,7 @@ def assemble(target: Path = TARGET, *, generated: bool = True) -> Path:
 
 
 def _with_tables(text: str) -> str:
-    from tools.site.tables import components
+    from experiments.site.tables import components
 
     text = _TABLE.sub(lambda match: components(match[1]), text)
     return _MODULE.sub(r"::: \1", text)
