@@ -28,13 +28,13 @@ NOTES = {
     "smollm2-chain-sum": " Its first 40 steps were with frozen weights in bfloat16.",
     "smollm2-chain-sum-judge": " Its frozen weights were in bfloat16.",
 }
-OWN = "the policy's at temperature 1, seeds from 200,000 on"
+OWN = "the policy's at temperature 1, seeds from 200,000 on, 1.0e13 FLOPs to draw"
 #: Whose samples a reward learnt from.
 SOURCES = {
     "smollm2-chain-sum-process": OWN,
     "smollm2-chain-sum-outcome": OWN,
     "smollm2-chain-sum-process-strong": (
-        f"{OWN}; its own at 1.4, from 300,000 on; the judge's at 1.5, from 400,000 on"
+        f"{OWN}; its own at 1.4, from 300,000 on; the judge's at 1.5, from 400,000 on; 5e12 for both"
     ),
 }
 USE = {
