@@ -53,9 +53,9 @@ def methods() -> str:
 
 
 def values() -> str:
-    """The study with a reward that is read at every token."""
-    rows = read("values")
-    found = {(r["task"], float(r["flops"]), r["method"]): float(r["accuracy"]) for r in rows}
+    """The study with a reward that is read at every token: a family has a folder of its own."""
+    rows = [row for family in FAMILIES for row in read(f"values/{family}") if row["unit"] == "flops"]
+    found = {(r["task"], float(r["value"]), r["method"]): float(r["accuracy"]) for r in rows}
     problems = {r["task"]: r["problems"] for r in rows}
     tasks = {f"{task} process": said for task, said in FAMILIES.items()}
     head = [f"{said} ({problems[task]}), {budget}" for task, said in tasks.items() for _, budget in FLOPS]
