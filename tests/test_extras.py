@@ -325,4 +325,4 @@ def test_optional_packages_are_asked_for_wherever_they_are_imported():
         asked = asked_for(tree).union(*(asked_for(ast.parse(gate.read_text())) for gate in packages))
         assert optional <= asked, f"{place} imports {optional - asked} without require_extra"
     # Those are imported by lightning, by transformers and by experiments/training.
-    assert used == OPTIONAL - {"tensorboard", "wandb", "gguf", "trl"}
+    assert used == OPTIONAL - {"tensorboard", "wandb", "gguf", "trl", "vaderSentiment"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,9 @@ Names = list[str] | None
 def add_arguments(parser: ArgumentParser) -> None:
     """The command's options."""
     parser.add_argument(
-        "run", help="Folder of an evaluation, an ablation, 'nabla theory' or 'nabla estimators'."
+        "run",
+        help="Folder of an evaluation, an ablation, 'nabla theory', 'nabla estimators', 'nabla diagnose' or "
+        "'nabla bench'.",
     )
     parser.add_argument(
         "--methods",
@@ -64,16 +67,20 @@ def _drawer(folder: Path) -> Callable[[Path, Canvas, Names], list[Path]]:
         "evaluation.json": _evaluation,
         "figures.json": _theory,
         "estimators.csv": _estimators,
+        "results.json": _bench,
     }
     try:
         found = [draw for name, draw in known.items() if (folder / name).is_file()]
+        if not found and _diagnoses(folder):
+            found = [_diagnosis]
     except (OSError, ValueError) as error:
         raise ConfigError(f"The run cannot be read: {error}", got=str(folder)) from error
     if not found:
         raise ConfigError(
             "There is nothing here that figures are drawn of",
             got=str(folder),
-            fix="Name the folder of an evaluation, an ablation, 'nabla theory' or 'nabla estimators'.",
+            fix="Name the folder of an evaluation, an ablation, 'nabla theory', 'nabla estimators', "
+            "'nabla diagnose' or 'nabla bench'.",
         )
     return found[0]
 
@@ -110,6 +117,39 @@ def _estimators(folder: Path, canvas: Canvas, names: Names) -> list[Path]:
     from nabla.study.laboratory.report import read_csv
 
     return write_plots(read_csv(folder / "estimators.csv"), canvas, names)
+
+
+def _bench(folder: Path, canvas: Canvas, names: Names) -> list[Path]:
+    from nabla.study.benchmark.plots import write_plots
+
+    _no_methods(names, "a benchmark")
+    told = _told(folder / "results.json")
+    if told is None or not {"measurements", "growth"} <= set(told):
+        raise ConfigError("This is no result of 'nabla bench'", got=str(folder / "results.json"))
+    return write_plots(told, canvas)
+
+
+def _diagnosis(folder: Path, canvas: Canvas, names: Names) -> list[Path]:
+    from nabla.study.diagnosis.plots import write_figure
+
+    _no_methods(names, "a diagnosis")
+    return [write_figure(told, canvas, path.stem) for path, told in _diagnoses(folder).items()]
+
+
+def _diagnoses(folder: Path) -> dict[Path, dict[str, Any]]:
+    """What 'nabla diagnose' has stored there, a file for each task."""
+    found = {path: _told(path) for path in sorted(folder.glob("*.json"))}
+    keys = {"task", "findings", "verdicts"}
+    return {path: told for path, told in found.items() if told is not None and keys <= set(told)}
+
+
+def _told(path: Path) -> dict[str, Any] | None:
+    """A file's mapping; None where it holds none."""
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
+    return told if isinstance(told, dict) else None
 
 
 def _no_methods(names: Any, what: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -67,3 +68,30 @@ def test_the_theory(tmp_path, capsys):
     assert main(["plot", str(tmp_path), "--format", "gif"]) == 2
     assert main(["plot", str(tmp_path / "nowhere")]) == 2
     assert "nothing here that figures are drawn of" in capsys.readouterr().err
+
+
+def test_a_diagnosis(tmp_path, capsys):
+    known, unknown = ({"value": v, "low": v, "high": v, "count": 3} for v in (0.7, None))
+    bins = [{"said": 0.2, "right": 0.1}, {"said": 0.9, "right": 0.8}]
+    findings = {
+        "problems": 3,
+        "predictors": [
+            {"name": "position", "reward": None, "auc": known},
+            {"name": "value drop", "reward": "judge", "auc": unknown},
+        ],
+        "choosers": [{"name": "judge", "pooled": known, "within": known, "error": 0.1, "bins": bins}],
+        "locators": [{"name": "drop", "prefix": known, "first": known, "hit": known}],
+    }
+    told = {"task": "sums", "findings": findings, "verdicts": []}
+    (tmp_path / "sums.json").write_text(json.dumps(told))
+    (tmp_path / "other.json").write_text("[1")
+    assert main(["plot", str(tmp_path), "--format", "svg"]) == 0
+    (drawn,) = tmp_path.glob("*.svg")
+    text = drawn.read_text()
+    assert drawn.name == "sums.svg"
+    assert all(f">{word}</text>" in text for word in ("position (language model)", "first mistake: drop"))
+    assert "value drop" not in text
+    assert main(["plot", str(tmp_path), "--methods", "a"]) == 2
+    (tmp_path / "results.json").write_text("{}")
+    assert main(["plot", str(tmp_path)]) == 2
+    assert "no result of 'nabla bench'" in capsys.readouterr().err

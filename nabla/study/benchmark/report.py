@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from nabla.launch.figures import Canvas
 from nabla.launch.folder import git_commit, versions
 from nabla.study.benchmark.bench import Stand
 from nabla.study.benchmark.measurement import Measurement
@@ -104,6 +105,7 @@ def write_results(
     about = {
         "arguments": arguments,
         "setting": bench.setting.name,
+        "given": bench.setting.given,
         "machine": machine(bench),
         "versions": versions(),
         "git_commit": git_commit(),
@@ -127,7 +129,7 @@ def write_results(
     _csv(folder / "samples.csv", samples)
     _csv(folder / "growth.csv", bench.growth)
     _csv(folder / "ablations.csv", [a.to_dict() for a in ablations])
-    write_plots(bench, found, folder)
+    write_plots(about, Canvas(folder, dpi=90))
 
 
 def _csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:

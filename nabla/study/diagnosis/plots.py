@@ -3,63 +3,69 @@ intervals."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from nabla.core.extras import require_extra
-from nabla.study.diagnosis.measures import Estimate
-from nabla.study.diagnosis.study import Diagnosis
+from nabla.launch.figures import COLOURS, GREY, MARKERS, Canvas, panels, style
+
+Row = Mapping[str, Any]
 
 
-def write_figure(found: Diagnosis, path: Path) -> None:
-    """A PNG of three panels."""
-    require_extra("eval", "matplotlib", purpose="Figures")
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+def write_figure(told: Row, canvas: Canvas, name: str) -> Path:
+    """Three panels, from what a diagnosis has stored.
 
-    figure = Figure(figsize=(15, 5), layout="constrained")
-    FigureCanvasAgg(figure)
-    swaps, texts, bins = figure.subplots(1, 3, width_ratios=(5, 4, 3))
-    seen = found.findings
-    _bars(
-        swaps,
-        [(f"{p.name} ({p.reward})" if p.reward else p.name, p.auc) for p in seen.predictors],
-        "AUC: swaps that turn it right",
-    )
-    _bars(
-        texts,
-        [
-            *[(f"text right: {c.name}", c.pooled) for c in seen.choosers],
-            *[(f"mistake made: {x.name}", x.prefix) for x in seen.locators],
-            *[(f"first mistake: {x.name}", x.first) for x in seen.locators],
-        ],
-        "AUC: texts and mistakes",
-    )
-    bins.plot([0, 1], [0, 1], color="grey", linewidth=1)
-    for chooser in seen.choosers:
-        if chooser.bins:
-            bins.plot(
-                [b.said for b in chooser.bins],
-                [b.right for b in chooser.bins],
-                marker="o",
-                label=f"{chooser.name}, error {chooser.error:.2f}",
-            )
-    if any(chooser.bins for chooser in seen.choosers):
-        bins.legend(fontsize=8)
-    bins.set(xlabel="probability that is said", ylabel="share that is right")
-    figure.suptitle(f"{found.subject.task.name}: {seen.problems} problems")
-    figure.savefig(path, dpi=110)
+    Args:
+        told: as :func:`nabla.study.diagnosis.report.to_dict` has it.
+        canvas: where the figure goes.
+        name: of the file, without its ending.
+    """
+    seen = told["findings"]
+    with style():
+        figure, (swaps, texts, bins) = panels(3, (5.4, 4.8))
+        _bars(
+            swaps,
+            [(f"{p['name']} ({p['reward'] or 'language model'})", p["auc"]) for p in seen["predictors"]],
+            "swaps that turn it right",
+        )
+        _bars(
+            texts,
+            [
+                *[(f"text right: {c['name']}", c["pooled"]) for c in seen["choosers"]],
+                *[(f"mistake made: {x['name']}", x["prefix"]) for x in seen["locators"]],
+                *[(f"first mistake: {x['name']}", x["first"]) for x in seen["locators"]],
+            ],
+            "texts and mistakes",
+        )
+        _calibration(bins, [c for c in seen["choosers"] if c["bins"]])
+        figure.suptitle(f"{told['task']}: {seen['problems']} problems")
+        return canvas.save(figure, name)
 
 
-def _bars(axis: Any, rows: Sequence[tuple[str, Estimate]], title: str) -> None:
-    known = [(name, found) for name, found in rows if found.known][::-1]
+def _bars(axis: Any, rows: Iterable[tuple[str, Row]], title: str) -> None:
+    known = [(name, found) for name, found in rows if found["value"] is not None][::-1]
     places = list(range(len(known)))
-    values = [found.value for _, found in known]
+    values = [found["value"] for _, found in known]
     sides = [
-        [max(found.value - found.low, 0) for _, found in known],
-        [max(found.high - found.value, 0) for _, found in known],
+        [max(found["value"] - found["low"], 0) for _, found in known],
+        [max(found["high"] - found["value"], 0) for _, found in known],
     ]
     axis.errorbar(values, places, xerr=sides, fmt="o", capsize=3)
-    axis.axvline(0.5, color="grey", linewidth=1, linestyle=":")
-    axis.set(yticks=places, yticklabels=[name for name, _ in known], xlim=(0, 1.02), title=title)
+    axis.axvline(0.5, color=GREY, linewidth=1, linestyle=":")
+    axis.set(yticks=places, xlim=(0, 1.02), title=title, xlabel="AUC")
+    axis.set_yticklabels([name for name, _ in known], fontsize=8)
+
+
+def _calibration(axis: Any, choosers: Iterable[Row]) -> None:
+    axis.plot([0, 1], [0, 1], color=GREY, linewidth=1)
+    for index, chooser in enumerate(choosers):
+        axis.plot(
+            [b["said"] for b in chooser["bins"]],
+            [b["right"] for b in chooser["bins"]],
+            color=COLOURS[index % len(COLOURS)],
+            marker=MARKERS[index % len(MARKERS)],
+            label=f"{chooser['name']}, error {chooser['error']:.2f}",
+        )
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend(fontsize=8)
+    axis.set(title="calibration", xlabel="probability that is said", ylabel="share that is right")

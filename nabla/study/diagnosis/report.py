@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nabla.core.files import write_new
+from nabla.launch.figures import Canvas
 from nabla.study.diagnosis.findings import plain
 from nabla.study.diagnosis.plots import write_figure
 from nabla.study.diagnosis.study import Diagnosis
@@ -119,10 +120,9 @@ def _verdicts(found: Diagnosis) -> Table:
 def write(found: Diagnosis, folder: Path) -> list[Path]:
     """``NAME.json`` and ``NAME.png`` in a folder that is there. Raises OSError."""
     name = re.sub(r"[^\w.-]+", "-", found.subject.task.name)
-    data, figure = folder / f"{name}.json", folder / f"{name}.png"
-    write_new(data, json.dumps(to_dict(found), indent=1, ensure_ascii=False) + "\n")
-    write_figure(found, figure)
-    return [data, figure]
+    told, data = to_dict(found), folder / f"{name}.json"
+    write_new(data, json.dumps(told, indent=1, ensure_ascii=False) + "\n")
+    return [data, write_figure(told, Canvas(folder), name)]
 
 
 def to_dict(found: Diagnosis) -> dict[str, Any]:

@@ -62,6 +62,13 @@ def test_every_figure_of_a_pair_is_there(results: Path) -> None:
         assert (results / name).stat().st_size > 0
 
 
+def test_its_figures_are_drawn_again(results: Path, tmp_path: Path) -> None:
+    assert main(["plot", str(results), "--format", "svg", "--output", str(tmp_path)]) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"pair.svg", "floor.svg"}
+    assert "LM backward" in (tmp_path / "floor.svg").read_text()
+    assert main(["plot", str(results), "--methods", "nabla"]) == 2
+
+
 def test_a_kept_graph_costs_a_backward_pass(results: Path) -> None:
     """FLOPs do not depend on the machine."""
     found = json.loads((results / "results.json").read_text())
