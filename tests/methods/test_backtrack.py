@@ -10,7 +10,7 @@ from nabla.core.budget import Budget
 from nabla.core.errors import ConfigError, NablaError
 from nabla.core.prompt import Prompt
 from nabla.core.sampling import Sampling
-from nabla.core.solution import Solution
+from nabla.core.solution import Revision, Solution
 from nabla.engine.engine import Engine
 from nabla.methods.base import methods
 from nabla.methods.screened import Writer
@@ -300,6 +300,10 @@ def test_a_law_is_formed_once_for_a_text_and_anew_where_it_is_more_than_the_text
     assert 1 < len(kept) < len(anew)  # a changed head has another law
 
 
+def _rounded(made: Revision) -> Revision:
+    return replace(made, old_reward=round(made.old_reward, 9), new_reward=round(made.new_reward, 9))
+
+
 def test_gains_that_agree_with_nothing_are_not_asked_for_again():
     """A level that nothing reaches: six proposals by the gradient, then none."""
     first_order = {"attempts": 24, "move": "first-order", "objective": "reward", "sampling": SAMPLING}
@@ -307,8 +311,8 @@ def test_gains_that_agree_with_nothing_are_not_asked_for_again():
     asked = ordered(Pairs(**first_order, agreement=1.1))
     spent, usual = (sum(s.cost.total.backward_passes for s in found) for found in (asked, always))
     assert 0 < spent < usual
-    for one, other in zip(asked, always, strict=True):
-        assert one.revisions[:LEAST] == other.revisions[:LEAST]
+    for one, other in zip(asked, always, strict=True):  # other batches: the last bits of rewards may differ
+        assert list(map(_rounded, one.revisions[:LEAST])) == list(map(_rounded, other.revisions[:LEAST]))
     kept = ordered(Pairs(**first_order, agreement=-1.0))
     assert [s.revisions for s in kept] == [s.revisions for s in always]
     with pytest.raises(ConfigError, match="fallback without"):
