@@ -98,7 +98,8 @@ def test_recording_adds_no_call_and_no_draw_and_all_can_be_read(method, tmp_path
     assert set(problems) == {p.id for p in PROMPTS}
     for solution in traced:
         found = problems[solution.prompt.id]
-        pieces = found["columns"]["piece"]
+        kept = found["columns"]["piece"]
+        pieces = [kept["words"][word] for word in kept["at"]]
         ranges = found["texts"][found["final"]]
         nodes = [ranges[i] + k for i in range(0, len(ranges), 2) for k in range(ranges[i + 1])]
         assert "".join(pieces[node] for node in nodes) == solution.response
