@@ -112,7 +112,7 @@ def test_an_evaluation_has_the_reward_beside_the_lexicon(tmp_path: Path) -> None
     for label in config.methods:
         run = results.runs["sentences", label]
         assert not run.errors, (label, run.errors)
-    rows = [json.loads(x) for x in (tmp_path / "results" / "runs.jsonl").read_text().splitlines()]
+    rows = [json.loads(x) for x in (tmp_path / "results" / "records.jsonl").read_text().splitlines()]
     answers = [row for row in rows if row.get("response") is not None]
     assert answers
     assert all(row["metric"] == vowels("", row["response"]) for row in answers)
