@@ -69,12 +69,19 @@ class Door:
 
 
 def _evaluated(folder: Path) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
-    parts = (folder, folder / FOLDER) if (folder / FOLDER).exists() else (folder,)
-    for part in parts:
-        for row in journal.read(part):
-            found = reproducible(row)
-            if found is not None:
-                yield tuple(found.get(k) for k in ("method", "seed", "problem", "unit", "value")), found
+    whole = list(_read(folder))
+    yield from whole
+    # A kill may come when a unit is whole and what was kept of it is not away yet: the unit counts then.
+    known = {key for key, _ in whole}
+    if (folder / FOLDER).exists():
+        yield from (row for row in _read(folder / FOLDER) if row[0] not in known)
+
+
+def _read(folder: Path) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
+    for row in journal.read(folder):
+        found = reproducible(row)
+        if found is not None:
+            yield tuple(found.get(k) for k in ("method", "seed", "problem", "unit", "value")), found
 
 
 class Evaluate(Door):
