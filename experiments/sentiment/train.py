@@ -19,11 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 
 from experiments.sentiment.lexicon import compound
 from experiments.sentiment.openings import TEST, TRAIN, prompts
-from experiments.training.export import KEPT
+from experiments.training.export import written
 from experiments.training.running import (
     Ledger,
     finished,
@@ -164,18 +163,7 @@ def measured(options: argparse.Namespace, rows: list[dict[str, Any]]) -> dict[st
 
 def export(run: Path, folder: Path, figures: dict[str, float]) -> None:
     """The adapter in float16, with its card."""
-    recipe, costs, config = (
-        json.loads((run / name).read_text(encoding="utf-8"))
-        for name in ("recipe.json", "costs.json", "adapter/adapter_config.json")
-    )
-    config["base_model_name_or_path"] = recipe["base"]
-    config["target_modules"] = sorted(config["target_modules"])
-    weights = load_file(run / "adapter" / "adapter_model.safetensors")
-    folder.mkdir(parents=True, exist_ok=True)
-    half = {name: tensor.to(torch.float16).contiguous() for name, tensor in weights.items()}
-    save_file(half, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    kept = {key: config[key] for key in KEPT if key in config}
-    (folder / "adapter_config.json").write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    recipe, costs = written(run, folder)
     (folder / "README.md").write_text(card(folder.name, recipe, costs, figures), encoding="utf-8")
     size = sum(file.stat().st_size for file in folder.iterdir())
     print(json.dumps(figures, indent=1))

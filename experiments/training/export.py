@@ -46,11 +46,12 @@ def renew(folder: Path, measured: list[Path]) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def export(run: Path, folder: Path, measured: list[Path]) -> None:
-    """Writes an adapter's folder."""
-    recipe = json.loads((run / "recipe.json").read_text(encoding="utf-8"))
-    costs = json.loads((run / "costs.json").read_text(encoding="utf-8"))
-    config = json.loads((run / "adapter" / "adapter_config.json").read_text(encoding="utf-8"))
+def written(run: Path, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Writes an adapter in float16, without its card; (recipe, costs) of its training."""
+    recipe, costs, config = (
+        json.loads((run / name).read_text(encoding="utf-8"))
+        for name in ("recipe.json", "costs.json", "adapter/adapter_config.json")
+    )
     config["base_model_name_or_path"] = recipe["base"]
     config["target_modules"] = sorted(config["target_modules"])
     weights = load_file(run / "adapter" / "adapter_model.safetensors")
@@ -59,6 +60,12 @@ def export(run: Path, folder: Path, measured: list[Path]) -> None:
     save_file(half, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     kept = {key: config[key] for key in KEPT if key in config}
     (folder / "adapter_config.json").write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    return recipe, costs
+
+
+def export(run: Path, folder: Path, measured: list[Path]) -> None:
+    """Writes an adapter's folder."""
+    recipe, costs = written(run, folder)
     text = card(folder.name, recipe, costs, _figures(measured))
     (folder / "README.md").write_text(text, encoding="utf-8")
     if folder.parent == PLACE:

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 from experiments.training.running import (
     Ledger,
@@ -34,16 +35,21 @@ def main(arguments: list[str] | None = None) -> None:
 
 def fit(options: argparse.Namespace) -> None:
     """Trains one adapter."""
+    problems = training(options.examples, options.first)
+    supervise(options, [(p.prompt, solution(p.metadata["question"])) for p in problems])
+
+
+def supervise(options: argparse.Namespace, pairs: Sequence[tuple[str, str]]) -> None:
+    """Trains an adapter of a language model on (question, answer); the loss is on the answers alone."""
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
-    problems = training(options.examples, options.first)
     rows = [
         {
-            "prompt": [{"role": "user", "content": p.prompt}],
-            "completion": [{"role": "assistant", "content": solution(p.metadata["question"])}],
+            "prompt": [{"role": "user", "content": question}],
+            "completion": [{"role": "assistant", "content": answer}],
         }
-        for p in problems
+        for question, answer in pairs
     ]
     model, tokenizer = start(options)
     model = with_adapter(model, options.rank, "CAUSAL_LM", options.seed)
@@ -51,11 +57,7 @@ def fit(options: argparse.Namespace) -> None:
         model=model,
         processing_class=tokenizer,
         train_dataset=Dataset.from_list(rows),
-        args=SFTConfig(
-            **settings(options),
-            completion_only_loss=True,
-            max_length=None,
-        ),
+        args=SFTConfig(**settings(options), completion_only_loss=True, max_length=None),
         callbacks=[Ledger(options.out, training_flops(model), options.steps)],
     )
     go(trainer, options.out, options.steps)

@@ -10,16 +10,8 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from experiments.training.running import (
-    Ledger,
-    finished,
-    go,
-    options_of,
-    settings,
-    start,
-    training_flops,
-    with_adapter,
-)
+from experiments.training.running import finished, options_of
+from experiments.training.sft import supervise
 from nabla.core.extras import require_extra
 from nabla.problems.tasks.base import Problem
 from nabla.problems.tasks.reasoning_gym import ReasoningGym
@@ -75,26 +67,7 @@ def solution(animals: Mapping[str, int]) -> str:
 
 def fit(options: argparse.Namespace) -> None:
     """Trains one adapter."""
-    from datasets import Dataset
-    from trl import SFTConfig, SFTTrainer
-
-    rows = [
-        {
-            "prompt": [{"role": "user", "content": p.prompt}],
-            "completion": [{"role": "assistant", "content": solution(p.metadata["animals"])}],
-        }
-        for p in training(options.examples)
-    ]
-    model, tokenizer = start(options)
-    model = with_adapter(model, options.rank, "CAUSAL_LM", options.seed)
-    trainer = SFTTrainer(
-        model=model,
-        processing_class=tokenizer,
-        train_dataset=Dataset.from_list(rows),
-        args=SFTConfig(**settings(options), completion_only_loss=True, max_length=None),
-        callbacks=[Ledger(options.out, training_flops(model), options.steps)],
-    )
-    go(trainer, options.out, options.steps)
+    supervise(options, [(p.prompt, solution(p.metadata["animals"])) for p in training(options.examples)])
 
 
 if __name__ == "__main__":
