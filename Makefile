@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo demo-real test families kill fuzz lint docs notebooks wheel clean
+.PHONY: help install demo demo-real test families chains kill fuzz lint docs notebooks wheel clean
 .DEFAULT_GOAL := help
 
 help:
@@ -13,6 +13,7 @@ help:
 	@echo "make demo-real  answer with SmolLM2-135M, streaming"
 	@echo "make test     run the test suite (JOBS=2: in two processes)"
 	@echo "make families run the sweep over model families in full and write its table into docs/models.md"
+	@echo "make chains   200,000 steps of the exact chains against their enumerated matrices"
 	@echo "make kill     kill runs fifty times over 200 problems, and compare with unbroken ones"
 	@echo "make fuzz     2,000 random command lines and as many files (TRIES=2000)"
 	@echo "make lint     ruff, mypy and the layering of the rooms"
@@ -48,6 +49,10 @@ test: $(STAMP)
 
 families: $(STAMP)
 	$(BIN)/python -m tests.families
+
+STARTS ?= 200000
+chains: $(STAMP)
+	$(BIN)/python -m tests.chains --starts $(STARTS)
 
 kill: $(STAMP)
 	$(BIN)/python -m tests.kills --kills 50 --problems 200

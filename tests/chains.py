@@ -1,8 +1,16 @@
-"""Markov chains on texts that can be enumerated: production steps against matrices that are written out."""
+"""Markov chains on texts that can be enumerated: production steps against matrices that are written out.
+
+``python -m tests.chains --starts 200000`` (``make chains``) takes so many steps of each chain from exact
+draws of its target; the tests take 1,500.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+import argparse
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,6 +21,8 @@ from nabla.core.solution import Solution
 from nabla.core.trajectory import Trajectory
 from nabla.engine.engine import Engine
 from nabla.engine.session import Session
+from nabla.methods.searches.power_sampling import PowerSampling
+from nabla.methods.searches.qalign import QAlign
 from nabla.theory.problems.text import SequenceSpace
 from tests.toy import p_value
 
@@ -20,6 +30,9 @@ from tests.toy import p_value
 Step = Callable[[Session, Trajectory, int], Awaitable[Trajectory]]
 #: Starts of one problem, one after another: a problem costs more than a step.
 TOGETHER = 25
+#: Steps from exact draws of the target in the tests.
+STARTS = 1500
+MUTANTS = {"lengths": {"lengths": False}, "end": {"fixed_end": True}}
 
 
 def log_rows(space: SequenceSpace, temperature: float) -> list[list[float]]:
@@ -106,3 +119,107 @@ def step_p(law: np.ndarray, matrix: np.ndarray, starts: Sequence[int], reached: 
 def law_p(law: np.ndarray, reached: Sequence[int]) -> float:
     """χ² of draws."""
     return p_value(np.bincount(reached, minlength=len(law)).astype(float), law)
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A production chain, its target, and its matrix written out.
+
+    Args:
+        space: its texts.
+        log_target: of each text, unnormalised.
+        temperature: of the sampler that draws suffixes.
+        step: one production step.
+        sampling: of the texts.
+    """
+
+    space: SequenceSpace
+    log_target: np.ndarray
+    temperature: float
+    step: Step
+    sampling: Sampling
+
+    @property
+    def target(self) -> np.ndarray:
+        """Probabilities of the texts."""
+        law = np.exp(self.log_target - self.log_target.max())
+        return np.asarray(law / law.sum())
+
+    def matrix(self, **mutant: bool) -> np.ndarray:
+        """Of the chain, or of a mutant of it."""
+        return suffix_chain(self.space, self.log_target, self.temperature, **mutant)
+
+    def p_values(self, starts: Sequence[int], reached: Sequence[int]) -> dict[str, float]:
+        """Of one step from exact draws: of where it ends (``law``), of the pairs of start and end under the
+        chain (``chain``) and under each mutant."""
+        found = {"law": law_p(self.target, reached)}
+        for name, changes in {"chain": {}, **MUTANTS}.items():
+            found[name] = step_p(self.target, self.matrix(**changes), starts, reached)
+        return found
+
+    def run(self, starts: Sequence[int], steps: int = 1) -> list[int]:
+        """Where production chains from these texts end."""
+        return ends(self.space, self.step, starts, self.sampling, steps=steps)
+
+
+def qalign() -> Chain:
+    """QAlign's, at a temperature of one and the weight of the space's reward."""
+    space = SequenceSpace(length=3, weight=1.0, seed=3)
+    made = QAlign(beta=1 / space.weight, sampling=Sampling(temperature=1.0, max_new_tokens=space.length))
+    log_target = space.log_pi.double().numpy() + space.weight * space.reward.double().numpy()
+    return Chain(space, log_target, 1.0, made.step, made.sampling)
+
+
+def power_sampling(alpha: float = 2.0, temperature: float = 0.7) -> Chain:
+    """Power sampling's in one block, towards π^α."""
+    space = SequenceSpace(length=3, seed=3)
+    made = PowerSampling(alpha, sampling=Sampling(temperature=temperature, max_new_tokens=space.length))
+
+    async def step(session: Session, text: Trajectory, number: int) -> Trajectory:
+        return await made.step(session, text, space.length, number)
+
+    return Chain(space, alpha * space.log_pi.double().numpy(), temperature, step, made.sampling)
+
+
+CHAINS: dict[str, Callable[[], Chain]] = {"qalign": qalign, "power-sampling": power_sampling}
+
+
+def noise_floor(chain: Chain, count: int = 80, steps: int = 200) -> tuple[float, float, float, float]:
+    """From the model's own texts, so many steps: mean total variation of the ends from exact samples, the
+    same of an idle chain, that of two exact samples, and three standard deviations of the last."""
+    starts = draws(np.exp(chain.space.log_pi.double().numpy()), count, seed=1)
+    reached = chain.run(starts, steps)
+
+    def law(drawn: Sequence[int]) -> np.ndarray:
+        return np.bincount(drawn, minlength=len(chain.target)) / count
+
+    exact = [law(draws(chain.target, count, seed=seed)) for seed in range(2, 42)]
+    floor = [gap(one, other) for one, other in zip(exact[::2], exact[1::2], strict=True)]
+    apart = [gap(law(reached), one) for one in exact]
+    idle = [gap(law(starts), one) for one in exact]
+    return float(np.mean(apart)), float(np.mean(idle)), float(np.mean(floor)), float(3 * np.std(floor))
+
+
+def report(names: Sequence[str], starts: int) -> Iterator[tuple[str, bool]]:
+    """A line for each chain, and whether it holds: the chain's χ² passes, and each mutant's does not."""
+    for name in names:
+        begin, chain = time.process_time(), CHAINS[name]()
+        drawn = draws(chain.target, starts)
+        found = chain.p_values(drawn, chain.run(drawn))
+        holds = min(found["law"], found["chain"]) > 1e-3 and max(found[m] for m in MUTANTS) < 1e-3
+        values = ", ".join(f"{key} {value:.3g}" for key, value in found.items())
+        seconds = time.process_time() - begin
+        yield f"{name}: {starts} steps, p of χ²: {values}; {seconds:.0f} s of the processor", holds
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--starts", type=int, default=200_000)
+    parser.add_argument("--chains", nargs="+", choices=list(CHAINS), default=list(CHAINS))
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    verdicts = []
+    for line, verdict in report(given.chains, given.starts):
+        print(line if verdict else f"{line}: DOES NOT HOLD", flush=True)
+        verdicts.append(verdict)
+    sys.exit(not all(verdicts))
