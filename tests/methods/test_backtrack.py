@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -13,9 +14,9 @@ from nabla.core.sampling import Sampling
 from nabla.core.solution import Revision, Solution
 from nabla.engine.engine import Engine
 from nabla.methods.base import methods
-from nabla.methods.screened import Writer
+from nabla.methods.screened import Writer, Written
 from nabla.methods.searches.agreement import kendall
-from nabla.methods.searches.backtrack import ROUND, Backtrack
+from nabla.methods.searches.backtrack import ROUND, Backtrack, _reason
 from nabla.methods.searches.pairs import FREE, LEAST, Pairs
 from nabla.moves.policy import Policy
 from nabla.rewards.function import FunctionReward
@@ -373,3 +374,14 @@ def test_settings_are_written_out_and_build_again():
         spec = resolve(methods, name)
         assert resolve(methods, spec) == spec
         methods.build(spec)
+
+
+def test_a_decision_says_how_far_both_texts_are_good():
+    """What is compared has digits: two texts with the same first bad token are told apart."""
+
+    class Session:
+        ended = staticmethod(lambda text: False)
+
+    old, new, good = (Written(None, bad, reach) for bad, reach in ((6, 6.2), (6, 6.5), (None, math.inf)))
+    assert _reason(Session(), old, new) == "good up to token 6.2 before, token 6.5 now"
+    assert _reason(Session(), new, good) == "good up to token 6.5 before, the end now"
