@@ -6,7 +6,22 @@ from pathlib import Path
 import pytest
 
 from nabla.core.errors import ConfigError
-from nabla.launch.figures import COLOURS, Canvas, dots, end_labels, looks, panels, spread, style
+from nabla.launch.figures import (
+    COLOURS,
+    DASHES,
+    LINES,
+    OWN,
+    Canvas,
+    dashes,
+    dots,
+    end_labels,
+    line,
+    looks,
+    panels,
+    spread,
+    style,
+)
+from nabla.methods.base import methods
 
 
 @pytest.mark.parametrize("places", [[0.5], [0.1, 0.9], [0.5, 0.5, 0.5], [0.0, 0.02, 0.97, 1.0], [0.9] * 8])
@@ -38,6 +53,35 @@ def test_a_method_has_one_colour_in_all_figures():
     assert colours("mine", "best-of-n")["best-of-n"] == colours("best-of-n")["best-of-n"] == COLOURS[0]
     assert colours("mine", "other")["mine"] == colours("mine")["mine"]
     assert len(set(colours("nabla", "nabla long", "cold", "kl-matched-sharpening").values())) == 4
+
+
+def test_every_method_has_a_colour_of_its_own():
+    """Whatever stands beside it, and no two of them the same."""
+    assert set(methods) <= set(OWN)
+    colours = {name: colour for name, (colour, _) in OWN.items() if name != "nabla"}
+    assert len(set(colours.values())) == len(colours)
+    every = looks([*colours, "best-of-n weighted"])
+    assert all(every[name]["color"] == colour for name, colour in colours.items())
+    assert every["best-of-n weighted"]["color"] not in colours.values()
+    beside = looks(["nabla", "nabla algorithm-1"])
+    assert looks(["nabla algorithm-1"])["nabla algorithm-1"] == beside["nabla algorithm-1"]
+
+
+def test_a_line_that_lies_on_another_one_is_dashed():
+    drawn = [[0.0, 1.0], [0.0, 0.5]]
+    assert dashes([0.001, 1.0], drawn, 0.01) == DASHES[1]
+    assert dashes([0.1, 1.0], drawn, 0.01) == DASHES[0] == "-"
+    assert dashes([0.0], drawn, 0.01) == "-"
+    assert dashes([0.0, 1.0], [[0.0, 1.0]] * LINES, 0.01) == DASHES[-1]
+
+
+def test_a_bar_beside_its_point_is_whole():
+    with style():
+        figure, (axis,) = panels(1, (3, 2))
+        line(axis, [1, 2], [5, 6], ([4, 2], [6, 9]), {"color": COLOURS[0]}, band=False, aside=4.0)
+        figure.draw_without_rendering()
+        low, high = axis.get_ylim()
+        assert low <= 2 < 9 <= high
 
 
 def test_figures_are_written_in_three_formats(tmp_path):

@@ -12,18 +12,34 @@ import numpy as np
 
 from nabla.core.budget import UNITS
 from nabla.core.extras import require_extra
-from nabla.launch.figures import BANDS, COLOURS, GREY, Canvas, dots, end_labels, line, looks, panels, style
+from nabla.launch.figures import (
+    ALIKE,
+    BANDS,
+    COLOURS,
+    GREY,
+    Canvas,
+    dashes,
+    dots,
+    end_labels,
+    line,
+    looks,
+    panels,
+    style,
+)
 from nabla.study.evaluation.choice import at_top, choose, labels, ranking
 from nabla.study.evaluation.metric import Metric
 from nabla.study.evaluation.results import Results
-from nabla.study.evaluation.statistics import bootstrap_share
 from nabla.study.evaluation.summary import metric_of
 
 UNIT = {"calls": "model calls", "tokens": "tokens", "flops": "FLOPs", "seconds": "seconds"}
 #: Intervals of equal width along a response.
 BINS = 10
+#: Tasks side by side: three would be too small to read on a page.
+ACROSS = 2
 #: Small panels side by side.
 SMALL = 8
+#: Bars at the ends of lines are so far apart, points.
+BAR = 2.0
 #: Row of a figure whose rows are methods, and its head and foot, inches.
 ROW, REST = 0.24, 1.1
 
@@ -101,10 +117,10 @@ def _figures(drawing: Drawing) -> dict[str, Callable[[Drawing], Any]]:
         drawn["best_of_k"] = partial(_lines, _best)
     if summary.get("runs"):
         drawn["phases"] = _phases
+    if any(row["method"] in drawing.shown for row in summary.get("hacking", ())):
+        drawn["reward_hacking"] = partial(_lines, _hacking)
     if results is not None and any(run.proposals for run in results.runs.values()):
         drawn["rejection"] = _rejection
-        if set(results.tasks) - results.ungraded:
-            drawn["reward_hacking"] = partial(_lines, _hacking)
         drawn["positions"] = partial(_lines, _positions)
     return drawn
 
@@ -114,7 +130,7 @@ def _figures(drawing: Drawing) -> dict[str, Callable[[Drawing], Any]]:
 
 def _lines(draw: Callable[[Drawing, str, Any], dict[str, tuple[float, float]]], drawing: Drawing) -> Any:
     """A panel per task; names at the ends of the lines."""
-    figure, axes = panels(len(drawing.tasks), (5.6, 3.9))
+    figure, axes = panels(len(drawing.tasks), (5.6, 3.9), ACROSS)
     ends = []
     for task, axis in zip(drawing.tasks, axes, strict=True):
         ends.append(draw(drawing, task, axis))
@@ -130,12 +146,16 @@ def _level(unit: str, drawing: Drawing, task: str, axis: Any) -> dict[str, tuple
     """Against the budget where there is a ladder in this unit, else whole runs at their mean cost."""
     metric, ends = drawing.metric, {}
     curves, budgets = _curves(drawing, unit, task)
-    for method in drawing.shown:
-        if method in curves:
-            xs, ys, *bounds = curves[method]
-            band = len(drawing.shown) <= BANDS
-            line(axis, xs, ys, (bounds[0], bounds[1]), drawing.look(method), band=band)
-            ends[method] = (xs[-1], ys[-1])
+    own = [method for method in drawing.shown if method in curves]
+    values = [y for method in own for y in curves[method][1]]
+    reach, drawn = ALIKE * (max(values) - min(values)) if values else 0.0, list[list[float]]()
+    for i, method in enumerate(own):
+        xs, ys, *bounds = curves[method]
+        more = {"linestyle": dashes(ys, drawn, reach), "aside": BAR * (i - (len(own) - 1) / 2)}
+        band = len(drawing.shown) <= BANDS
+        line(axis, xs, ys, (bounds[0], bounds[1]), drawing.look(method), band=band, **more)
+        ends[method] = (xs[-1], ys[-1])
+        drawn.append(ys)
     kind = "budget" if budgets else "mean cost of a run"
     axis.set(xlabel=f"{UNIT[unit]} per problem ({kind})", ylabel=metric.axis)
     if curves:
@@ -217,12 +237,12 @@ def _best(drawing: Drawing, task: str, axis: Any) -> dict[str, tuple[float, floa
         if row["task"] != task or row["method"] not in drawing.shown:
             continue
         look = drawing.look(row["method"])
-        for name, dashes in (("pass_at_k", ":"), ("best_of_k", "-")):
+        for name, dash in (("pass_at_k", ":"), ("best_of_k", "-")):
             curve = row.get(name) if name == "best_of_k" or metric.rate else None
             if not curve:
                 continue
             xs, ys = [int(k) for k in curve], [metric.scale * value for value in curve.values()]
-            axis.plot(xs, ys, linestyle=dashes, linewidth=1.5 if dashes == "-" else 1.0, **look)
+            axis.plot(xs, ys, linestyle=dash, linewidth=1.5 if dash == "-" else 1.0, **look)
             ends[row["method"]] = (float(xs[-1]), ys[-1])
     unit = f" at {_short(top[0]['value'])} {UNIT[top[0]['unit']]} each" if "unit" in top[0] else ""
     dotted = " (dotted: pass@k)" if metric.rate else ""
@@ -232,30 +252,20 @@ def _best(drawing: Drawing, task: str, axis: Any) -> dict[str, tuple[float, floa
 
 
 def _hacking(drawing: Drawing, task: str, axis: Any) -> dict[str, tuple[float, float]]:
-    """Accepted proposals: share of right responses by new reward, in five equal parts of each method's."""
-    assert drawing.results is not None
+    """Accepted proposals: share of right responses by new reward, in equal parts of each method's."""
     ends = {}
     for method in drawing.shown:
-        run = drawing.results.runs.get((task, method))
-        taken = [p for p in run.proposals if p[3] and p[2] is not None and p[5] is not None] if run else []
-        if len(taken) < 5:
+        parts = [r for r in drawing.summary["hacking"] if (r["task"], r["method"]) == (task, method)]
+        if not parts:
             continue
-        taken.sort(key=lambda p: p[2])
-        parts = [[taken[i] for i in chosen] for chosen in np.array_split(np.arange(len(taken)), 5)]
-        xs = [float(np.mean([p[2] for p in part])) for part in parts]
-        ys = np.array([_right(part) for part in parts]) * 100
+        xs, ys = [r["reward"] for r in parts], [100 * r["right"] for r in parts]
         look = drawing.look(method)
-        axis.plot(xs, ys[:, 0], linewidth=1.5, **look)
-        axis.vlines(xs, ys[:, 1], ys[:, 2], color=look["color"], linewidth=1.0, alpha=0.5)
-        ends[method] = (xs[-1], float(ys[-1, 0]))
+        axis.plot(xs, ys, linewidth=1.5, **look)
+        bounds = [[100 * r[key] for r in parts] for key in ("low", "high")]
+        axis.vlines(xs, *bounds, color=look["color"], linewidth=1.0, alpha=0.5)
+        ends[method] = (xs[-1], ys[-1])
     axis.set(xlabel="reward of the accepted proposal", ylabel="right by the checker, %")
     return ends
-
-
-def _right(proposals: list[list[Any]]) -> tuple[float, float, float]:
-    """Share of proposals that are right, with its interval over problems."""
-    right = np.array([bool(p[5]) for p in proposals])
-    return (float(right.mean()), *bootstrap_share(right, np.array([p[6] for p in proposals]), resamples=999))
 
 
 def _positions(drawing: Drawing, task: str, axis: Any) -> dict[str, tuple[float, float]]:
@@ -291,7 +301,7 @@ def _rows_of(drawing: Drawing) -> list[str]:
 def _all(drawing: Drawing) -> Any:
     """Every method with its interval at the largest budget; those of the lines in their colours."""
     metric, names, top = drawing.metric, _rows_of(drawing), at_top(drawing.summary)
-    figure, axes = panels(len(drawing.tasks), (4.6, REST + ROW * max(len(names), 3)))
+    figure, axes = panels(len(drawing.tasks), (4.6, REST + ROW * max(len(names), 3)), ACROSS)
     for i, (task, axis) in enumerate(zip(drawing.tasks, axes, strict=True)):
         own = {r["method"]: r for r in top if r["task"] == task and r[metric.key] is not None}
         rows = [
@@ -299,7 +309,7 @@ def _all(drawing: Drawing) -> Any:
             if name in own else (name, np.nan, np.nan, np.nan)
             for name in names
         ]  # fmt: skip
-        dots(axis, rows, drawing.look, labels=i % 3 == 0)
+        dots(axis, rows, drawing.look, labels=i % ACROSS == 0)
         unit = top[0].get("unit")
         within = "" if unit is None else f" within {_short(top[0]['value'])} {UNIT[unit]}"
         axis.set(xlabel=f"{metric.axis}{within}")
@@ -312,7 +322,7 @@ def _phases(drawing: Drawing) -> Any:
     every = drawing.summary["runs"]
     phases = list(dict.fromkeys(p for r in every for p in r["phases"]))
     names = _rows_of(drawing)
-    figure, axes = panels(len(drawing.tasks), (5.2, REST + 0.3 + ROW * len(names)))
+    figure, axes = panels(len(drawing.tasks), (5.2, REST + 0.3 + ROW * len(names)), ACROSS)
     for task, axis in zip(drawing.tasks, axes, strict=True):
         runs = {r["method"]: r for r in every if r["task"] == task}
         left = np.zeros(len(names))
@@ -336,11 +346,11 @@ def _rejection(drawing: Drawing) -> Any:
     """Share of proposals turned down."""
     every = [r for r in drawing.summary["runs"] if r["rejection"] is not None]
     names = [name for name in _rows_of(drawing) if any(r["method"] == name for r in every)]
-    figure, axes = panels(len(drawing.tasks), (4.6, REST + ROW * max(len(names), 3)))
+    figure, axes = panels(len(drawing.tasks), (4.6, REST + ROW * max(len(names), 3)), ACROSS)
     for i, (task, axis) in enumerate(zip(drawing.tasks, axes, strict=True)):
         own = {r["method"]: r["rejection"] for r in every if r["task"] == task}
         rows = [(name, *(100 * x for x in own.get(name, (np.nan,) * 3))) for name in names]
-        dots(axis, rows, drawing.look, labels=i % 3 == 0)
+        dots(axis, rows, drawing.look, labels=i % ACROSS == 0)
         axis.set(xlabel="rejected proposals, %", xlim=(-2, 102))
         axis.set_title(task)
     return figure
