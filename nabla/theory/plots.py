@@ -19,6 +19,8 @@ from nabla.theory.figures import Figure, Line, Panel
 FIGURES = "figures.json"
 #: So many values are written at an axis, each.
 FEW = 7
+#: A label at an axis takes this part of it.
+ROOM = 0.13
 #: Ends of lines that are nearer than this part of the axis fall together.
 TOGETHER = 0.02
 
@@ -117,12 +119,18 @@ def _look(style: str) -> dict[str, Any]:
 
 
 def _ticks(axis: Any, values: Sequence[float]) -> None:
-    """What was run is what stands at the axis, where that is little."""
+    """What was run is what stands at the axis, where that is little; a label needs its room."""
     require_extra("eval", "matplotlib", purpose="Figures")
     from matplotlib.ticker import NullLocator
 
     if len(values) <= FEW:
-        axis.set_ticks(values, [f"{x:,.0f}" if x >= 100 else f"{x:.2g}" for x in values])
+        room = ROOM * math.log(values[-1] / values[0])
+        named = [values[0]]
+        for x in values[1:]:
+            if math.log(x / named[-1]) >= room:
+                named.append(x)
+        labels = {x: f"{x:,.0f}" if x >= 100 else f"{x:.2g}" for x in named}
+        axis.set_ticks(values, [labels.get(x, "") for x in values])
         axis.set_minor_locator(NullLocator())
 
 

@@ -37,7 +37,7 @@ BINS = 10
 #: Tasks side by side: three would be too small to read on a page.
 ACROSS = 2
 #: Small panels side by side.
-SMALL = 8
+SMALL = 4
 #: Bars at the ends of lines are so far apart, points.
 BAR = 2.0
 #: Row of a figure whose rows are methods, and its head and foot, inches.

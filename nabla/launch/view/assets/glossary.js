@@ -17,7 +17,7 @@ const GLOSSARY = {
     "proposal rejected": "The same, and the old text is kept.",
     "proposal passed over": "Several proposals were written together, and another one of them was decided on.",
     "proposal without a decision": "The run ended, or its budget did, before it was decided.",
-    answer: "What the method returned.",
+    answer: "What the method returned. A search returns the best complete text, also one that it did not go on from.",
     "stopped at a bad token": "A screen read the reward's values while the text was written, and held that it had gone wrong.",
     "▲": "In the list of problems: proposals accepted, of each run.",
   },
