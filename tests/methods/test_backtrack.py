@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 
@@ -379,9 +380,14 @@ def test_settings_are_written_out_and_build_again():
 def test_a_decision_says_how_far_both_texts_are_good():
     """What is compared has digits: two texts with the same first bad token are told apart."""
 
-    class Session:
-        ended = staticmethod(lambda text: False)
+    found = []
 
-    old, new, good = (Written(None, bad, reach) for bad, reach in ((6, 6.2), (6, 6.5), (None, math.inf)))
-    assert _reason(Session(), old, new) == "good up to token 6.2 before, token 6.5 now"
-    assert _reason(Session(), new, good) == "good up to token 6.5 before, the end now"
+    async def solve(session):
+        (text,) = await session.rollout(SAMPLING, until=Length(3))
+        reached = [Written(text, 6, 6.2), Written(text, 6, 6.5), Written(text, None, math.inf)]
+        found.extend(_reason(session, old, new) for old, new in itertools.pairwise(reached))
+        assert not session.ended(text)
+
+    for _, error in engine().run(solve, PROMPTS[:1]):
+        assert found, error
+    assert found == ["good up to token 6.2 before, token 6.5 now", "good up to token 6.5 before, the end now"]
