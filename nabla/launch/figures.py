@@ -170,6 +170,23 @@ def _free(palette: Sequence[str], wanted: int, taken: set[tuple[str, str]]) -> t
     return next((pair for pair in pairs if pair not in taken), (palette[order[0]], MARKERS[0]))
 
 
+def counted(value: float) -> str:
+    """A large number as an axis says it: 500 M, 1.5 G."""
+    for power, name in ((12, "T"), (9, "G"), (6, "M"), (3, "k")):
+        if value >= 10**power:
+            return f"{value / 10**power:g} {name}"
+    return f"{value:g}"
+
+
+def log_ticks(axis: Any) -> None:
+    """Of a logarithmic axis over a few powers of ten: 1, 2 and 5 of each by name, which do not touch."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: counted(value)))
+    axis.set_minor_formatter(NullFormatter())
+
+
 def spread(places: Sequence[float], gap: float, low: float, high: float) -> list[float]:
     """The places, moved as little as it takes for neighbours to be ``gap`` apart, within the bounds where
     there is room."""

@@ -12,10 +12,12 @@ from nabla.launch.figures import (
     LINES,
     OWN,
     Canvas,
+    counted,
     dashes,
     dots,
     end_labels,
     line,
+    log_ticks,
     looks,
     panels,
     spread,
@@ -99,3 +101,16 @@ def test_figures_are_written_in_three_formats(tmp_path):
         assert path.read_bytes().startswith(begin)
     with pytest.raises(ConfigError, match="Formats: png, svg, pdf"):
         Canvas(Path(), "gif")
+
+
+def test_a_logarithmic_axis_says_plain_numbers_that_do_not_touch():
+    with style():
+        figure, (axis,) = panels(1, (4, 2))
+        axis.plot([1.4e8, 1.3e9], [0, 1])
+        axis.set_xscale("log")
+        log_ticks(axis.xaxis)
+        figure.draw_without_rendering()
+        said = [label.get_text() for label in axis.get_xticklabels()]
+    assert {"200 M", "500 M", "1 G"} <= set(said)
+    assert [label.get_text() for label in axis.get_xticklabels(minor=True) if label.get_text()] == []
+    assert counted(1.5e12) == "1.5 T"

@@ -18,6 +18,7 @@ from nabla.launch.figures import (
     COLOURS,
     GREY,
     Canvas,
+    counted,
     dashes,
     dots,
     end_labels,
@@ -118,7 +119,7 @@ def _figures(drawing: Drawing) -> dict[str, Callable[[Drawing], Any]]:
     if summary.get("runs"):
         drawn["phases"] = _phases
     if any(row["method"] in drawing.shown for row in summary.get("hacking", ())):
-        drawn["reward_hacking"] = partial(_lines, _hacking)
+        drawn["reward_hacking"] = _hacking
     if results is not None and any(run.proposals for run in results.runs.values()):
         drawn["rejection"] = _rejection
         drawn["positions"] = partial(_lines, _positions)
@@ -217,15 +218,8 @@ def _plain_ticks(axis: Any, values: Sequence[float]) -> None:
     from matplotlib.ticker import NullLocator
 
     if 1 < len(values) <= 6:
-        axis.set_xticks(values, [_short(value) for value in values])
+        axis.set_xticks(values, [counted(value) for value in values])
         axis.xaxis.set_minor_locator(NullLocator())
-
-
-def _short(value: float) -> str:
-    for power, name in ((12, "T"), (9, "G"), (6, "M"), (3, "k")):
-        if value >= 10**power:
-            return f"{value / 10**power:g} {name}"
-    return f"{value:g}"
 
 
 def _best(drawing: Drawing, task: str, axis: Any) -> dict[str, tuple[float, float]]:
@@ -244,28 +238,48 @@ def _best(drawing: Drawing, task: str, axis: Any) -> dict[str, tuple[float, floa
             xs, ys = [int(k) for k in curve], [metric.scale * value for value in curve.values()]
             axis.plot(xs, ys, linestyle=dash, linewidth=1.5 if dash == "-" else 1.0, **look)
             ends[row["method"]] = (float(xs[-1]), ys[-1])
-    unit = f" at {_short(top[0]['value'])} {UNIT[top[0]['unit']]} each" if "unit" in top[0] else ""
+    unit = f" at {counted(top[0]['value'])} {UNIT[top[0]['unit']]} each" if "unit" in top[0] else ""
     dotted = " (dotted: pass@k)" if metric.rate else ""
     axis.set(xlabel=f"k runs{unit}; best by reward{dotted}", ylabel=metric.axis)
     axis.locator_params(axis="x", integer=True)
     return ends
 
 
-def _hacking(drawing: Drawing, task: str, axis: Any) -> dict[str, tuple[float, float]]:
-    """Accepted proposals: share of right responses by new reward, in equal parts of each method's."""
-    ends = {}
-    for method in drawing.shown:
-        parts = [r for r in drawing.summary["hacking"] if (r["task"], r["method"]) == (task, method)]
-        if not parts:
+def _hacking(drawing: Drawing) -> Any:
+    """Accepted proposals: share of right responses by new reward, in equal parts of each method's. A small
+    panel for each method, a band of rows per task; thin: the other methods, which mostly coincide."""
+    rows = [row for row in drawing.summary["hacking"] if row["method"] in drawing.shown]
+    parts: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        parts.setdefault((row["task"], row["method"]), []).append(row)
+    names = [name for name in drawing.shown if any(method == name for _, method in parts)]
+    tasks = [task for task in drawing.tasks if any(own == task for own, _ in parts)]
+    across = min(SMALL, len(names))
+    down = -(-len(names) // across)
+    figure, axes = panels(across * down * len(tasks), (2.2, 1.7), across, sharey=True)
+    for k, axis in enumerate(axes):
+        task, place = tasks[k // (across * down)], k % (across * down)
+        own = parts.get((task, names[place])) if place < len(names) else None
+        if own is None:
+            axis.set_axis_off()
             continue
-        xs, ys = [r["reward"] for r in parts], [100 * r["right"] for r in parts]
-        look = drawing.look(method)
+        for (other, _), line_of in parts.items():
+            if other == task:
+                axis.plot(*_shares(line_of), color=GREY, linewidth=0.5, alpha=0.6)
+        look = drawing.look(names[place])
+        xs, ys = _shares(own)
+        axis.vlines(xs, *([100 * row[key] for row in own] for key in ("low", "high")), color=look["color"])
         axis.plot(xs, ys, linewidth=1.5, **look)
-        bounds = [[100 * r[key] for r in parts] for key in ("low", "high")]
-        axis.vlines(xs, *bounds, color=look["color"], linewidth=1.0, alpha=0.5)
-        ends[method] = (xs[-1], ys[-1])
-    axis.set(xlabel="reward of the accepted proposal", ylabel="right by the checker, %")
-    return ends
+        axis.set_title(names[place], fontsize=7.5, fontweight="normal")
+        axis.tick_params(labelsize=7)
+        axis.set_ylabel(task if k % across == 0 else "", fontsize=8, fontweight="bold")
+    figure.supxlabel("reward of the accepted proposal", fontsize=8)
+    figure.supylabel("right by the checker, %", fontsize=8)
+    return figure
+
+
+def _shares(parts: Sequence[Row]) -> tuple[list[float], list[float]]:
+    return [row["reward"] for row in parts], [100 * row["right"] for row in parts]
 
 
 def _positions(drawing: Drawing, task: str, axis: Any) -> dict[str, tuple[float, float]]:
@@ -311,7 +325,7 @@ def _all(drawing: Drawing) -> Any:
         ]  # fmt: skip
         dots(axis, rows, drawing.look, labels=i % ACROSS == 0)
         unit = top[0].get("unit")
-        within = "" if unit is None else f" within {_short(top[0]['value'])} {UNIT[unit]}"
+        within = "" if unit is None else f" within {counted(top[0]['value'])} {UNIT[unit]}"
         axis.set(xlabel=f"{metric.axis}{within}")
         axis.set_title(task)
     return figure
