@@ -20,7 +20,7 @@ SOURCES = {
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
 }
-KEPT = {".md", ".png", ".svg", ".css"}
+KEPT = {".md", ".png", ".svg", ".css", ".js"}
 #: Folders of experiments that hold code and data only.
 LEFT_OUT = ("experiments/example_plugin", "experiments/configs")
 

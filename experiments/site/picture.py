@@ -28,8 +28,8 @@ class Box:
 #: What encloses others comes first. The rest is in the order of a step.
 BOXES = (
     Box("methods", "method: how a problem is answered", 150, 62, 560, 298),
-    Box("tasks", "task", 16, 120),
-    Box("answers", "answers", 752, 120),
+    Box("tasks", "task", 8, 120, 92),
+    Box("answers", "answers", 780, 120, 92),
     Box("rollouts", "rollout", 180, 110),
     Box("boundaries", "boundary", 180, 162, 112, 28),
     Box("screens", "screen", 180, 196, 112, 28),
@@ -49,14 +49,14 @@ BOXES = (
 
 #: From, to, and what goes along; points of a path.
 ARROWS = (
-    ("M128,138 H178", "prompt", 152, 131),
+    ("M100,138 H178", "prompt", 125, 131),
     ("M292,128 H328", "text", 310, 121),
     ("M442,128 H478", "place", 460, 121),
     ("M580,234 V268", "row", 594, 256),
     ("M480,288 H444", "text′", 462, 281),
     ("M330,288 H294", "r, r′", 312, 281),
     ("M236,270 V226", "next", 252, 252),
-    ("M710,138 H750", "answer", 731, 131),
+    ("M710,138 H778", "answer", 744, 131),
 )
 
 STYLE = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import importlib
 import inspect
 import re
@@ -57,7 +58,14 @@ def _code(text: str) -> str:
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+    """On one line, with bars that end no cell; in code a backslash before one would be shown."""
+    line = " ".join(text.split())
+    code = re.sub(r"`([^`]*)`", lambda found: _barred(found[1]) if "|" in found[1] else found[0], line)
+    return code.replace("|", "&#124;")
+
+
+def _barred(code: str) -> str:
+    return f"<code>{html.escape(code).replace('|', '&#124;')}</code>"
 
 
 def plain(text: str) -> str:

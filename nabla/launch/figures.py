@@ -18,25 +18,49 @@ FORMATS = ("png", "svg", "pdf")
 #: Eight colours for eight lines (after Okabe and Ito), dark enough for text on white; markers tell them too.
 COLOURS = ("#0b62b8", "#d55e00", "#00855f", "#b2457f", "#8a6d00", "#2596c4", "#5b3fa0", "#3d3d3d")
 MARKERS = "osD^vP*X"
-#: Where in them a method, as studies call it, has its own.
-PLACES = {
-    "best-of-n": 0,
-    "nabla": 1,
-    "nabla-reasoner": 1,
-    "revision": 2,
-    "kl-matched-sharpening": 3,
-    "cold": 3,
-    "random-direction": 4,
-    "self-consistency": 5,
-    "backtrack": 6,
-    "greedy": 7,
+#: Colours and markers of methods, as studies call them, the same in every figure. Those that most often stand
+#: side by side have the eight; the others are darker or lighter.
+OWN = {
+    "best-of-n": ("#0b62b8", "o"),
+    "nabla": ("#d55e00", "s"),
+    "nabla-reasoner": ("#d55e00", "s"),
+    "revision": ("#00855f", "D"),
+    "kl-matched-sharpening": ("#b2457f", "^"),
+    "random-direction": ("#8a6d00", "v"),
+    "self-consistency": ("#2596c4", "P"),
+    "backtrack": ("#5b3fa0", "*"),
+    "greedy": ("#3d3d3d", "X"),
+    "cold": ("#7b4b2a", "^"),
+    "particle-filter": ("#d6408a", "s"),
+    "vgb": ("#6f9a00", "P"),
+    "qalign": ("#9a6fd0", "^"),
+    "pairs": ("#00969b", "X"),
+    "power-sampling": ("#5f7796", "v"),
+    "sampling": ("#757575", "*"),
+    "beam-search": ("#a83232", "o"),
+    "dvts": ("#c0704d", "D"),
+    "rap": ("#4f6d3a", "v"),
+    "tree-of-thoughts": ("#7a5c86", "P"),
+    "coordinate-search": ("#a88300", "X"),
+    "tpo": ("#2f4b7c", "s"),
+    "metropolis-chain": ("#b35db3", "^"),
+    "greedy-finish": ("#5f5f3d", "o"),
+    "nabla long steps": ("#e0783a", "X"),
+    "nabla long detached": ("#8c1d18", "*"),
+    "best-of-n log π": ("#6886dd", "*"),
 }
+#: For variants of these (``nabla algorithm-1``) beside which the method itself may stand.
+SPARE = ("#8a4f9e", "#00788a", "#b8651b", "#4a7d2c", "#9c3f5f", "#3f5fae")
 #: For what is there to compare with, not named one by one.
 GREY = "#9aa1ab"
 #: Lines of a panel at the most, unless somebody names more.
 LINES = 8
 #: Lines up to which bands do not hide each other.
 BANDS = 3
+#: Curves that nowhere differ by more than this part of their range coincide.
+ALIKE = 0.01
+#: Of curves that coincide: the first, the second, ...
+DASHES: tuple[Any, ...] = ("-", (0, (4, 4)), (0, (2, 6)))
 
 _RC = {
     "font.size": 9.0,
@@ -119,30 +143,48 @@ def panels(count: int, size: tuple[float, float], columns: int = 3, **shared: An
 
 
 def looks(names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Name → colour and marker, the same in every figure: those of :data:`PLACES`, or what follows from the
-    name itself. Of names that would share a colour, the first has it and the next takes one that is free;
-    beyond eight colours begin again with other markers."""
-    taken: dict[str, int] = {}
-    first = [name for name in names if name in PLACES], [name for name in names if _word(name) in PLACES]
-    for name in dict.fromkeys([*first[0], *first[1], *names]):
-        wanted = PLACES.get(_word(name), zlib.crc32(name.encode()))
-        turn = len(taken) // len(COLOURS)
-        free = [i for i in range(len(COLOURS)) if i + turn * len(COLOURS) not in taken.values()]
-        near = min(free, key=lambda i: (i - wanted) % len(COLOURS))
-        taken[name] = near + turn * len(COLOURS)
-    return {
-        name: {
-            "color": COLOURS[taken[name] % len(COLOURS)],
-            "marker": MARKERS[(taken[name] + taken[name] // len(COLOURS)) % len(MARKERS)],
-            "markersize": 4.5,
-        }
-        for name in names
-    }
+    """Name → colour and marker, the same in every figure: those of :data:`OWN`, or what follows from the name
+    itself. A method with a setting behind a comma has the method's, where that is free. Of other names that
+    would share a colour, the first has it and the next takes one that is free; beyond eight colours begin
+    again with other markers."""
+    taken: dict[str, tuple[str, str]] = {}
+    own, set_apart = [n for n in names if n in OWN], [n for n in names if n.partition(",")[0] in OWN]
+    for name in dict.fromkeys([*own, *set_apart, *names]):
+        place = name.partition(",")[0]
+        if place in OWN and OWN[place] not in taken.values():
+            taken[name] = OWN[place]
+            continue
+        palette = SPARE if re.split(r"[ ,]", name, maxsplit=1)[0] in OWN else COLOURS
+        taken[name] = _free(palette, zlib.crc32(name.encode()), set(taken.values()))
+    return {name: {"color": taken[name][0], "marker": taken[name][1], "markersize": 4.5} for name in names}
 
 
-def _word(name: str) -> str:
-    """What a label begins with: ``nabla long steps`` and ``nabla-reasoner, argmax`` are told by it."""
-    return re.split(r"[ ,]", name, maxsplit=1)[0]
+def _free(palette: Sequence[str], wanted: int, taken: set[tuple[str, str]]) -> tuple[str, str]:
+    """The next colour from a place on that is free; where none is, the next one with another marker."""
+    order = [(wanted + i) % len(palette) for i in range(len(palette))]
+    colours = {colour for colour, _ in taken}
+    for i in order:
+        if palette[i] not in colours:
+            return palette[i], MARKERS[i % len(MARKERS)]
+    pairs = ((palette[i], MARKERS[(i + turn) % len(MARKERS)]) for turn in range(len(MARKERS)) for i in order)
+    return next((pair for pair in pairs if pair not in taken), (palette[order[0]], MARKERS[0]))
+
+
+def counted(value: float) -> str:
+    """A large number as an axis says it: 500 M, 1.5 G."""
+    for power, name in ((12, "T"), (9, "G"), (6, "M"), (3, "k")):
+        if value >= 10**power:
+            return f"{value / 10**power:g} {name}"
+    return f"{value:g}"
+
+
+def log_ticks(axis: Any) -> None:
+    """Of a logarithmic axis over a few powers of ten: 1, 2 and 5 of each by name, which do not touch."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: counted(value)))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def spread(places: Sequence[float], gap: float, low: float, high: float) -> list[float]:
@@ -214,6 +256,7 @@ def line(
     look: Mapping[str, Any],
     *,
     band: bool,
+    aside: float = 0.0,
     **more: Any,
 ) -> None:
     """A line with its intervals: a band where that hides nothing, else a thin bar at its last point.
@@ -224,6 +267,7 @@ def line(
         bounds: lower and upper ends of the intervals; None for none.
         look: of :func:`looks`.
         band: whether there are few enough lines for bands.
+        aside: how far to the right of its point the bar stands, points: so that bars do not hide each other.
         more: as ``plot`` takes it.
     """
     axis.plot(xs, ys, linewidth=1.5, **{**look, **more})
@@ -232,7 +276,27 @@ def line(
     if band and len(xs) > 1:
         axis.fill_between(xs, *bounds, color=look["color"], alpha=0.14, linewidth=0)
     else:
-        axis.vlines(xs[-1], bounds[0][-1], bounds[1][-1], color=look["color"], linewidth=1.1, alpha=0.8)
+        from matplotlib.transforms import ScaledTranslation
+
+        moved = axis.transData + ScaledTranslation(aside / 72, 0, axis.figure.dpi_scale_trans)
+        ends = [bounds[0][-1], bounds[1][-1]]
+        axis.update_datalim([(xs[-1], end) for end in ends])
+        axis.plot([xs[-1]] * 2, ends, transform=moved, color=look["color"], linewidth=1.1, alpha=0.8)
+
+
+def dashes(ys: Sequence[float], drawn: Sequence[Sequence[float]], reach: float) -> Any:
+    """Style of a line: of those that coincide all but the first are dashed, so that each shows.
+
+    Args:
+        ys: of the line.
+        drawn: those of the lines before it, over the same xs.
+        reach: values that are nearer than this coincide.
+    """
+
+    def alike(other: Sequence[float]) -> bool:
+        return len(ys) == len(other) and all(abs(a - b) <= reach for a, b in zip(ys, other, strict=True))
+
+    return DASHES[min(sum(map(alike, drawn)), len(DASHES) - 1)]
 
 
 def dots(

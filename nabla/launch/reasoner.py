@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
+from pathlib import Path
 from typing import Any, overload
 
 from nabla.core import html
@@ -138,6 +139,8 @@ def _named(model: Any) -> str:
     """Class of an adapter and name of its model."""
     config = getattr(getattr(model, "model", None), "config", None)
     name = getattr(config, "_name_or_path", "") or getattr(config, "model_type", "")
+    if Path(name).is_absolute():  # an id of a hub stays as it is
+        name = Path(name).name
     return f"{type(model).__name__} ({name})" if name else type(model).__name__
 
 

@@ -6,20 +6,28 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from nabla.core.errors import ConfigError
+from nabla.core.extras import require_extra
 from nabla.core.files import parse_json, read_text
-from nabla.launch.figures import Canvas, panels, style
+from nabla.launch.figures import GREY, Canvas, end_labels, panels, style
 from nabla.theory.figures import Figure, Line, Panel
 
 FIGURES = "figures.json"
+#: So many values are written at an axis, each.
+FEW = 7
+#: A label at an axis takes this part of it.
+ROOM = 0.13
+#: Ends of lines that are nearer than this part of the axis fall together.
+TOGETHER = 0.02
 
 
 def save(figures: Sequence[Figure], folder: str | Path | Canvas) -> list[Path]:
     """Draws figures into ``folder`` (made if missing) and returns the files."""
-    canvas = folder if isinstance(folder, Canvas) else Canvas(Path(folder), dpi=90)
+    canvas = folder if isinstance(folder, Canvas) else Canvas(Path(folder))
     canvas.folder.mkdir(parents=True, exist_ok=True)
     with style():
         return [canvas.save(_figure(figure), figure.name) for figure in figures]
@@ -64,25 +72,93 @@ def _plain(value: Any) -> Any:
     return float(f"{value:.6g}") if math.isfinite(value) else None  # JSON has neither NaN nor infinity
 
 
+# -- drawing -------------------------------------------------------------------------------------
+
+
 def _figure(figure: Figure) -> Any:
-    columns = 2 if len(figure.panels) == 4 else min(len(figure.panels), 3)
-    made, axes = panels(len(figure.panels), (6.2, 3.5), columns)
+    made, axes = panels(len(figure.panels), (5.0, 3.3), 2)
     for axis, panel in zip(axes, figure.panels, strict=True):
-        _draw(axis, panel)
+        _named(axis, panel) if panel.ticks else _lines(axis, panel)
+        axis.set_title(panel.title)
+    made.draw_without_rendering()  # the axes have their sizes
+    for axis, panel in zip(axes, figure.panels, strict=True):
+        _labels(axis, panel)
     return made
 
 
-def _draw(axis: Any, panel: Panel) -> None:
+def _named(axis: Any, panel: Panel) -> None:
+    """A row for each name, from top to bottom, with its number as a dot."""
     for line in panel.lines:
-        axis.plot(line.x, line.y, line.style, label=line.label or None, markersize=4.5, linewidth=1.5)
-    axis.set_title(panel.title)
-    axis.set_xlabel(panel.x)
-    axis.set_ylabel(panel.y)
+        axis.hlines(line.x, 0, line.y, color=GREY, linewidth=1.0)
+        axis.plot(line.y, line.x, "o", markersize=6)
+    axis.set_yticks(range(len(panel.ticks)), panel.ticks, fontsize=8)
+    axis.set_ylim(len(panel.ticks) - 0.4, -0.6)
+    axis.grid(axis="y", visible=False)
+    axis.set(xlabel=panel.y, ylabel=panel.x)
+
+
+def _lines(axis: Any, panel: Panel) -> None:
+    for line in panel.lines:
+        axis.plot(line.x, line.y, line.style, label=line.label or None, **_look(line.style))
+    axis.set(xlabel=panel.x, ylabel=panel.y)
     if panel.log_x:
         axis.set_xscale("log")
+        _ticks(axis.xaxis, sorted({x for line in panel.lines for x in line.x}))
     if panel.log_y:
         axis.set_yscale("log")
-    if panel.ticks:
-        axis.set_xticks(range(len(panel.ticks)), panel.ticks, rotation=30, ha="right", fontsize=7)
-    if any(line.label for line in panel.lines):
-        axis.legend(fontsize=7.5, loc="upper left", bbox_to_anchor=(1.0, 1.0))  # beside, over no line
+        _decades(axis)
+
+
+def _look(style: str) -> dict[str, Any]:
+    """Points without a line are open and of unlike sizes, so that none hides another one."""
+    sizes = {"o": 8.0, "x": 5.5, ".": 4.0, "k.": 4.0}
+    look: dict[str, Any] = {"linewidth": 1.0 if style in ("k:", "k--") else 1.5, "markersize": 4.5}
+    if style in sizes:
+        look |= {"markersize": sizes[style], "markerfacecolor": "none" if style == "o" else None}
+    return look
+
+
+def _ticks(axis: Any, values: Sequence[float]) -> None:
+    """What was run is what stands at the axis, where that is little; a label needs its room."""
+    require_extra("eval", "matplotlib", purpose="Figures")
+    from matplotlib.ticker import NullLocator
+
+    if len(values) <= FEW:
+        room = ROOM * math.log(values[-1] / values[0])
+        named = [values[0]]
+        for x in values[1:]:
+            if math.log(x / named[-1]) >= room:
+                named.append(x)
+        labels = {x: f"{x:,.0f}" if x >= 100 else f"{x:.2g}" for x in named}
+        axis.set_ticks(values, [labels.get(x, "") for x in values])
+        axis.set_minor_locator(NullLocator())
+
+
+def _decades(axis: Any) -> None:
+    """Plain numbers where the axis has less than two decades, which would leave one label or none."""
+    require_extra("eval", "matplotlib", purpose="Figures")
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    low, high = axis.get_ylim()
+    if high < 100 * low:
+        axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+    axis.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _labels(axis: Any, panel: Panel) -> None:
+    """Names at the ends of lines; in a legend beside them where the ends fall together."""
+    drawn = [(mark, line) for mark, line in zip(axis.get_lines(), panel.lines, strict=True) if line.label]
+    if panel.ticks or not drawn:
+        return
+    ends = {
+        line.label: max(p for p in zip(line.x, line.y, strict=True) if math.isfinite(p[1]))
+        for _, line in drawn
+    }
+    heights = sorted(
+        float(axis.transAxes.inverted().transform(axis.transData.transform(end))[1]) for end in ends.values()
+    )
+    if sum(b - a < TOGETHER for a, b in pairwise(heights)) > 1:
+        axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    else:
+        end_labels(axis, ends, {line.label: mark.get_color() for mark, line in drawn})

@@ -6,7 +6,24 @@ from pathlib import Path
 import pytest
 
 from nabla.core.errors import ConfigError
-from nabla.launch.figures import COLOURS, Canvas, dots, end_labels, looks, panels, spread, style
+from nabla.launch.figures import (
+    COLOURS,
+    DASHES,
+    LINES,
+    OWN,
+    Canvas,
+    counted,
+    dashes,
+    dots,
+    end_labels,
+    line,
+    log_ticks,
+    looks,
+    panels,
+    spread,
+    style,
+)
+from nabla.methods.base import methods
 
 
 @pytest.mark.parametrize("places", [[0.5], [0.1, 0.9], [0.5, 0.5, 0.5], [0.0, 0.02, 0.97, 1.0], [0.9] * 8])
@@ -40,6 +57,35 @@ def test_a_method_has_one_colour_in_all_figures():
     assert len(set(colours("nabla", "nabla long", "cold", "kl-matched-sharpening").values())) == 4
 
 
+def test_every_method_has_a_colour_of_its_own():
+    """Whatever stands beside it, and no two of them the same."""
+    assert set(methods) <= set(OWN)
+    colours = {name: colour for name, (colour, _) in OWN.items() if name != "nabla"}
+    assert len(set(colours.values())) == len(colours)
+    every = looks([*colours, "best-of-n weighted"])
+    assert all(every[name]["color"] == colour for name, colour in colours.items())
+    assert every["best-of-n weighted"]["color"] not in colours.values()
+    beside = looks(["nabla", "nabla algorithm-1"])
+    assert looks(["nabla algorithm-1"])["nabla algorithm-1"] == beside["nabla algorithm-1"]
+
+
+def test_a_line_that_lies_on_another_one_is_dashed():
+    drawn = [[0.0, 1.0], [0.0, 0.5]]
+    assert dashes([0.001, 1.0], drawn, 0.01) == DASHES[1]
+    assert dashes([0.1, 1.0], drawn, 0.01) == DASHES[0] == "-"
+    assert dashes([0.0], drawn, 0.01) == "-"
+    assert dashes([0.0, 1.0], [[0.0, 1.0]] * LINES, 0.01) == DASHES[-1]
+
+
+def test_a_bar_beside_its_point_is_whole():
+    with style():
+        figure, (axis,) = panels(1, (3, 2))
+        line(axis, [1, 2], [5, 6], ([4, 2], [6, 9]), {"color": COLOURS[0]}, band=False, aside=4.0)
+        figure.draw_without_rendering()
+        low, high = axis.get_ylim()
+        assert low <= 2 < 9 <= high
+
+
 def test_figures_are_written_in_three_formats(tmp_path):
     begins = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
     for kind, begin in begins.items():
@@ -55,3 +101,16 @@ def test_figures_are_written_in_three_formats(tmp_path):
         assert path.read_bytes().startswith(begin)
     with pytest.raises(ConfigError, match="Formats: png, svg, pdf"):
         Canvas(Path(), "gif")
+
+
+def test_a_logarithmic_axis_says_plain_numbers_that_do_not_touch():
+    with style():
+        figure, (axis,) = panels(1, (4, 2))
+        axis.plot([1.4e8, 1.3e9], [0, 1])
+        axis.set_xscale("log")
+        log_ticks(axis.xaxis)
+        figure.draw_without_rendering()
+        said = [label.get_text() for label in axis.get_xticklabels()]
+    assert {"200 M", "500 M", "1 G"} <= set(said)
+    assert [label.get_text() for label in axis.get_xticklabels(minor=True) if label.get_text()] == []
+    assert counted(1.5e12) == "1.5 T"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from dataclasses import replace
 
 import pytest
@@ -13,9 +15,9 @@ from nabla.core.sampling import Sampling
 from nabla.core.solution import Revision, Solution
 from nabla.engine.engine import Engine
 from nabla.methods.base import methods
-from nabla.methods.screened import Writer
+from nabla.methods.screened import Writer, Written
 from nabla.methods.searches.agreement import kendall
-from nabla.methods.searches.backtrack import ROUND, Backtrack
+from nabla.methods.searches.backtrack import ROUND, Backtrack, _reason
 from nabla.methods.searches.pairs import FREE, LEAST, Pairs
 from nabla.moves.policy import Policy
 from nabla.rewards.function import FunctionReward
@@ -373,3 +375,19 @@ def test_settings_are_written_out_and_build_again():
         spec = resolve(methods, name)
         assert resolve(methods, spec) == spec
         methods.build(spec)
+
+
+def test_a_decision_says_how_far_both_texts_are_good():
+    """What is compared has digits: two texts with the same first bad token are told apart."""
+
+    found = []
+
+    async def solve(session):
+        (text,) = await session.rollout(SAMPLING, until=Length(3))
+        reached = [Written(text, 6, 6.2), Written(text, 6, 6.5), Written(text, None, math.inf)]
+        found.extend(_reason(session, old, new) for old, new in itertools.pairwise(reached))
+        assert not session.ended(text)
+
+    for _, error in engine().run(solve, PROMPTS[:1]):
+        assert found, error
+    assert found == ["good up to token 6.2 before, token 6.5 now", "good up to token 6.5 before, the end now"]

@@ -55,6 +55,22 @@ def test_pages_are_put_together_with_their_links(tmp_path):
     assert not re.search(r"\]\((?:\.\./)*(?:nabla|tests)/", every)
 
 
+def test_a_page_loads_nothing_from_the_network(tmp_path):
+    """The theme's offline plug-in loads a polyfill unless one of this name is given."""
+    config = yaml.safe_load(re.sub(r"!!\S+", "", (ROOT / "mkdocs.yml").read_text()))
+    target = assemble(tmp_path / "site", generated=False)
+    assert config["theme"]["font"] is False
+    (polyfill,) = config["extra"]["polyfills"]
+    assert "iframe-worker" in polyfill
+    for name in (polyfill, *config["extra_css"]):
+        assert "http" not in (target / name).read_text()
+
+
+def test_a_bar_in_a_cell_ends_no_cell_and_shows_as_itself():
+    assert tables._cell("`str | None` or a\n|b|") == "<code>str &#124; None</code> or a &#124;b&#124;"
+    assert tables._cell("`a<b | c` and `d`") == "<code>a&lt;b &#124; c</code> and `d`"
+
+
 def test_links_are_made_those_of_the_site():
     known = {"docs/a.md": "a.md", "docs/b/c.md": "b/c.md", "README.md": "about/readme.md"}
     text = relinked("[x](b/c.md#here), [y](../README.md) and [w](https://e.org)", "docs/a.md", known)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
 import math
 from collections.abc import Sequence
@@ -90,23 +92,22 @@ def render(runs: Sequence[Run]) -> str:
     page = _template().render(
         title=" | ".join(str(run["name"]) for run in runs),
         version=__version__,
-        data=island(data),
+        data=packed(data),
         style=_text("page.css"),
-        scripts=[_text(name) for name in ("data.js", "text.js", "steps.js", "page.js")],
+        scripts=[_text(name) for name in ("data.js", "text.js", "glossary.js", "steps.js", "page.js")],
     )
     return f"{pages.MARK}\n{page}"
 
 
-def island(data: Any) -> str:
-    """Data as JSON that no part of can end the element it stands in, or begin another one."""
-    compact: dict[str, Any] = {"ensure_ascii": False, "separators": (",", ":"), "allow_nan": False}
+def packed(data: Any) -> str:
+    """Data as JSON, gzip and base64: small, and no part of it can end the element it stands in, or begin
+    another one. The same data give the same characters."""
+    compact: dict[str, Any] = {"separators": (",", ":"), "allow_nan": False}
     try:
         text = json.dumps(data, **compact)
     except ValueError:  # JSON has neither NaN nor infinity
         text = json.dumps(_finite(data), **compact)
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return text
+    return base64.b64encode(gzip.compress(text.encode("ascii"), mtime=0)).decode("ascii")
 
 
 def _finite(value: Any) -> Any:

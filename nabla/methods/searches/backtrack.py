@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -234,4 +235,5 @@ def _reason(session: Session, old: Written, new: Written) -> str:
     if session.ended(new.trajectory) and session.ended(old.trajectory):
         rewards = (text.trajectory.reward for text in (old, new))
         return "both complete; reward {:.4g} → {:.4g}".format(*rewards)
-    return "first bad token: " + " → ".join("none" if t.bad is None else str(t.bad) for t in (old, new))
+    ends = ("the end" if math.isinf(text.reach) else f"token {text.reach:.3g}" for text in (old, new))
+    return "good up to {} before, {} now".format(*ends)

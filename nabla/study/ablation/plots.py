@@ -10,7 +10,18 @@ from typing import Any
 import numpy as np
 
 from nabla.core.extras import require_extra
-from nabla.launch.figures import COLOURS, GREY, LINES, MARKERS, Canvas, end_labels, looks, panels, style
+from nabla.launch.figures import (
+    COLOURS,
+    GREY,
+    LINES,
+    MARKERS,
+    Canvas,
+    end_labels,
+    log_ticks,
+    looks,
+    panels,
+    style,
+)
 from nabla.study.ablation.tables import short
 from nabla.study.evaluation.metric import Metric
 from nabla.study.evaluation.summary import metric_of
@@ -96,6 +107,7 @@ def _cost(summary: Row) -> Any:
             axis.vlines(row["flops"], low, high, color=colour, linewidth=1.4, alpha=0.6)
             axis.plot(row["flops"], value, own["marker"], color=colour, markersize=5.5)
         axis.set(xscale="log", xlabel="FLOPs per problem", ylabel=metric.axis)
+        log_ticks(axis.xaxis)
         axis.set_title(task)
         ends = {r["point"]: (r["flops"], metric.scale * r[metric.key]) for r in rows if r["point"] in names}
         named.append((axis, ends, {name: own["color"] for name, own in look.items()}))

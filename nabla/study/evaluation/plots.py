@@ -12,18 +12,35 @@ import numpy as np
 
 from nabla.core.budget import UNITS
 from nabla.core.extras import require_extra
-from nabla.launch.figures import BANDS, COLOURS, GREY, Canvas, dots, end_labels, line, looks, panels, style
+from nabla.launch.figures import (
+    ALIKE,
+    BANDS,
+    COLOURS,
+    GREY,
+    Canvas,
+    counted,
+    dashes,
+    dots,
+    end_labels,
+    line,
+    looks,
+    panels,
+    style,
+)
 from nabla.study.evaluation.choice import at_top, choose, labels, ranking
 from nabla.study.evaluation.metric import Metric
 from nabla.study.evaluation.results import Results
-from nabla.study.evaluation.statistics import bootstrap_share
 from nabla.study.evaluation.summary import metric_of
 
 UNIT = {"calls": "model calls", "tokens": "tokens", "flops": "FLOPs", "seconds": "seconds"}
 #: Intervals of equal width along a response.
 BINS = 10
+#: Tasks side by side: three would be too small to read on a page.
+ACROSS = 2
 #: Small panels side by side.
-SMALL = 8
+SMALL = 4
+#: Bars at the ends of lines are so far apart, points.
+BAR = 2.0
 #: Row of a figure whose rows are methods, and its head and foot, inches.
 ROW, REST = 0.24, 1.1
 
@@ -101,10 +118,10 @@ def _figures(drawing: Drawing) -> dict[str, Callable[[Drawing], Any]]:
         drawn["best_of_k"] = partial(_lines, _best)
     if summary.get("runs"):
         drawn["phases"] = _phases
+    if any(row["method"] in drawing.shown for row in summary.get("hacking", ())):
+        drawn["reward_hacking"] = _hacking
     if results is not None and any(run.proposals for run in results.runs.values()):
         drawn["rejection"] = _rejection
-        if set(results.tasks) - results.ungraded:
-            drawn["reward_hacking"] = partial(_lines, _hacking)
         drawn["positions"] = partial(_lines, _positions)
     return drawn
 
@@ -114,7 +131,7 @@ def _figures(drawing: Drawing) -> dict[str, Callable[[Drawing], Any]]:
 
 def _lines(draw: Callable[[Drawing, str, Any], dict[str, tuple[float, float]]], drawing: Drawing) -> Any:
     """A panel per task; names at the ends of the lines."""
-    figure, axes = panels(len(drawing.tasks), (5.6, 3.9))
+    figure, axes = panels(len(drawing.tasks), (5.6, 3.9), ACROSS)
     ends = []
     for task, axis in zip(drawing.tasks, axes, strict=True):
         ends.append(draw(drawing, task, axis))
@@ -130,12 +147,16 @@ def _level(unit: str, drawing: Drawing, task: str, axis: Any) -> dict[str, tuple
     """Against the budget where there is a ladder in this unit, else whole runs at their mean cost."""
     metric, ends = drawing.metric, {}
     curves, budgets = _curves(drawing, unit, task)
-    for method in drawing.shown:
-        if method in curves:
-            xs, ys, *bounds = curves[method]
-            band = len(drawing.shown) <= BANDS
-            line(axis, xs, ys, (bounds[0], bounds[1]), drawing.look(method), band=band)
-            ends[method] = (xs[-1], ys[-1])
+    own = [method for method in drawing.shown if method in curves]
+    values = [y for method in own for y in curves[method][1]]
+    reach, drawn = ALIKE * (max(values) - min(values)) if values else 0.0, list[list[float]]()
+    for i, method in enumerate(own):
+        xs, ys, *bounds = curves[method]
+        more = {"linestyle": dashes(ys, drawn, reach), "aside": BAR * (i - (len(own) - 1) / 2)}
+        band = len(drawing.shown) <= BANDS
+        line(axis, xs, ys, (bounds[0], bounds[1]), drawing.look(method), band=band, **more)
+        ends[method] = (xs[-1], ys[-1])
+        drawn.append(ys)
     kind = "budget" if budgets else "mean cost of a run"
     axis.set(xlabel=f"{UNIT[unit]} per problem ({kind})", ylabel=metric.axis)
     if curves:
@@ -197,15 +218,8 @@ def _plain_ticks(axis: Any, values: Sequence[float]) -> None:
     from matplotlib.ticker import NullLocator
 
     if 1 < len(values) <= 6:
-        axis.set_xticks(values, [_short(value) for value in values])
+        axis.set_xticks(values, [counted(value) for value in values])
         axis.xaxis.set_minor_locator(NullLocator())
-
-
-def _short(value: float) -> str:
-    for power, name in ((12, "T"), (9, "G"), (6, "M"), (3, "k")):
-        if value >= 10**power:
-            return f"{value / 10**power:g} {name}"
-    return f"{value:g}"
 
 
 def _best(drawing: Drawing, task: str, axis: Any) -> dict[str, tuple[float, float]]:
@@ -217,45 +231,55 @@ def _best(drawing: Drawing, task: str, axis: Any) -> dict[str, tuple[float, floa
         if row["task"] != task or row["method"] not in drawing.shown:
             continue
         look = drawing.look(row["method"])
-        for name, dashes in (("pass_at_k", ":"), ("best_of_k", "-")):
+        for name, dash in (("pass_at_k", ":"), ("best_of_k", "-")):
             curve = row.get(name) if name == "best_of_k" or metric.rate else None
             if not curve:
                 continue
             xs, ys = [int(k) for k in curve], [metric.scale * value for value in curve.values()]
-            axis.plot(xs, ys, linestyle=dashes, linewidth=1.5 if dashes == "-" else 1.0, **look)
+            axis.plot(xs, ys, linestyle=dash, linewidth=1.5 if dash == "-" else 1.0, **look)
             ends[row["method"]] = (float(xs[-1]), ys[-1])
-    unit = f" at {_short(top[0]['value'])} {UNIT[top[0]['unit']]} each" if "unit" in top[0] else ""
+    unit = f" at {counted(top[0]['value'])} {UNIT[top[0]['unit']]} each" if "unit" in top[0] else ""
     dotted = " (dotted: pass@k)" if metric.rate else ""
     axis.set(xlabel=f"k runs{unit}; best by reward{dotted}", ylabel=metric.axis)
     axis.locator_params(axis="x", integer=True)
     return ends
 
 
-def _hacking(drawing: Drawing, task: str, axis: Any) -> dict[str, tuple[float, float]]:
-    """Accepted proposals: share of right responses by new reward, in five equal parts of each method's."""
-    assert drawing.results is not None
-    ends = {}
-    for method in drawing.shown:
-        run = drawing.results.runs.get((task, method))
-        taken = [p for p in run.proposals if p[3] and p[2] is not None and p[5] is not None] if run else []
-        if len(taken) < 5:
+def _hacking(drawing: Drawing) -> Any:
+    """Accepted proposals: share of right responses by new reward, in equal parts of each method's. A small
+    panel for each method, a band of rows per task; thin: the other methods, which mostly coincide."""
+    rows = [row for row in drawing.summary["hacking"] if row["method"] in drawing.shown]
+    parts: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        parts.setdefault((row["task"], row["method"]), []).append(row)
+    names = [name for name in drawing.shown if any(method == name for _, method in parts)]
+    tasks = [task for task in drawing.tasks if any(own == task for own, _ in parts)]
+    across = min(SMALL, len(names))
+    down = -(-len(names) // across)
+    figure, axes = panels(across * down * len(tasks), (2.2, 1.7), across, sharey=True)
+    for k, axis in enumerate(axes):
+        task, place = tasks[k // (across * down)], k % (across * down)
+        own = parts.get((task, names[place])) if place < len(names) else None
+        if own is None:
+            axis.set_axis_off()
             continue
-        taken.sort(key=lambda p: p[2])
-        parts = [[taken[i] for i in chosen] for chosen in np.array_split(np.arange(len(taken)), 5)]
-        xs = [float(np.mean([p[2] for p in part])) for part in parts]
-        ys = np.array([_right(part) for part in parts]) * 100
-        look = drawing.look(method)
-        axis.plot(xs, ys[:, 0], linewidth=1.5, **look)
-        axis.vlines(xs, ys[:, 1], ys[:, 2], color=look["color"], linewidth=1.0, alpha=0.5)
-        ends[method] = (xs[-1], float(ys[-1, 0]))
-    axis.set(xlabel="reward of the accepted proposal", ylabel="right by the checker, %")
-    return ends
+        for (other, _), line_of in parts.items():
+            if other == task:
+                axis.plot(*_shares(line_of), color=GREY, linewidth=0.5, alpha=0.6)
+        look = drawing.look(names[place])
+        xs, ys = _shares(own)
+        axis.vlines(xs, *([100 * row[key] for row in own] for key in ("low", "high")), color=look["color"])
+        axis.plot(xs, ys, linewidth=1.5, **look)
+        axis.set_title(names[place], fontsize=7.5, fontweight="normal")
+        axis.tick_params(labelsize=7)
+        axis.set_ylabel(task if k % across == 0 else "", fontsize=8, fontweight="bold")
+    figure.supxlabel("reward of the accepted proposal", fontsize=8)
+    figure.supylabel("right by the checker, %", fontsize=8)
+    return figure
 
 
-def _right(proposals: list[list[Any]]) -> tuple[float, float, float]:
-    """Share of proposals that are right, with its interval over problems."""
-    right = np.array([bool(p[5]) for p in proposals])
-    return (float(right.mean()), *bootstrap_share(right, np.array([p[6] for p in proposals]), resamples=999))
+def _shares(parts: Sequence[Row]) -> tuple[list[float], list[float]]:
+    return [row["reward"] for row in parts], [100 * row["right"] for row in parts]
 
 
 def _positions(drawing: Drawing, task: str, axis: Any) -> dict[str, tuple[float, float]]:
@@ -291,7 +315,7 @@ def _rows_of(drawing: Drawing) -> list[str]:
 def _all(drawing: Drawing) -> Any:
     """Every method with its interval at the largest budget; those of the lines in their colours."""
     metric, names, top = drawing.metric, _rows_of(drawing), at_top(drawing.summary)
-    figure, axes = panels(len(drawing.tasks), (4.6, REST + ROW * max(len(names), 3)))
+    figure, axes = panels(len(drawing.tasks), (4.6, REST + ROW * max(len(names), 3)), ACROSS)
     for i, (task, axis) in enumerate(zip(drawing.tasks, axes, strict=True)):
         own = {r["method"]: r for r in top if r["task"] == task and r[metric.key] is not None}
         rows = [
@@ -299,9 +323,9 @@ def _all(drawing: Drawing) -> Any:
             if name in own else (name, np.nan, np.nan, np.nan)
             for name in names
         ]  # fmt: skip
-        dots(axis, rows, drawing.look, labels=i % 3 == 0)
+        dots(axis, rows, drawing.look, labels=i % ACROSS == 0)
         unit = top[0].get("unit")
-        within = "" if unit is None else f" within {_short(top[0]['value'])} {UNIT[unit]}"
+        within = "" if unit is None else f" within {counted(top[0]['value'])} {UNIT[unit]}"
         axis.set(xlabel=f"{metric.axis}{within}")
         axis.set_title(task)
     return figure
@@ -312,7 +336,7 @@ def _phases(drawing: Drawing) -> Any:
     every = drawing.summary["runs"]
     phases = list(dict.fromkeys(p for r in every for p in r["phases"]))
     names = _rows_of(drawing)
-    figure, axes = panels(len(drawing.tasks), (5.2, REST + 0.3 + ROW * len(names)))
+    figure, axes = panels(len(drawing.tasks), (5.2, REST + 0.3 + ROW * len(names)), ACROSS)
     for task, axis in zip(drawing.tasks, axes, strict=True):
         runs = {r["method"]: r for r in every if r["task"] == task}
         left = np.zeros(len(names))
@@ -336,11 +360,11 @@ def _rejection(drawing: Drawing) -> Any:
     """Share of proposals turned down."""
     every = [r for r in drawing.summary["runs"] if r["rejection"] is not None]
     names = [name for name in _rows_of(drawing) if any(r["method"] == name for r in every)]
-    figure, axes = panels(len(drawing.tasks), (4.6, REST + ROW * max(len(names), 3)))
+    figure, axes = panels(len(drawing.tasks), (4.6, REST + ROW * max(len(names), 3)), ACROSS)
     for i, (task, axis) in enumerate(zip(drawing.tasks, axes, strict=True)):
         own = {r["method"]: r["rejection"] for r in every if r["task"] == task}
         rows = [(name, *(100 * x for x in own.get(name, (np.nan,) * 3))) for name in names]
-        dots(axis, rows, drawing.look, labels=i % 3 == 0)
+        dots(axis, rows, drawing.look, labels=i % ACROSS == 0)
         axis.set(xlabel="rejected proposals, %", xlim=(-2, 102))
         axis.set_title(task)
     return figure

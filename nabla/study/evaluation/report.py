@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from nabla.core.errors import ConfigError
+from nabla.study.evaluation.hacking import HACKING
 from nabla.study.evaluation.plots import write_plots
 from nabla.study.evaluation.results import Results
+from nabla.study.evaluation.stored import HACKED
 from nabla.study.evaluation.summary import summarise
 from nabla.study.evaluation.tables import columns, to_csv, to_latex, to_markdown
 
@@ -17,8 +19,8 @@ from nabla.study.evaluation.tables import columns, to_csv, to_latex, to_markdown
 def write_report(
     folder: Path, reference: str | None = None, metric: str | None = None
 ) -> tuple[Results, dict[str, Any]]:
-    """Writes ``summary.json``, ``results.csv``, ``comparisons.csv``, ``tables.md``, ``tables.tex`` and the
-    plots; returns what was read and the summary.
+    """Writes ``summary.json``, ``results.csv``, ``comparisons.csv``, ``hacking.csv`` (where proposals were
+    accepted and graded), ``tables.md``, ``tables.tex`` and the plots; returns what was read and the summary.
 
     Args:
         folder: of the results.
@@ -42,6 +44,7 @@ def write_report(
         "summary.json": json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
         "results.csv": to_csv(summary["rows"], rows),
         "comparisons.csv": to_csv(summary["comparisons"], comparisons),
+        **({HACKED: to_csv(summary["hacking"], HACKING)} if summary["hacking"] else {}),
         "tables.md": to_markdown(summary),
         "tables.tex": to_latex(summary),
     }

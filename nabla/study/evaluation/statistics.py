@@ -65,16 +65,17 @@ class Comparison:
     detectable: float | None
 
     def _repr_html_(self) -> str:
+        verb = "higher with" if self.p_mcnemar is None else "solved by"
         facts: dict[str, object] = {
-            "difference [95 %]": f"{self.difference:.4g} [{self.low:.4g}, {self.high:.4g}]",
+            "first minus second [95 %]": f"{self.difference:.4g} [{self.low:.4g}, {self.high:.4g}]",
             "p": f"{self.p:.3g}",
-            "first alone": self.first_only,
-            "second alone": self.second_only,
+            f"problems {verb} the first alone": self.first_only,
+            f"problems {verb} the second alone": self.second_only,
         }
         if self.p_mcnemar is not None:
             facts["p (McNemar)"] = f"{self.p_mcnemar:.3g}"
         if self.detectable is not None:
-            facts["smallest detectable"] = f"{self.detectable:.4g}"
+            facts["smallest difference that can be found"] = f"{self.detectable:.4g}"
         return html.card("Comparison", facts)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from nabla.core.budget import UNITS
 from nabla.core.errors import ConfigError
+from nabla.study.evaluation.hacking import hacking
 from nabla.study.evaluation.metric import REWARD, Metric
 from nabla.study.evaluation.results import Cell, Results, Runs
 from nabla.study.evaluation.statistics import (
@@ -67,6 +68,7 @@ def summarise(results: Results) -> dict[str, Any]:
         "names": dict(results.names),
         "rows": rows,
         "comparisons": comparisons,
+        "hacking": hacking(results),
         "runs": [
             {"task": task, "method": method, **_run(run, metric, graded=task not in results.ungraded)}
             for (task, method), run in results.runs.items()

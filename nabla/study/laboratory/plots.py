@@ -8,7 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from nabla.core.errors import require_one_of
-from nabla.launch.figures import COLOURS, GREY, LINES, Canvas, end_labels, line, looks, panels, style
+from nabla.launch.figures import (
+    ALIKE,
+    COLOURS,
+    GREY,
+    LINES,
+    Canvas,
+    dashes,
+    end_labels,
+    line,
+    looks,
+    panels,
+    style,
+)
 from nabla.study.laboratory.measure import Interval
 from nabla.study.laboratory.study import Row, Study, softmax_norms
 from nabla.study.laboratory.truths import SHARES, WIDTHS
@@ -17,10 +29,6 @@ from nabla.study.laboratory.truths import SHARES, WIDTHS
 FLOOR = 1e-4
 #: The estimator of the inner loop by default: always drawn.
 DEFAULT = "straight-through"
-#: Curves that nowhere differ by more than this part of their range coincide.
-ALIKE = 0.01
-#: Of curves that coincide: the first, the second, ...
-DASHES: tuple[Any, ...] = ("-", (0, (4, 4)), (0, (2, 6)))
 
 Curve = tuple[list[float], list[Interval]]
 
@@ -64,9 +72,7 @@ def _bias_variance(study: Study) -> Any:
     """A row per estimator, both quantities in it: nothing can hide behind another point."""
     settings, names = study.settings, study.estimators
     found = {
-        family: study.select(
-            family=family, length=settings.length, temperature=1.0, share=settings.middle
-        )
+        family: study.select(family=family, length=settings.length, temperature=1.0, share=settings.middle)
         for family in study.families
     }
     rank = {name: [r.result.bias.value for rows in found.values() for r in rows if r.estimator == name]
@@ -125,21 +131,14 @@ def _curves(axis: Any, curves: Mapping[str, Curve], shown: Sequence[str]) -> dic
             axis.plot(xs, [i.value for i in intervals], color=GREY, linewidth=0.8, alpha=0.7, zorder=1)
     values = [i.value for _, intervals in curves.values() for i in intervals]
     reach = ALIKE * (max(values) - min(values)) if values else 0.0
-    look, drawn = looks(shown), list[Sequence[Interval]]()
+    look, drawn = looks(shown), list[list[float]]()
     for name in (name for name in shown if name in curves):
         xs, intervals = curves[name]
-        below = sum(_alike(intervals, other, reach) for other in drawn)
-        drawn.append(intervals)
-        bounds = [i.low for i in intervals], [i.high for i in intervals]
-        dashes = {"linestyle": DASHES[min(below, len(DASHES) - 1)]}
-        line(axis, xs, [i.value for i in intervals], bounds, look[name], band=True, **dashes)
+        ys, bounds = [i.value for i in intervals], ([i.low for i in intervals], [i.high for i in intervals])
+        line(axis, xs, ys, bounds, look[name], band=True, linestyle=dashes(ys, drawn, reach))
+        drawn.append(ys)
         ends[name] = (xs[-1], intervals[-1].value)
     return ends
-
-
-def _alike(one: Sequence[Interval], other: Sequence[Interval], reach: float) -> bool:
-    pairs = zip(one, other, strict=False)
-    return len(one) == len(other) and all(abs(a.value - b.value) <= reach for a, b in pairs)
 
 
 def _others(curves: Mapping[str, Curve], shown: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ energies, solvers, estimators) are arguments, so that a test can plant an error 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -18,6 +18,9 @@ from nabla.theory.flows.fokker_planck import FokkerPlanck
 from nabla.theory.flows.jko import QuantileJKO
 from nabla.theory.flows.langevin import Langevin
 from nabla.theory.report import Findings
+
+#: The line of the expected slope runs so far below the errors.
+BELOW = 0.6
 
 
 class Check(ABC):
@@ -61,8 +64,27 @@ class Routes:
 
 
 def order_panel(
-    title: str, x: str, y: str, resolutions: tuple[float, ...], series: dict[str, tuple[float, ...]]
+    title: str,
+    x: str,
+    y: str,
+    resolutions: Sequence[float],
+    errors: Sequence[float],
+    expected: float,
+    floor: float = 0.0,
 ) -> Panel:
-    """Errors over resolutions, both logarithmic."""
-    lines = tuple(Line(label, resolutions, values, "o-") for label, values in series.items())
-    return Panel(title, x, y, lines, log_x=True, log_y=True)
+    """Errors over resolutions, both logarithmic.
+
+    Args:
+        title: of the panel.
+        x, y: what the axes say.
+        resolutions: all that were run.
+        errors: their errors.
+        expected: order; a line of this slope runs below the errors, to compare them with.
+        floor: of the noise; none at 0.
+    """
+    at = tuple(float(v) for v in resolutions)
+    guide = tuple(BELOW * errors[0] * (h / at[0]) ** expected for h in at)
+    lines = [Line(f"slope {expected:g}", at, guide, "k--"), Line("error", at, tuple(errors), "o-")]
+    if floor > 0:
+        lines.append(Line("noise floor", at, (floor,) * len(at), "k:"))
+    return Panel(title, x, y, tuple(lines), log_x=True, log_y=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -131,7 +131,7 @@ class Dissipation(Check):
             tolerance=1e-12,
             unit="nats",
         )
-        return order_panel(problem.name, "h", "relative gap", tuple(widths), {"|dF/dt + D| / D": tuple(gaps)})
+        return order_panel(problem.name, "h", "|dF/dt + D| / D", widths, gaps, expected=2.0)
 
     def _rates(self, found: Findings) -> None:
         """Gaussian targets: ``F - F*`` falls at least as ``e^{-2αt}``; a pure shift exactly so."""
@@ -216,17 +216,37 @@ class Dissipation(Check):
             unit="nats",
             detail=f"dt = {self.step:g}",
         )
-        lines: tuple[Line, ...] = (
-            Line("closed form", self.times, tuple(exact), "-"),
-            Line("grid", self.times, tuple(on_grid), "o"),
-            Line(f"JKO, τ = {self.tau:g}", self.times, tuple(proximal), "x"),
-            Line("particles", self.times, tuple(values), "."),
-            Line("e^{-2αt} bound", self.times, tuple(_bound(closed, problem, t) for t in self.times), "k:"),
-        )
-        lines = tuple(
-            Line(p.label, p.x, tuple(v if v > 0 else math.nan for v in p.y), p.style) for p in lines
-        )
-        return Figure("energy", (Panel("Energy decay, Gaussian", "t", "F - F*, nats", lines, log_y=True),))
+        routes = {"grid": on_grid, f"JKO, τ = {self.tau:g}": proximal, "particles": values}
+        bound = [_bound(closed, problem, t) for t in self.times]
+        return _energies(self.times, exact, routes, bound)
+
+
+def _energies(
+    times: tuple[float, ...],
+    exact: Sequence[float],
+    routes: Mapping[str, Sequence[float]],
+    bound: Sequence[float],
+) -> Figure:
+    """The decay by each route, and how far it is from the closed form: points that coincide in one panel are
+    apart in the other."""
+    marks = ("o", "x", ".")
+    decay = [
+        ("closed form", exact, "-"),
+        *((n, ys, m) for (n, ys), m in zip(routes.items(), marks, strict=True)),
+    ]
+    lines = tuple(
+        Line(label, times, tuple(v if v > 0 else math.nan for v in values), style)
+        for label, values, style in (*decay, ("exp(-2αt) bound", bound, "k:"))
+    )
+    apart = tuple(
+        Line(label, times, tuple(abs(v - e) for v, e in zip(values, exact, strict=True)), "o-")
+        for label, values in routes.items()
+    )
+    panels = (
+        Panel("Energy decay, Gaussian", "t", "F - F*, nats", lines, log_y=True),
+        Panel("Distance from the closed form", "t", "nats", apart, log_y=True),
+    )
+    return Figure("energy", panels)
 
 
 def _bound(closed: GaussianEnergy, problem: GaussianProblem, time: float) -> float:

@@ -154,7 +154,7 @@ class Gap(Check):
         return Panel(
             "One assumption less at a time",
             "",
-            "W2 from π e^{λr}",
+            "W2 from π exp(λr)",
             (Line("", x, tuple(distances), "o-"),),
             ticks=labels,
         )
@@ -213,7 +213,7 @@ class Gap(Check):
         return Panel(
             f"Noise turned down (t = {time:g})",
             "temperature of the noise",
-            "W2 from π e^{λr}",
+            "W2 from π exp(λr)",
             (Line("", shown, tuple(points), "o-"),),
         )
 

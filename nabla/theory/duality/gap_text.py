@@ -100,4 +100,4 @@ def acceptance_rules(found: Findings, space: SequenceSpace) -> Panel:
         detail=", ".join(f"{k}: {v[1]:.3f} → {v[-1]:.3f}" for k, v in ends.items()),
         doubt=None if others > 10 * corrected_end else "the other rules are not resolved from it",
     )
-    return Panel("Text: TV by acceptance rule", "sweeps", "TV from π e^{λr}", tuple(lines))
+    return Panel("Text: TV by acceptance rule", "sweeps", "TV from π exp(λr)", tuple(lines))

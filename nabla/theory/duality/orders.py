@@ -20,8 +20,8 @@ from nabla.theory.distances import (
     sample_moments,
     w2_quantiles,
 )
-from nabla.theory.duality.base import Routes
-from nabla.theory.figures import Figure, Line, Panel
+from nabla.theory.duality.base import Routes, order_panel
+from nabla.theory.figures import Figure, Panel
 from nabla.theory.flows.jko import COARSE, EntropicJKO
 from nabla.theory.grids import Grid
 from nabla.theory.pot import ot
@@ -111,11 +111,9 @@ class Orders:
             unit="W2",
             order=order,
         )
-        return _panel("unadjusted Langevin", "dt", self.steps, errors, floor)
+        return order_panel("unadjusted Langevin", "dt", "W2", self.steps, errors, 1.0, floor)
 
-    def _taus(
-        self, found: Findings, routes: Routes, problem: GaussianProblem, exact: np.ndarray
-    ) -> Panel:
+    def _taus(self, found: Findings, routes: Routes, problem: GaussianProblem, exact: np.ndarray) -> Panel:
         start = gaussian_quantiles(0.0, 1.0, COARSE)
         errors = [
             w2_quantiles(next(routes.jko(problem, tau).run(start, [self.time])), exact, COARSE)
@@ -131,7 +129,7 @@ class Orders:
             unit="W2",
             order=order,
         )
-        return _panel("JKO", "τ", self.taus, errors, floor)
+        return order_panel("JKO", "τ", "W2", self.taus, errors, 1.0, floor)
 
     def _cells(self, found: Findings, routes: Routes, problem: GaussianProblem) -> Panel:
         mean, covariance = (v.numpy() for v in problem.law(self.time))
@@ -151,7 +149,7 @@ class Orders:
             unit="W2",
             order=order,
         )
-        return _panel("finite volumes", "h", widths, errors, 0.0)
+        return order_panel("finite volumes", "h", "W2", widths, errors, 2.0)
 
     def _entropic(self, found: Findings, routes: Routes, problem: GaussianProblem) -> Panel:
         """The bias of POT's entropic scheme against the exact one, same τ, after two steps."""
@@ -176,7 +174,7 @@ class Orders:
             order=order,
             detail=f"bias {errors[0]:.4f} at ε = {self.epsilons[0]:g}",
         )
-        return _panel("entropic JKO (POT)", "ε", self.epsilons, errors, floor)
+        return order_panel("entropic JKO (POT)", "ε", "W2", self.epsilons, errors, 1.0, floor)
 
     def _counts(self, found: Findings, seed: int) -> Panel:
         exact = gaussian_quantiles(0.0, 1.0)
@@ -199,7 +197,7 @@ class Orders:
             unit="W2",
             order=order,
         )
-        return _panel("particles, 1-D", "N", self.counts, errors, 0.0)
+        return order_panel("particles, 1-D", "N", "W2", self.counts, errors, -0.5)
 
     def _counts_high(self, found: Findings, seed: int) -> Panel:
         """Two samples of the same law, by POT's exact transport."""
@@ -225,12 +223,4 @@ class Orders:
             order=order,
             detail="two samples of one law: the floor of any d-D comparison",
         )
-        return _panel(f"particles, {self.dim}-D", "N", self.counts_high, errors, 0.0)
-
-
-def _panel(title: str, x: str, resolutions: object, errors: list[float], floor: float) -> Panel:
-    at = tuple(float(v) for v in resolutions)  # type: ignore[attr-defined]
-    lines = [Line("error", at, tuple(errors), "o-")]
-    if floor > 0:
-        lines.append(Line("noise floor", at, (floor,) * len(at), "k:"))
-    return Panel(title, x, "W2", tuple(lines), log_x=True, log_y=True)
+        return order_panel(f"particles, {self.dim}-D", "N", "W2", self.counts_high, errors, -1 / self.dim)

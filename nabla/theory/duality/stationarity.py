@@ -276,7 +276,7 @@ def _densities(grid: Grid, exact: np.ndarray, policy: np.ndarray, chain: Chain, 
     shares = histogram(chain.x[:, 0], edges)[1:-1] / np.diff(edges)[1:-1]
     lines = (
         Line("π", x, tuple(grid.prior.tolist()), ":"),
-        Line("closed form π e^{λr}", x, tuple(exact.tolist()), "-"),
+        Line("closed form π exp(λr)", x, tuple(exact.tolist()), "-"),
         Line("argmin of L_PPO, mixtures", x, tuple(policy.tolist()), "--"),
         Line("Langevin particles (MALA)", tuple(middle[1:-1].tolist()), tuple(shares.tolist()), "."),
     )

@@ -167,14 +167,14 @@ class Trajectories(Check):
         return self.tau**2 if label == "JKO" else 1e-4 if self.cells >= 600 else 5e-4
 
     def _evolution(self, problem: Problem, grid: Grid) -> Panel:
-        """Densities on the grid, with the particles' own run of one step as dots at two times."""
+        """Densities on the grid at some times, and the target."""
         x = tuple(grid.axes[0].tolist())
         times = (0.0, self.times[1], self.times[3], self.times[-1], 20.0)
         lines = [
             Line(f"t = {t:g}", x, tuple(rho.tolist()), "-")
             for t, rho in zip(times, self.flow(grid).run(grid.prior, times), strict=True)
         ]
-        lines.append(Line("π e^{λr}", x, tuple(grid.target.tolist()), "k:"))
+        lines.append(Line("π exp(λr)", x, tuple(grid.target.tolist()), "k:"))
         return Panel(f"Density, {problem.name}", "x", "ρ_t", tuple(lines))
 
     def _plane_gaussian(self, found: Findings, seed: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,14 @@ class Made:
 
     Args:
         seed: of the numbers.
+        words: that texts are made of.
     """
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, seed: int = 0, words: Sequence[str] = WORDS) -> None:
         self.lines: list[dict[str, Any]] = []
         self.random = random.Random(seed)
         self.calls = 0
+        self.words = words
 
     def _line(self, event: str, problem: str, **about: Any) -> None:
         self.lines.append({"event": event, "problem": problem, **about})
@@ -57,7 +60,7 @@ class Made:
             "problem", name, schema=SCHEMA, nabla="0", method="nabla-reasoner",
             prompt=f"How much is {name}? {answer}",
         )  # fmt: skip
-        pieces = [draw.choice(WORDS) for _ in range(length - 1)] + [answer or "."]
+        pieces = [draw.choice(self.words) for _ in range(length - 1)] + [answer or "."]
         ids = [draw.randint(0, 50_000) for _ in range(length)]
         self.text(name, 0, ids, pieces)
         self._line("rollout", name, text=0, spent=self.spent())
@@ -82,7 +85,7 @@ class Made:
                 after=[0.4, 0.35],
             )  # fmt: skip
             tail = [draw.randint(0, 50_000) for _ in range(length - position - 1)]
-            words = [draw.choice(WORDS) for _ in tail]
+            words = [draw.choice(self.words) for _ in tail]
             if words:
                 words[-1] = answer or "!"
             self.text(name, number, [new, *tail], [" new", *words], like=current, shared=position)

@@ -55,6 +55,7 @@ def opened(browser):
         page.on("pageerror", lambda error: said.append(str(error)))
         page.on("request", lambda wanted: asked.append(wanted.url))
         page.goto(path.as_uri())
+        page.wait_for_selector("#list li")  # what the page holds is unpacked
         return page
 
     yield load
@@ -94,7 +95,7 @@ def test_steps_by_key_and_by_mouse(pages, opened, place):
     assert page.locator(".detail h4").inner_text().startswith("Step 4: proposal rejected at position 12")
     about = page.locator(".about").inner_text()
     assert "strict: reward 0.8 → 0.4" in about
-    assert "writing stopped" in about
+    assert "at position 13 of the new text, which ends at 29" in about
     swap = page.locator(".swap").inner_text()
     assert "60.0 % → 40.0 % refined" in swap
     assert page.locator(".pair .tok.bad").count() == 1
@@ -142,6 +143,28 @@ def test_the_tooltip_tells_what_is_known_and_what_is_not(pages, opened, place):
     page.keyboard.press(".")
     assert tip.is_visible()
     assert page.locator(".tok.cursor").count() == 1
+
+
+def test_the_page_says_what_its_words_mean(pages, opened, place):
+    page = opened(pages[0])
+    assert page.locator("#about").inner_text().startswith("log π of the token")
+    page.keyboard.press("Home")
+    for _ in range(3):
+        page.keyboard.press("ArrowRight")
+    terms = page.locator(".about dt")
+    assert terms.count() >= 6
+    assert terms.evaluate_all("all => all.every((one) => one.dataset.about)")
+    page.locator(".about dt", has_text="first bad token").hover()
+    assert "gone wrong" in page.locator("#tip").inner_text()
+    shoot(page, place, "explained")
+    page.locator("#help-button").click()
+    said = page.locator("#help").inner_text()
+    for word in ("KL moved", "first bad token", "entropy", "grey", "calls", "proposal passed over", "Keys"):
+        assert word in said
+    box = page.locator("#help").bounding_box()
+    assert box["y"] >= 0
+    assert box["y"] + box["height"] <= 900
+    shoot(page, place, "what-you-see")
 
 
 def test_what_was_not_computed_is_grey(pages, opened):

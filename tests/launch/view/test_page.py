@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import base64
+import gzip
 import json
+import random
+import re
 from pathlib import Path
 
 import pytest
@@ -8,15 +12,15 @@ import pytest
 from nabla.cli import main
 from nabla.core import pages
 from nabla.core.errors import ConfigError
-from nabla.launch.view.page import island, of_runs
+from nabla.launch.view.page import of_runs, packed
 from nabla.launch.view.texts import Nodes
 from tests.launch.view import made
 
 
 def data(page: str) -> dict:
-    """What stands in the page's island."""
-    begin = page.index('type="application/json">') + len('type="application/json">')
-    return json.loads(page[begin : page.index("</script>", begin)])
+    """What the page holds."""
+    begin = page.index('type="application/gzip">') + len('type="application/gzip">')
+    return json.loads(gzip.decompress(base64.b64decode(page[begin : page.index("</script>", begin)])))
 
 
 def test_nothing_in_the_data_can_end_it(tmp_path):
@@ -27,9 +31,15 @@ def test_nothing_in_the_data_can_end_it(tmp_path):
     problem = found["runs"][0]["problems"][1]
     assert made.EVIL in problem["prompt"]
     assert made.EVIL in problem["response"]
-    text = island(["</script>", "<!--", "\u2028", "&amp;", float("nan"), "\ud800"])
-    assert not set("<>&\u2028") & set(text)
-    assert json.loads(text) == ["</script>", "<!--", "\u2028", "&amp;", None, "\ud800"]
+    text = packed(["</script>", "<!--", "\u2028", "&amp;", float("nan"), "\ud800"])
+    assert re.fullmatch("[A-Za-z0-9+/]+=*", text)
+    unpacked = json.loads(gzip.decompress(base64.b64decode(text)))
+    assert unpacked == ["</script>", "<!--", "\u2028", "&amp;", None, "\ud800"]
+
+
+def test_the_same_runs_are_the_same_page(tmp_path):
+    runs = [made.folder(tmp_path / "r")]
+    assert of_runs(runs) == of_runs(runs)
 
 
 def test_the_title_is_escaped(tmp_path):
@@ -44,13 +54,15 @@ def test_a_page_loads_nothing(tmp_path):
     assert "default-src 'none'" in page
     assert "http://" not in page.replace("http://www.w3.org/2000/svg", "")
     assert "https://" not in page
-    assert "src=" not in page.replace(island(made.EVIL)[1:-1], "")
+    assert "src=" not in page
 
 
 def test_fifty_problems_of_500_tokens_stay_below_five_megabytes(tmp_path):
-    trace = made.Made()
+    """16 proposals each, of words that hardly repeat and numbers that do not: nothing is small by luck."""
+    draw = random.Random(1)
+    trace = made.Made(words=["".join(draw.choices("etaoinshrdlu ", k=5)) for _ in range(4000)])
     for number in range(50):
-        trace.problem(f"p{number}", length=500, proposals=12)
+        trace.problem(f"p{number}", length=500, proposals=16)
     page = of_runs([trace.write(tmp_path / "trace.jsonl")])
     assert len(page.encode()) < 5_000_000
     assert len(data(page)["runs"][0]["problems"]) == 50

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -253,3 +254,5 @@ def test_a_notebook_shows_a_comparison():
     assert "0.1 [0.02, 0.18]" in shown
     assert "McNemar" not in shown
     assert "0.07" in shown
+    assert "problems higher with the first alone" in shown
+    assert "problems solved by the second alone" in replace(found, p_mcnemar=0.2)._repr_html_()

@@ -1,6 +1,12 @@
-"use strict";
-/* What the page knows: problems, their texts and tokens, and the quantities that tokens are coloured by. */
-const DATA = JSON.parse(document.getElementById("data").textContent);
+/* What the page knows: problems, their texts and tokens, and the quantities that tokens are coloured by. It stands in
+   the page as JSON, gzip and base64 (page.py): a fifth of the size. */
+async function unzipped(text) {
+  const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).json();
+}
+if (!globalThis.DecompressionStream)
+  document.getElementById("main").textContent = "This page needs a browser of 2023 or later: older ones cannot unpack what it holds.";
+const DATA = await unzipped(document.getElementById("data").textContent);
 const UNKNOWN = null;
 
 function shown(x, digits = 3) {
@@ -84,15 +90,24 @@ const norms = {
 };
 
 const QUANTITIES = [
-  { key: "log_prob", label: "log-probability", short: "log π", unit: "nats", low: true, ...column("log_prob") },
-  { key: "entropy", label: "entropy", short: "entropy", unit: "nats", ...column("entropy") },
-  { key: "value", label: "value of the reward", short: "value", unit: "reward", signed: true, ...column("value") },
-  { key: "delta_prefix", label: "δ_prefix (refined)", short: "‖δ_prefix‖", unit: "", ...refined("delta_prefix") },
-  { key: "delta_postfix", label: "δ_postfix (refined)", short: "‖δ_postfix‖", unit: "", ...refined("delta_postfix") },
-  { key: "delta_reward", label: "δ_reward (refined)", short: "‖λ δ_reward‖", unit: "", ...refined("delta_reward") },
-  { key: "gradient_norm", label: "gradient norm in logits (refined)", short: "‖∂L/∂z‖", unit: "", ...refined("gradient_norm") },
-  { key: "norm", label: "gradient norm in tokens (selector)", short: "‖∂L/∂y‖", unit: "", ...norms },
-  { key: "kl", label: "KL moved (refined)", short: "KL moved", unit: "nats", ...refined("kl") },
+  { key: "log_prob", label: "log-probability", short: "log π", unit: "nats", low: true, ...column("log_prob"),
+    about: "log π of the token in the language model, given what stands before it. 0: it was certain to come; strong: it was a surprise." },
+  { key: "entropy", label: "entropy", short: "entropy", unit: "nats", ...column("entropy"),
+    about: "How undecided the language model was before this token. 0: one token was certain; log k: k tokens were equally likely." },
+  { key: "value", label: "value of the reward", short: "value", unit: "reward", signed: true, ...column("value"),
+    about: "The reward's reading of the text up to this token; blue is above zero, orange below. A fall says where the text goes wrong." },
+  { key: "delta_prefix", label: "δ_prefix (refined)", short: "‖δ_prefix‖", unit: "", ...refined("delta_prefix"),
+    about: "Length of the part of the gradient by this token's own probability, where it was refined." },
+  { key: "delta_postfix", label: "δ_postfix (refined)", short: "‖δ_postfix‖", unit: "", ...refined("delta_postfix"),
+    about: "Length of the part by what this token does to the probability of all later ones, where it was refined." },
+  { key: "delta_reward", label: "δ_reward (refined)", short: "‖λ δ_reward‖", unit: "", ...refined("delta_reward"),
+    about: "Length of the part by the reward, with its weight λ, where it was refined." },
+  { key: "gradient_norm", label: "gradient norm in logits (refined)", short: "‖∂L/∂z‖", unit: "", ...refined("gradient_norm"),
+    about: "Length of the objective's gradient in the logits that are refined, at the first step." },
+  { key: "norm", label: "gradient norm in tokens (selector)", short: "‖∂L/∂y‖", unit: "", ...norms,
+    about: "Length of the objective's gradient in the token, at every position, where a selector has asked for it." },
+  { key: "kl", label: "KL moved (refined)", short: "KL moved", unit: "nats", ...refined("kl"),
+    about: "How far refinement moved the token's distribution from the language model's. 0: not at all." },
   { key: "none", label: "nothing", short: "", unit: "", at: () => UNKNOWN, all: () => [] },
 ];
 

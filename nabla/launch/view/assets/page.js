@@ -1,4 +1,3 @@
-"use strict";
 /* The list of problems, the quantity, keys, light and dark. */
 const $ = (id) => document.getElementById(id);
 const state = { id: null, quantity: 0, chip: "all", cursor: -1, panel: 0 };
@@ -46,7 +45,7 @@ function fillList() {
     return make("li", { role: "option", id: `p-${IDS.indexOf(id)}`, "data-id": id, "aria-selected": String(id === state.id), onclick: () => openProblem(id) },
       make("span", { class: "name" }, make("b", { text: id }), ...dots),
       make("span", { class: "excerpt", text: found[0].raw.prompt.slice(0, 120) }),
-      make("span", { class: "quiet small", text: found.some((p) => p.proposals) ? `▲ ${changes}` : "" }));
+      make("span", { class: "quiet small", "data-about": ABOUT["▲"], text: found.some((p) => p.proposals) ? `▲ ${changes}` : "" }));
   }));
 }
 
@@ -74,6 +73,7 @@ function chooseQuantity(index) {
 function fillLegend() {
   const q = currentQuantity(), legend = $("legend");
   legend.replaceChildren(make("b", { class: "printed", text: q.label }));
+  $("about").textContent = q.about ?? "";
   if (q.key === "none") return;
   if (q.known) {
     const end = (q.clipped ? "≥ " : "") + shown(q.top), unit = q.unit && q.unit !== "reward" ? ` ${q.unit}` : "";
@@ -150,6 +150,7 @@ if (RUNS.length > 2) {
   });
 }
 state.quantity = QUANTITIES.findIndex((q) => q.known || q.key === "none");
+fillGlossary($("glossary"));
 fillChips();
 fillList();
 chooseQuantity(state.quantity);

@@ -1,8 +1,8 @@
-"use strict";
 /* One run of one problem: its text at a step, the time line, what happened at the step, its cost. */
 const SVG = "http://www.w3.org/2000/svg";
 const COST_NAMES = { calls: "model calls", tokens: "tokens", flops: "FLOPs", seconds: "seconds" };
 const SHOWN_TOKENS = 160;
+const BAD = "first bad token";
 
 function svg(tag, attributes = {}, ...children) {
   const element = document.createElementNS(SVG, tag);
@@ -56,15 +56,15 @@ class Panel {
 
   summary() {
     const raw = this.problem.raw, p = this.problem;
-    const chip = (text, kind = "") => make("span", { class: `fact ${kind}`, text });
+    const chip = (text, kind = "", about = undefined) => make("span", { class: `fact ${kind}`, "data-about": about, text });
     const facts = [];
     if ("correct" in raw) facts.push(chip(raw.correct ? "✓ right" : "✗ wrong", raw.correct ? "right" : "wrong"));
     if (raw.error) facts.push(chip(`failed: ${raw.error}`, "wrong"));
-    if (raw.reward !== UNKNOWN && raw.reward !== undefined) facts.push(chip(`reward ${shown(raw.reward, 4)}`));
+    if (raw.reward !== UNKNOWN && raw.reward !== undefined) facts.push(chip(`reward ${shown(raw.reward, 4)}`, "", ABOUT.reward));
     if (raw.finished === false) facts.push(chip("cut off at the length limit", "wrong"));
     if (p.proposals) facts.push(chip(`${p.accepted} of ${p.proposals} proposals accepted`));
     const spent = this.total();
-    if (spent) facts.push(chip(`${grouped(spent[0])} calls`), chip(`${grouped(spent[2])} FLOPs`));
+    if (spent) facts.push(chip(`${grouped(spent[0])} calls`, "", ABOUT.calls), chip(`${grouped(spent[2])} FLOPs`, "", ABOUT.FLOPs));
     if (!this.run.traced) facts.push(chip("no trace: solved without --trace", "quiet"));
     return make("p", { class: "facts" }, ...facts);
   }
@@ -185,7 +185,7 @@ class Panel {
     if (step.why) facts.push(["decided by", step.why]);
     if (step.stop !== undefined) {
       const last = this.problem.nodes(step.proposed ?? step.text).length;
-      facts.push(["first bad token", `${step.stop}; writing stopped behind token ${last - 1}`]);
+      facts.push(["first bad token", `at position ${step.stop} of the ${step.kind === "proposal" ? "new " : ""}text, which ends at ${last - 1}`]);
     }
     if ((step.kl ?? UNKNOWN) !== UNKNOWN) facts.push(["KL moved", `${shown(step.kl)} nats`]);
     if ((step.gradient_norm ?? UNKNOWN) !== UNKNOWN) facts.push(["gradient norm", shown(step.gradient_norm)]);
@@ -194,7 +194,7 @@ class Panel {
     if (step.gradients !== undefined) facts.push(["models asked", step.gradients === 1 ? "once" : `${step.gradients} times`]);
     if (step.selected) facts.push(["positions selected", step.selected.length ? step.selected.join(", ") : "none"]);
     if (step.spent) facts.push(["cost until here", DATA.units.map((u, i) => `${grouped(step.spent[i])} ${u === "flops" ? "FLOPs" : u}`).join(", ")]);
-    if (facts.length) parts.push(make("dl", { class: "about" }, ...facts.flatMap(([k, v]) => [make("dt", { text: k }), make("dd", { text: v })])));
+    if (facts.length) parts.push(make("dl", { class: "about" }, ...facts.flatMap(([k, v]) => [explained("dt", k), make("dd", { text: v })])));
     if (step.candidates) parts.push(this.candidates(step));
     if (step.kind === "proposal" && step.proposed !== undefined) parts.push(this.continuations(step));
     this.detail.replaceChildren(...parts);
@@ -207,7 +207,7 @@ class Panel {
     const one = (name, text, id, logProb, pair, k) => make("div", { class: "token-card" },
       make("span", { class: "quiet", text: name }),
       make("span", { class: "big", text: text === null || text === undefined ? `id ${id}` : visible(text) }),
-      make("span", { class: "numbers", text: pair
+      make("span", { class: "numbers", "data-about": ABOUT.p, text: pair
         ? `p ${percent(pair[0][k])} → ${percent(pair[1][k])} refined`
         : (logProb ?? UNKNOWN) === UNKNOWN ? "p not known" : `p ${percent(Math.exp(logProb))}` }));
     const pair = step.before && step.after ? [step.before, step.after] : null;
@@ -223,7 +223,7 @@ class Panel {
       ...[["before", before], ["after", after]].map(([name, value]) => make("td", {},
         make("span", { class: `bar ${name}`, style: `--w:${(100 * value).toFixed(1)}%` }), make("span", { class: "numbers", text: percent(value) })))));
     return make("table", { class: "candidates" },
-      make("thead", {}, make("tr", {}, make("th", { text: "candidate" }), make("th", { text: "language model" }), make("th", { text: "refined" }))),
+      make("thead", {}, make("tr", {}, explained("th", "candidate"), make("th", { text: "language model" }), make("th", { text: "refined" }))),
       make("tbody", {}, ...rows));
   }
 
@@ -249,13 +249,14 @@ class Panel {
       const fresh = s.new_piece ?? (s.proposed !== undefined && !s.whole ? this.problem.piece(this.problem.nodes(s.proposed)[s.position]) : null);
       const token = s.kind !== "proposal" ? "" : old === null ? `${s.old} → ${s.new}` : `${visible(old)} → ${visible(fresh ?? "")}`;
       const reward = s.kind === "proposal" && (s.proposed_reward ?? UNKNOWN) !== UNKNOWN ? `${shown(s.reward)} → ${shown(s.proposed_reward)}` : (s.reward ?? UNKNOWN) === UNKNOWN ? "" : shown(s.reward);
-      const why = (s.why ?? "") + (s.stop === undefined ? "" : `${s.why ? "; " : ""}stopped at ${s.stop}`);
+      const stopped = s.stop === undefined ? "" : `${s.why ? "; " : ""}${BAD} at ${s.stop}`;
+      const why = (s.why ?? "") + stopped;
       const cells = [i + 1, OUTCOMES[outcomeOf(s)], s.position ?? "", token, reward, why, s.spent ? grouped(s.spent[0]) : ""];
       this.rows.append(make("tr", { class: outcomeOf(s).replace(" ", "-"), onclick: () => this.select(i) },
         ...cells.map((text, k) => make("td", { class: k === 3 ? "mono" : "", text: String(text) }))));
     });
     return make("details", { class: "all", open: true }, make("summary", { text: `All ${this.steps.length} steps` }),
-      make("div", { class: "scroll" }, make("table", { class: "steps" }, make("thead", {}, make("tr", {}, ...head.map((text) => make("th", { text })))), this.rows)));
+      make("div", { class: "scroll" }, make("table", { class: "steps" }, make("thead", {}, make("tr", {}, ...head.map((text) => explained("th", text)))), this.rows)));
   }
 
   phases() {
@@ -263,7 +264,7 @@ class Panel {
     if (!entries.length) return null;
     const line = (name, u) => make("tr", {}, make("th", { text: name }), ...[u.calls, u.tokens, u.flops, u.seconds].map((v) => make("td", { text: grouped(v) })));
     return make("details", { class: "all" }, make("summary", { text: "Cost by phase" }),
-      make("table", { class: "costs" }, make("thead", {}, make("tr", {}, ...["phase", "calls", "tokens", "FLOPs", "seconds"].map((text) => make("th", { text })))),
+      make("table", { class: "costs" }, make("thead", {}, make("tr", {}, ...["phase", "calls", "tokens", "FLOPs", "seconds"].map((text) => explained("th", text)))),
         make("tbody", {}, ...entries.map(([name, usage]) => line(name, usage)), line("total", this.problem.raw.total))));
   }
 }

@@ -1,4 +1,3 @@
-"use strict";
 /* Texts token by token, and what a token's tooltip says. Texts of models only ever go in as textContent. */
 function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
@@ -70,6 +69,10 @@ function showTip(span) {
   const box = span.parentElement;
   if (!box || !box.problem) return;
   tipFor(box, Number(span.dataset.i));
+  placeTip(span);
+}
+
+function placeTip(span) {
   TIP.hidden = false;
   const at = span.getClientRects()[0] ?? span.getBoundingClientRect();
   const own = TIP.getBoundingClientRect();
@@ -82,8 +85,12 @@ function showTip(span) {
 function hideTip() { TIP.hidden = true; }
 
 document.addEventListener("mouseover", (event) => {
-  const span = event.target.closest?.(".tok");
-  if (span) showTip(span);
-  else hideTip();
+  const span = event.target.closest?.(".tok, [data-about]");
+  if (!span || !span.closest("body")) hideTip();
+  else if (span.classList.contains("tok")) showTip(span);
+  else {
+    TIP.replaceChildren(make("p", { class: "about-tip", text: span.dataset.about }));
+    placeTip(span);
+  }
 });
 document.addEventListener("scroll", hideTip, true);
