@@ -3,7 +3,8 @@
 A model call is one sequential decoding step or one parallel pass, counted for the problem that asked
 for it as if it had run alone; forward and backward are apart. Phase "method" is the arithmetic between
 the requests (optimiser steps, proposals): seconds without model calls. A pass is counted before it runs,
-so that a failing one is counted too; one that is run again after a fault is counted once.
+so that a failing one is counted too; one that is run again after a fault is counted once. A pass whose graph
+was kept and then lost to a fault is run again beside all sums: it is repeated work, not the problem's.
 
 Latency is in none of these sums, so the critical path is counted beside them: the longest chain of calls of
 which each waits for the one before. What a problem asks for together (the responses of a pool, texts to be
@@ -79,10 +80,14 @@ class Usage:
 
 @dataclass(frozen=True)
 class Cost:
-    """Usage by phase, with counts of work that the caches saved."""
+    """Usage by phase, with counts of work that the caches saved.
+
+    ``repeated`` is what was run once more because a fault had cost its result: in no phase and in no total,
+    which are those of a run without the fault."""
 
     phases: Mapping[str, Usage] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
+    repeated: Usage = field(default_factory=Usage)
 
     @property
     def total(self) -> Usage:
@@ -101,7 +106,7 @@ class Cost:
         counts = dict(self.counts)
         for name, count in other.counts.items():
             counts[name] = counts.get(name, 0) + count
-        return Cost(phases, counts)
+        return Cost(phases, counts, self.repeated + other.repeated)
 
     @staticmethod
     def sum(costs: Iterable[Cost]) -> Cost:
@@ -109,11 +114,13 @@ class Cost:
         return sum(costs, Cost())
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """JSON-ready; repeated work where there was any."""
+        repeated = {"repeated": self.repeated.to_dict()} if self.repeated.calls else {}
         return {
             "phases": {phase: usage.to_dict() for phase, usage in self.phases.items()},
             "total": self.total.to_dict(),
             "counts": dict(self.counts),
+            **repeated,
         }
 
 
@@ -123,6 +130,7 @@ class CostMeter:
     def __init__(self) -> None:
         self._phases: dict[str, Usage] = {}
         self._counts: dict[str, int] = {}
+        self._repeated = Usage()
         #: Of the last request with several branches: its name, and the length of each.
         self._together: object = None
         self._lengths: dict[int, int] = {}
@@ -146,9 +154,13 @@ class CostMeter:
         """Adds to a named counter (cache hits, skipped positions, ...)."""
         self._counts[name] = self._counts.get(name, 0) + number
 
+    def repeat(self, usage: Usage) -> None:
+        """Adds work that was done before and lost to a fault; no roll-back takes it away again."""
+        self._repeated += usage
+
     def snapshot(self) -> Cost:
         """The cost so far."""
-        return Cost(dict(self._phases), dict(self._counts))
+        return Cost(dict(self._phases), dict(self._counts), self._repeated)
 
     def checkpoint(self) -> Callable[[], None]:
         """Takes note of the cost so far; the function that is returned rolls back to it."""

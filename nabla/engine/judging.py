@@ -3,23 +3,25 @@ a gradient may be asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
+from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from nabla.core.costs import Usage
+from nabla.core.errors import ConfigError
 from nabla.core.trajectory import Score, States
 from nabla.engine.gradient.graphs import FreeText, Graphs, KeptStates, Place, backward_usage, groups
-from nabla.engine.requests import ReadRequest, Request, ScoreRequest
+from nabla.engine.requests import ReadRequest, ScoreRequest
 from nabla.models.activations import graph_bytes
 from nabla.models.body import Chunk, Prefix
 from nabla.models.causal_lm import CausalLM
-from nabla.models.faults import free_memory
 from nabla.models.head import Head
 from nabla.models.runner import Runner
 from nabla.models.vocabulary import Vocabulary
-from nabla.rewards.base import RelaxedResponse, Reward
+from nabla.rewards.base import RelaxedResponse, Response, Reward
 from nabla.rollouts.base import Continuation
 
 
@@ -41,7 +43,8 @@ def score(
     found: dict[int, Score] = {}
     plain = [i for i, count in enumerate(free) if count == 0]
     if plain:
-        scores = reward.score([requests[i].response for i in plain], runner)
+        responses = [requests[i].response for i in plain]
+        scores = _checked(reward, responses, reward.score(responses, runner))
         found.update(zip(plain, scores, strict=True))
     differentiable = [i for i, count in enumerate(free) if count > 0]
     for group in groups([free[i] for i in differentiable], runner.split):
@@ -51,25 +54,40 @@ def score(
     return [found[i] for i in range(len(requests))]
 
 
+def _checked(reward: Reward, responses: Sequence[Response], scores: Any) -> list[Score]:
+    """What a reward's ``score`` has returned. Raises ConfigError for anything but a Score for each response:
+    a number, and steps with their places in the response."""
+    name = type(reward).__name__
+    found = list(scores) if isinstance(scores, Iterable) else [scores]
+    if len(found) != len(responses):
+        raise ConfigError(f"{name}.score must return a Score for each response", got=scores)
+    for score, response in zip(found, responses, strict=True):
+        number = isinstance(score, Score) and isinstance(score.value, Real | Tensor)
+        if not number or len(score.steps) != len(score.ends):
+            raise ConfigError(
+                f"{name}.score must return Score objects: Score(value), or Score(value, steps, ends) with an "
+                "end for each step",
+                got=score,
+            )
+        if any(not -1 <= end < len(response.tokens) for end in score.ends):
+            raise ConfigError(
+                f"{name}.score gives steps that end outside the response of {len(response.tokens)} tokens",
+                got=score.ends,
+            )
+    return found
+
+
 def _with_graph(
     reward: Reward, runner: Runner, graphs: Graphs, requests: Sequence[ScoreRequest]
 ) -> list[Score]:
-    """By passes that share a graph; without it, if it does not fit."""
+    """By passes that share a graph; without it, if there is no room for it."""
     place = graphs.place()
     texts = [RelaxedResponse(request.response, request.free or 0) for request in requests]
-    undo = _costs(requests)
     try:
         judged = reward.judged(texts, runner, place)
-    except BaseException as error:
+    except BaseException:
         place.close()
-        if not isinstance(error, torch.OutOfMemoryError):
-            raise
-        judged = None
-    if judged is None:  # behind the handler: the error's frames hold the tensors of the failed attempt
-        graphs.clear()  # what is kept for later must not sink what is asked for now
-        free_memory()
-        undo()
-        return reward.score([request.response for request in requests], runner)
+        raise
     known = [item.reward for item in judged if item.reward is not None]
     if place.open and len(known) == len(judged):
         rows = [
@@ -99,38 +117,18 @@ def read(
         graphs: where those that may be asked for are kept.
         requests: for states.
     """
-    undo = _costs(requests)
     places = [_place(lm, graphs, request) for request in requests]
-    found: list[Tensor] | None = None
     try:
         found = _read(lm, runner, graphs, requests, places)
-    except BaseException as error:
+    except BaseException:
         for place in places:
             if place is not None:
                 place.close()
-        if not isinstance(error, torch.OutOfMemoryError) or not any(places):
-            raise
-    if found is None:
-        graphs.clear()
-        free_memory()
-        undo()
-        found = _read(lm, runner, graphs, requests, [None] * len(requests))
+        raise
     return [
         _continuation(lm.head, vocabulary, request, hidden)
         for request, hidden in zip(requests, found, strict=True)
     ]
-
-
-def _costs(requests: Sequence[Request]) -> Callable[[], None]:
-    """Takes note of what has been spent; the function that is returned takes back what was added since: a
-    pass that is run again is counted once."""
-    before = [request.account.meter.checkpoint() for request in requests]
-
-    def undo() -> None:
-        for restore in before:
-            restore()
-
-    return undo
 
 
 @torch.no_grad()

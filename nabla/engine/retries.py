@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from nabla.core.errors import NablaError
+from nabla.core.errors import ConfigError, NablaError
 from nabla.engine.gradient.graphs import Graphs
 from nabla.engine.requests import Request
 from nabla.models.faults import exhausted, free_memory, may_pass, told
@@ -23,7 +23,8 @@ def answered(handler: Handler, requests: Sequence[Request], runner: Runner, grap
     """An answer or NablaError for each request; at least one is given.
 
     A request that fails alone has failed, unless the fault may pass by itself (out of memory, an error of
-    the runtime or of the system): then it has a second try.
+    the runtime or of the system): then it has a second try. Where memory runs out graphs that are kept make
+    room first, and one that there is no memory for in the end is not kept.
     """
     return _halved(handler, requests, runner, graphs, tries=2)
 
@@ -33,17 +34,27 @@ def _halved(
 ) -> list[Any]:
     undo = _checkpoint(requests, runner, graphs)
     try:
-        return handler(requests)
-    except Exception as error:
+        found = handler(requests)
+        if len(found) == len(requests):
+            return found
+        kind = requests[0].kind
+        raise ConfigError(f"{len(requests)} {kind} requests were given {len(found)} answers: one each is due")
+    except (Exception, SystemExit) as error:  # no component ends the program
         out, passing = exhausted(error), may_pass(error)
         failure: NablaError | None = told(error, f"A {requests[0].kind} request")
-    if len(requests) == 1 and (tries == 1 or not passing):
+    last = len(requests) == 1 and (tries == 1 or not passing)
+    if last and not (out and graphs.on):
         return [failure]
-    # The error's frames hold the tensors of the failed attempt.
+    # The error's frames hold the tensors of the failed attempt, and the checkpoint graphs.
     del failure
-    if out:
-        free_memory()
     undo()
+    del undo
+    if out:
+        graphs.clear()
+        free_memory()
+    if last:
+        with graphs.resting():
+            return _halved(handler, requests, runner, graphs, 1)
     middle = _middle(requests)
     if not middle or (middle < 0 and passing and tries > 1):
         return _halved(handler, requests, runner, graphs, tries - 1)

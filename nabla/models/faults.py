@@ -20,7 +20,7 @@ def may_pass(error: BaseException) -> bool:
     return exhausted(error) or isinstance(error, RuntimeError | OSError)
 
 
-def told(error: Exception, what: str) -> NablaError:
+def told(error: BaseException, what: str) -> NablaError:
     """What a user is told: one sentence, and what to do.
 
     Args:

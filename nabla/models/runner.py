@@ -60,16 +60,17 @@ class Runner:
         self.occupancy = Occupancy()
 
     @contextmanager
-    def frozen(self) -> Iterator[None]:
+    def frozen(self, keep: bool = True) -> Iterator[None]:
         """Lookups find what is stored now; what is put meanwhile is stored at the end, or never if the block
-        fails."""
+        fails, or without ``keep``."""
         inner, aside = self.store, DeferredStore(self.store)
         self.store = aside
         try:
             yield
         finally:
             self.store = inner
-        aside.commit()
+        if keep:
+            aside.commit()
 
     @contextmanager
     def timed(self, accounts: Sequence[Account], shares: Sequence[float]) -> Iterator[None]:

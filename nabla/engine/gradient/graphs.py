@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
@@ -38,6 +39,11 @@ class Place:
 
     def __call__(self, size: int) -> bool:
         self._bytes += size
+        return self.resize(self._bytes)
+
+    def reopen(self) -> bool:
+        """Takes the room of a closed place again; whether there is still room for it."""
+        self.open = True
         return self.resize(self._bytes)
 
     def resize(self, size: int) -> bool:
@@ -98,6 +104,19 @@ class KeptStates:
     start: int
 
 
+@dataclass(frozen=True)
+class LostStates:
+    """Of a text whose states have lost their graph to a fault.
+
+    Args:
+        backward: usage of the backward pass.
+        start: first position covered.
+    """
+
+    backward: Usage
+    start: int
+
+
 class KeptReward:
     """The reward of one text, whose slope at its free positions is a backward pass away.
 
@@ -146,17 +165,15 @@ class KeptBatch:
         return len(self._rewards) + len(self._slopes)
 
     def differentiate(self) -> None:
-        """The backward pass, if it has not run. From then on slopes are all that is kept; nothing if it
-        fails."""
-        rows, self._rewards = self._rewards, {}
+        """The backward pass, if it has not run. From then on slopes are all that is kept; if it fails, the
+        graph is as it was (``retain_graph``: the most memory is taken where the pass begins, either way)."""
+        rows = self._rewards
         if not rows:
             return
         leaves = [leaf for reward in rows.values() for leaf in reward.leaves]
-        try:
-            found = iter(torch.autograd.grad([r.value for r in rows.values()], leaves, allow_unused=True))
-        except BaseException:
-            self.place.close()
-            raise
+        values = [reward.value for reward in rows.values()]
+        found = iter(torch.autograd.grad(values, leaves, retain_graph=True, allow_unused=True))
+        self._rewards = {}
         for i, reward in rows.items():
             grads = [(leaf, next(found)) for leaf in reward.leaves]
             self._slopes[i] = tuple(torch.zeros_like(x) if g is None else g for x, g in grads)
@@ -186,6 +203,8 @@ class Graphs:
     def __init__(self, budget: ByteBudget, on: bool = True) -> None:
         self.budget, self.on = budget, on
         self._kept: dict[Key, tuple[KeptReward | KeptStates, Place]] = {}
+        #: What a fault has cost: whoever needs it has its pass run again (:mod:`nabla.engine.gradient.again`)
+        self._lost: dict[Key, KeptReward | LostStates] = {}
         self._numbers = count()
 
     def place(self) -> Place:
@@ -196,22 +215,51 @@ class Graphs:
         self, texts: Sequence[FreeText], rewards: Sequence[RelaxedReward], place: Place
     ) -> None:
         """Keeps the graph of a batch, row by row."""
-        # Chunks would keep prefixes alive that the budget takes for dropped.
-        batch = KeptBatch([replace(reward, passes=()) for reward in rewards], place)
-        keys = [text.key("reward") for text in texts]
-        place.empty = lambda: self._lose(keys, place)
-        for i, (text, key, reward) in enumerate(zip(texts, keys, rewards, strict=True)):
+        batch = self._batch(texts, rewards, place)
+        for i, (text, reward) in enumerate(zip(texts, rewards, strict=True)):
             usage = sum((backward_usage(*run) for run in reward.passes), Usage())
             kept = KeptReward(batch, i, text.start, reward.value.detach(), usage)
-            self._put(key, kept, place)
+            self._put(text.key("reward"), kept, place)
             text.account.meter.count("graphs_kept")
+
+    def remade_rewards(
+        self, texts: Sequence[FreeText], lost: Sequence[KeptReward], rewards: Sequence[RelaxedReward]
+    ) -> None:
+        """Gives lost rewards the graph of another pass. It is differentiated now: no room is taken for it,
+        but for its slopes."""
+        place = self.place()
+        batch = self._batch(texts, rewards, place)
+        for i, (text, kept) in enumerate(zip(texts, lost, strict=True)):
+            kept.batch, kept.index = batch, i
+            self._put(text.key("reward"), kept, place)
+
+    def _batch(
+        self, texts: Sequence[FreeText], rewards: Sequence[RelaxedReward], place: Place
+    ) -> KeptBatch:
+        keys = [text.key("reward") for text in texts]
+        place.empty = lambda: self._lose(keys, place)
+        # Chunks would keep prefixes alive that the budget takes for dropped.
+        return KeptBatch([replace(reward, passes=()) for reward in rewards], place)
 
     def keep_states(self, text: FreeText, states: KeptStates, place: Place) -> None:
         """Keeps the graph of a text that the language model has read."""
-        key = text.key("states")
-        place.empty = lambda: self._lose([key], place)
-        self._put(key, states, place)
+        self._put_states(text.key("states"), states, place)
         text.account.meter.count("graphs_kept")
+
+    def remade_states(self, text: FreeText, states: KeptStates) -> None:
+        """Keeps the graph of another pass in the place of a lost one. It is differentiated now: no room is
+        taken for it."""
+        self._put_states(text.key("states"), states, self.place())
+
+    def lost_reward(self, text: FreeText) -> KeptReward | None:
+        """The reward of a text whose graph, from its first free position on, a fault has cost."""
+        lost = self._lost.get(text.key("reward")) if self._lost else None
+        return lost if isinstance(lost, KeptReward) and lost.start <= text.start else None
+
+    def lost_states(self, text: FreeText) -> LostStates | None:
+        """As :meth:`lost_reward`, of the language model's states."""
+        lost = self._lost.get(text.key("states")) if self._lost else None
+        return lost if isinstance(lost, LostStates) and lost.start <= text.start else None
 
     def reward(self, text: FreeText) -> KeptReward | None:
         """The reward of a text, if its graph is kept from its first free position on."""
@@ -233,40 +281,67 @@ class Graphs:
         return kept
 
     def spend(self, text: FreeText) -> None:
-        """The graph of a text's states has been differentiated, or a backward pass has failed in it: it
-        serves nobody any more. One whose request has failed before that is there for the next try."""
+        """The graph of a text's states has been differentiated: it serves nobody any more. One whose request
+        has failed is there for the next try."""
         self._forget(text.key("states"))
 
     def checkpoint(self, problems: Collection[str]) -> Callable[[], None]:
-        """Takes note of whose backward passes are not counted yet; the function that is returned says so
-        again, where counts are taken back because a request has failed behind such a pass."""
-        rewards = [kept for key, (kept, _) in self._kept.items() if key[1] in problems]
-        unpaid = [kept for kept in rewards if isinstance(kept, KeptReward) and not kept.paid]
+        """Takes note of whose backward passes are not counted yet, and of states that are not spent; the
+        function that is returned says so again, where counts are taken back because a request has failed
+        behind such a pass."""
+        mine = {key: entry for key, entry in self._kept.items() if key[1] in problems}
+        lost = [kept for key, kept in self._lost.items() if key[1] in problems]
+        unpaid = [
+            kept
+            for kept in (*(kept for kept, _ in mine.values()), *lost)
+            if isinstance(kept, KeptReward) and not kept.paid
+        ]
+        states = {key: entry for key, entry in mine.items() if isinstance(entry[0], KeptStates)}
 
         def restore() -> None:
             for kept in unpaid:
                 kept.paid = False
+            for key, (kept, place) in states.items():
+                if key not in self._kept and place.reopen():
+                    self._put_states(key, kept, place)
 
         return restore
 
     def drop(self, problem: str, but: Sequence[tuple[Prompt, Tensor]] = ()) -> None:
         """Lets go of the graphs of a problem's texts, all but some."""
-        if not self._kept:
+        if not self._kept and not self._lost:
             return
         kept = {(prompt, tuple(tokens.tolist())) for prompt, tokens in but}
-        for key in [key for key in self._kept if key[1] == problem and key[2:] not in kept]:
+        for key in [key for key in (*self._kept, *self._lost) if key[1] == problem and key[2:] not in kept]:
             self._forget(key)
 
     def clear(self) -> None:
-        """Lets go of everything: the device is full."""
-        for key in list(self._kept):
+        """Lets go of all graphs, since the device is full: what is kept for later must not sink what is asked
+        for now. What is asked for after all is computed again, on nobody's account."""
+        for key, (kept, _) in list(self._kept.items()):
             self._forget(key)
+            lost = kept if isinstance(kept, KeptReward) else LostStates(kept.backward, kept.start)
+            self._lost[key] = lost
+
+    @contextmanager
+    def resting(self) -> Iterator[None]:
+        """No pass of the block keeps its graph."""
+        on, self.on = self.on, False
+        try:
+            yield
+        finally:
+            self.on = on
 
     def _put(self, key: Key, kept: KeptReward | KeptStates, place: Place) -> None:
         self._forget(key)
         self._kept[key] = kept, place
 
+    def _put_states(self, key: Key, states: Any, place: Place) -> None:
+        place.empty = lambda: self._lose([key], place)
+        self._put(key, states, place)
+
     def _forget(self, key: Key) -> None:
+        self._lost.pop(key, None)
         kept, place = self._kept.pop(key, (None, None))
         if place is None:
             return

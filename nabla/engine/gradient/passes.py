@@ -15,6 +15,7 @@ from torch import Tensor
 
 from nabla.core.costs import Usage
 from nabla.core.errors import ConfigError, NablaError, NumericalError
+from nabla.engine.gradient.again import Again
 from nabla.engine.gradient.graphs import FreeText, Graphs, Key, backward_usage
 from nabla.engine.gradient.values import GradientTask
 from nabla.models.body import Chunk
@@ -51,6 +52,7 @@ class Passes:
 
     def __init__(self, lm: CausalLM, reward: Reward | None, runner: Runner, graphs: Graphs) -> None:
         self.lm, self.reward, self.runner, self.graphs = lm, reward, runner, graphs
+        self.again = Again(lm, reward, runner, graphs)
 
     def language(
         self, tasks: Sequence[GradientTask], *, differentiate: bool = True
@@ -72,6 +74,7 @@ class Passes:
         """From the graph of the pass that read the text, if it is kept: no layer runs again."""
         if task.soft is not None or task.start == len(task.tokens) - 1:  # a last token predicts nothing
             return None
+        self.again.states(task)
         kept = self.graphs.states(task.free)
         if kept is None:
             return None

@@ -91,18 +91,18 @@ class Stages:
         for i, done in zip(needed, self.passes.language([tasks[i] for i in needed]), strict=True):
             passes[i] = done
         paid = self._differentiate(tasks, stages, rewards)
-        try:
-            found = self._pull_back(terms, tasks, stages, passes, rewards)
-        finally:  # a backward pass frees the graph as it goes, also one that fails
-            for known in passes:
-                if known is not None and known.kept is not None:
-                    self.passes.graphs.spend(known.kept)
-        for reward in paid:  # not before: what fails is asked again, and its counts are taken back
+        found = self._pull_back(terms, tasks, stages, passes, rewards)
+        # Not before: what fails is asked again, and its counts are taken back.
+        for known in passes:
+            if known is not None and known.kept is not None:
+                self.passes.graphs.spend(known.kept)
+        for reward in paid:
             reward.paid = True
         return found
 
     def _rewards(self, tasks: Sequence[GradientTask]) -> list[RelaxedReward | KeptReward]:
         """Each text's reward: from the graph of the pass that scored it, if it is kept, else from a pass."""
+        self.passes.again.rewards(tasks)
         found: list[RelaxedReward | KeptReward | None] = [
             self.passes.graphs.reward(task.free) if task.soft is None else None for task in tasks
         ]
@@ -202,9 +202,11 @@ class Stages:
             if not sources:
                 continue
             accounts = [task.account for task in tasks]
+            # A kept graph outlives a pass that fails: the next try differentiates it.
+            retain = k + 1 < len(terms) or any(p is not None and p.kept is not None for p in passes)
             with self.runner.timed(accounts, [float(len(t.tokens) - t.start) for t in tasks]):
                 grads = torch.autograd.grad(
-                    sources, leaves, cotangents, retain_graph=k + 1 < len(terms), allow_unused=True
+                    sources, leaves, cotangents, retain_graph=retain, allow_unused=True
                 )
             for (i, channel, before), leaf, grad in zip(slots, leaves, grads, strict=True):
                 arrived(i, k, channel, (torch.zeros_like(leaf) if grad is None else grad)[before:])

@@ -41,7 +41,8 @@ class CostTable(Callback):
 def cost_table(cost: Cost) -> Table:
     """One row per phase and the total: calls are decoding steps, forward and backward passes; tokens and
     FLOPs are real ones, padding is not counted; MiB is the peak of extra memory (CUDA only). Below stand
-    the calls that wait for one another within their problem."""
+    what was run again because a fault had cost its result, and the calls that wait for one another within
+    their problem."""
     total = cost.total
     table = Table(
         title="Cost",
@@ -60,6 +61,8 @@ def cost_table(cost: Cost) -> Table:
             table.add_row(phase, *_cells(cost.phases[phase]))
     table.add_section()
     table.add_row("total", *_cells(total), style="bold")
+    if cost.repeated.calls:
+        table.add_row("repeated", *_cells(cost.repeated), style="dim")
     return table
 
 

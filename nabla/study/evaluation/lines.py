@@ -174,10 +174,12 @@ def _counted(usage: Usage) -> dict[str, Any]:
 
 def _cost(cost: Cost, first_seconds: float | None) -> dict[str, Any]:
     total = cost.total
+    repeated = {"repeated": _counted(cost.repeated)} if cost.repeated.calls else {}
     return {
         "cost": _counted(total),
         "phases": {phase: _counted(usage) for phase, usage in cost.phases.items() if usage.calls},
         "counts": dict(cost.counts),
+        **repeated,
         "timing": {
             "seconds": total.seconds,
             "first_seconds": first_seconds,
