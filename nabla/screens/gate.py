@@ -139,7 +139,7 @@ class Gate:
     texts: int = 160
     prompts: int = 20
     least: int = 8
-    level: float = 0.3
+    level: float = 1 / 3
     lost: float = 0.1
     file: str | None = None
 
