@@ -10,6 +10,7 @@ from nabla.core.errors import NablaError
 from nabla.core.prompt import Prompt
 from nabla.core.sampling import Sampling
 from nabla.core.solution import Solution
+from nabla.rewards.base import require_reward
 from nabla.rollouts.boundaries.base import Boundary
 from nabla.screens.sampled import Sampled
 
@@ -35,6 +36,7 @@ def sample(
     """
     each = -(-count // len(prompts))
     found: dict[str, list[Sampled]] = {}
+    reward = require_reward(engine.reward, "A gate asks a reward")
 
     async def solve(session: Session) -> Solution:
         texts = await session.judge(await session.rollout(sampling, n=each))
@@ -42,8 +44,8 @@ def sample(
         for text in texts:
             assert text.reward is not None
             ends = tuple(boundary.split(text.tokens.tolist(), session.vocabulary))
-            values, own = tuple(text.values), tuple(text.log_probs.tolist())
-            rows.append(Sampled(session.prompt.id, values, own, ends, text.reward))
+            own = reward.token_log_probs(text.values, text.log_probs.tolist())
+            rows.append(Sampled(session.prompt.id, tuple(text.values), tuple(own), ends, text.reward))
         found[session.prompt.id] = rows
         return Solution(session.prompt, "", (), None, True, "gate", session.cost)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from nabla.core.trajectory import Trajectory
+from nabla.rewards.base import require_reward
 from nabla.rollouts.boundaries.base import Boundary
 from nabla.rollouts.boundaries.length import Length
 from nabla.screens.base import Screen
@@ -62,6 +63,7 @@ class Writer:
             whole: write them to their ends whatever the screen says.
         """
         until = self.until if self.screen.reads_values and not whole else None
+        reward = require_reward(session.workspace.reward, "A screen reads the values of a reward")
         found: dict[int, Written] = {}
         open_texts = dict(enumerate(begun))
         if until is None:
@@ -69,7 +71,7 @@ class Writer:
         while open_texts:
             judged = await session.judge(list(open_texts.values()))
             for i, text in zip(tuple(open_texts), judged, strict=True):
-                log_probs = text.log_probs.tolist()
+                log_probs = reward.token_log_probs(text.values, text.log_probs.tolist())
                 bad = self.screen.stop(text.values, held, log_probs)
                 open_texts[i] = text
                 if session.ended(text) or (bad is not None and until is not None):

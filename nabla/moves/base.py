@@ -53,6 +53,13 @@ class MoveView:
         """``log π`` of the response's own tokens at the free positions, temperature 1."""
         return self.log_policy.gather(-1, self.reference.chosen.unsqueeze(-1))[:, 0]
 
+    @property
+    def surprising(self) -> list[float]:
+        """What a change point takes for the probability of these tokens, nats: the language model's, unless
+        the reward's values are such (:meth:`nabla.rewards.base.Reward.token_log_probs`)."""
+        reward, own = self.session.workspace.reward, self.own.tolist()
+        return own if reward is None else reward.token_log_probs(self.values, own)
+
 
 @dataclass(frozen=True, eq=False)
 class Law:

@@ -82,7 +82,7 @@ class ByChangePoint(ByValue):
         return [math.log(weight / most + math.exp(-self.leak)) for weight in found]
 
     async def log_weights(self, view: MoveView) -> Float[Tensor, "rows k"]:
-        return self.rows(self.positions(view.values, view.own.tolist()), view)
+        return self.rows(self.positions(view.values, view.surprising), view)
 
 
 @moves.register("likely-mistake")

@@ -248,6 +248,17 @@ class Reward(ABC):
         to tell, or the response, which is not given."""
         return None
 
+    def token_log_probs(self, values: Sequence[float], log_probs: Sequence[float]) -> list[float]:
+        """By which a change point is surprised at a token (SPEC section 14), nats: the policy's own
+        log-probabilities, unless the values are log-odds of single tokens, which tell a mistake at its token
+        and recover behind it.
+
+        Args:
+            values: of the reward at some tokens, NaN where there is none.
+            log_probs: of the policy, of the same tokens, nats.
+        """
+        return list(log_probs)
+
     @property
     def keeps_graphs(self) -> bool:
         """Whether :meth:`judged` may be called."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -133,6 +134,13 @@ class LikelihoodReward(Reward):
             return None
         found: list[float] = log_odds(torch.tensor(list(log_probs), dtype=torch.float64)).tolist()
         return found
+
+    def token_log_probs(self, values: Sequence[float], log_probs: Sequence[float]) -> list[float]:
+        """The judge's own; the policy's where it judges itself, or where there is no value."""
+        if self.vocabulary is self.judge.vocabulary:
+            return list(log_probs)
+        told = torch.nn.functional.logsigmoid(torch.tensor(list(values), dtype=torch.float64)).tolist()
+        return [own if math.isnan(p) else p for p, own in zip(told, log_probs, strict=True)]
 
     def score(self, responses: Sequence[Response], runner: Runner) -> list[Score]:
         scores = []

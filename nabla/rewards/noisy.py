@@ -131,6 +131,9 @@ class NoisyReward(Reward):
     def reads_every_token(self) -> bool:
         return self.inner.reads_every_token
 
+    def token_log_probs(self, values: Sequence[float], log_probs: Sequence[float]) -> list[float]:
+        return self.inner.token_log_probs(values, log_probs)
+
     def bodies(self) -> tuple[Body, ...]:
         return self.inner.bodies()
 

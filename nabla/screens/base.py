@@ -34,9 +34,9 @@ class Screen(ABC):
         """
 
     def read(self, values: Sequence[float], held: float | None, log_probs: Sequence[float]) -> Any:
-        """The same (``int | None``, which :meth:`stop` checks), with the language model's log-probabilities
-        of the tokens, nats, NaN where nobody knows. A screen that takes them as evidence overrides this; the
-        others see the values alone."""
+        """The same (``int | None``, which :meth:`stop` checks), with log-probabilities of the tokens, nats,
+        NaN where nobody knows: the language model's, or the judge's where the reward is a likelihood. A
+        screen that takes them as evidence overrides this; the others see the values alone."""
         return self.first_bad(values, held)
 
     def stop(

@@ -4,6 +4,7 @@ texts without a label (SPEC section 14)."""
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -35,7 +36,8 @@ class Calibration:
     Args:
         opened: texts may be stopped.
         aimed: values say where a text goes wrong; if not, nothing is searched by them.
-        loss: cross-entropy of P(none) against the reward's own verdict, nats.
+        loss: cross-entropy of P(none) against the reward's own verdict, nats; of a blind one it would be
+            the verdicts' entropy.
         kept: share of the texts that best-of-n would choose, and the reward calls right, which the screen
             writes to their end.
         caught: share of the texts that the reward calls wrong which the change point tells before their last
@@ -76,7 +78,8 @@ class Calibration:
         verdict = "no text is stopped" + ("" if self.aimed else ", values do not say where")
         verdict = "texts are stopped early" if self.opened else verdict
         return (
-            f"gate: {verdict} (loss {self.loss:.2f} nats, {self.kept:.0%} of the best texts kept, "
+            f"gate: {verdict} (loss {self.loss:.2f} of {entropy(self.right / self.texts):.2f} nats, "
+            f"{self.kept:.0%} of the best texts kept, "
             f"{self.caught:.0%} of the wrong ones and {self.alarms:.0%} of the right ones seen early, "
             f"{self.written:.0%} of tokens written, {self.within:.0%} of verdicts within prompts; "
             f"{self.right} of {self.texts} texts right; centre {self.centre:.2f}, scale {self.scale:.2g}, "
@@ -115,9 +118,10 @@ class Gate:
     """Samples texts before a run, fits the change point to the reward's own verdicts on them, and allows
     stopping where that pays.
 
-    Values say where a text goes wrong (``aimed``) if P(none) tells the verdict (cross-entropy below
-    ``level``), if the change point tells the texts that the reward calls wrong before their last step, and
-    not the right ones (:data:`TOLD`), and if verdicts differ between the texts of a prompt (:data:`WITHIN`).
+    Values say where a text goes wrong (``aimed``) if P(none) tells the verdict (cross-entropy below a share
+    ``level`` of the verdicts' entropy: the cross-entropy of who knows their base rate alone), if the change
+    point tells the texts that the reward calls wrong before their last step, and not the right ones
+    (:data:`TOLD`), and if verdicts differ between the texts of a prompt (:data:`WITHIN`).
     Stopping is allowed if, besides, of the right texts that best-of-n chooses the screen, had it read them,
     would have stopped a share ``lost`` at most. Weights that tell the verdict as they are stay so. Where all
     texts have one verdict nothing is learnt. Where values do not say where, the weights are those of the
@@ -127,7 +131,7 @@ class Gate:
         texts: sampled, over all prompts together; 0: nobody is asked, and texts are stopped.
         prompts: the first so many of a run answer for it; with fewer than ``least`` there is no gate.
         least: prompts.
-        level: nats. Measured on the sandbox, not validated on other tasks.
+        level: share of the verdicts' entropy that may be left (1 less McFadden's R²). Chosen on the sandbox.
         lost: share of the best texts that may be stopped.
         file: a calibration that was stored: nothing is sampled.
     """
@@ -135,7 +139,7 @@ class Gate:
     texts: int = 160
     prompts: int = 20
     least: int = 8
-    level: float = 0.2
+    level: float = 1 / 3
     lost: float = 0.1
     file: str | None = None
 
@@ -157,15 +161,18 @@ class Gate:
         right = sum(verdicts(texts))
         informed = 0 < right < len(texts)
         point: ChangePoint = getattr(screen, "change_point", ChangePoint())
-        loss = cross_entropy(point, texts)
-        if informed and loss >= self.level:
+        loss, limit = cross_entropy(point, texts), self.level * entropy(right / len(texts))
+        if informed and loss >= limit:
             point = fit(texts)
             loss = cross_entropy(point, texts)
-        ready = screen.fitted(texts, point)
-        written = {id(text): _written(ready, text) for text in texts}
-        caught, alarms = _seen(Posterior().fitted(texts, point), texts)
+        ready, told_by = screen.fitted(texts, point), Posterior().fitted(texts, point)
+        halts = [_written(told_by, text) for text in texts]
+        caught, alarms = _seen(halts, texts)
+        if not _alike(ready, told_by):
+            halts = [_written(ready, text) for text in texts]
+        written = dict(zip(map(id, texts), halts, strict=True))
         within = variance_within(texts)
-        told = informed and loss < self.level
+        told = informed and loss < limit
         aimed = told and caught - alarms >= TOLD and within >= WITHIN
         if informed and not aimed:
             blank = [replace(text, values=(0.0,) * len(text.values)) for text in texts]
@@ -182,12 +189,22 @@ class Gate:
         return Calibration(opened, aimed, *measured, *counts, **weights, flops=flops)
 
 
-def _seen(screen: Screen, texts: Sequence[Sampled]) -> tuple[float, float]:
-    """Shares of the texts that a screen stops before their last step: of those that the reward calls wrong,
+def entropy(share: float) -> float:
+    """Of a verdict that a share of the texts has, nats: the cross-entropy where nothing else is known."""
+    return -sum(p * math.log(p) for p in (share, 1 - share) if p > 0)
+
+
+def _alike(one: Screen, other: Screen) -> bool:
+    """Of one class, with the same settings: they stop the same texts."""
+    return type(one) is type(other) and vars(one) == vars(other)
+
+
+def _seen(halts: Sequence[int], texts: Sequence[Sampled]) -> tuple[float, float]:
+    """Shares of the texts that were stopped before their last step: of those that the reward calls wrong,
     and of the right ones; 0 of none."""
     early: dict[bool, list[bool]] = {False: [], True: []}
-    for text, right in zip(texts, verdicts(texts), strict=True):
-        early[right].append(_written(screen, text) < len(text.values))
+    for halt, text, right in zip(halts, texts, verdicts(texts), strict=True):
+        early[right].append(halt < len(text.values))
     caught, alarms = (sum(found) / len(found) if found else 0.0 for found in early.values())
     return caught, alarms
 

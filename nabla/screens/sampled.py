@@ -14,7 +14,8 @@ class Sampled:
     Args:
         prompt: id of the problem that it answers.
         values: of the reward at its tokens, NaN where there is none.
-        log_probs: of the tokens, nats.
+        log_probs: of the tokens, nats, as the reward sees them
+            (:meth:`nabla.rewards.base.Reward.token_log_probs`).
         ends: of its steps, exclusive, ascending; the last one is the text's length.
         reward: of the text.
     """

@@ -7,6 +7,7 @@ import math
 from dataclasses import replace
 
 import pytest
+import torch
 
 from nabla.core.budget import Budget
 from nabla.core.errors import ConfigError, NablaError
@@ -20,9 +21,13 @@ from nabla.methods.searches.agreement import kendall
 from nabla.methods.searches.backtrack import ROUND, Backtrack, _reason
 from nabla.methods.searches.pairs import FREE, LEAST, Pairs
 from nabla.moves.policy import Policy
+from nabla.moves.values import ByChangePoint
 from nabla.rewards.function import FunctionReward
+from nabla.rewards.likelihood import LikelihoodReward, log_odds
 from nabla.rollouts.boundaries.length import Length
 from nabla.screens.base import screens
+from nabla.screens.gate import Gate
+from nabla.screens.posterior import Posterior
 from nabla.testing.tiny import char_tokenizer, tiny_lm, tiny_process_reward
 from tests import running
 
@@ -198,6 +203,41 @@ def test_a_gate_follows_from_the_prompts_alone():
     assert method.prepared(engine(seed=1), PROMPTS).calibration != one.calibration
     assert method.prepared(engine(), PROMPTS[:2]) is method  # too few
     assert one.prepared(engine(), PROMPTS) is one
+
+
+def test_gate_screen_and_move_hear_the_judge_by_likelihood(monkeypatch):
+    """Its own log-probabilities of tokens, and not the policy's, count as surprise."""
+    heard = {"gate": [], "screen": [], "move": []}
+    plain_judge, plain_read, plain_weigh = Gate.judge, Posterior.read, ByChangePoint.positions
+    monkeypatch.setattr(
+        Gate,
+        "judge",
+        lambda self, screen, texts, *rest: (
+            heard["gate"].extend((t.values, t.log_probs) for t in texts)
+            or plain_judge(self, screen, texts, *rest)
+        ),
+    )
+    monkeypatch.setattr(
+        Posterior,
+        "read",
+        lambda self, values, held, own: (
+            heard["screen"].append((values, own)) or plain_read(self, values, held, own)
+        ),
+    )
+    monkeypatch.setattr(
+        ByChangePoint,
+        "positions",
+        lambda self, values, own=(): heard["move"].append((values, own)) or plain_weigh(self, values, own),
+    )
+    lm, judge = tiny_lm(TOKENS), LikelihoodReward(tiny_lm(TOKENS, seed=1))
+    method = methods.build({**GATED, "gate": {**GATED["gate"], "level": 99.0}, "blind": "search"})
+    method = method.prepared(Engine(lm, judge), PROMPTS)
+    for _, outcome in Engine(lm, judge).run(method.solve, PROMPTS):
+        assert isinstance(outcome, Solution)
+    for pairs in heard.values():
+        assert pairs
+        for values, own in pairs:
+            assert log_odds(torch.tensor(own, dtype=torch.float64)).tolist() == pytest.approx(list(values))
 
 
 def test_a_prompt_that_fails_is_left_out_of_the_gate():

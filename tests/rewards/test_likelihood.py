@@ -15,6 +15,7 @@ from nabla.engine.engine import Engine
 from nabla.models.runner import Runner
 from nabla.rewards.base import Reading, Response
 from nabla.rewards.likelihood import LikelihoodReward, log_odds
+from nabla.rewards.noisy import NoisyReward
 from nabla.testing import check_reward
 from nabla.testing.tiny import char_tokenizer, tiny_lm
 
@@ -143,3 +144,20 @@ def test_laws(aggregation):
 @pytest.mark.parametrize("architecture", ["gpt2", "llama-tied"])
 def test_laws_of_other_bodies(architecture):
     check_reward(judge("mean", architecture), max_examples=10)
+
+
+def test_a_change_point_is_surprised_by_what_the_judge_finds_improbable():
+    """A value speaks of its own token alone: its probability stands in for the policy's."""
+    policy, own = tiny_lm(char_tokenizer("abcd"), seed=1).vocabulary, [-0.5, -0.25, -1.0]
+    reward = judge().bind(policy)
+    values = [math.log(3.0), math.nan, -math.log(3.0)]
+    found = reward.token_log_probs(values, own)
+    assert found == pytest.approx([math.log(0.75), -0.25, math.log(0.25)])
+    noisy = NoisyReward(reward, 0.0)
+    assert noisy.token_log_probs(values, own) == found
+
+
+def test_the_policy_that_judges_itself_is_surprised_by_itself():
+    lm = tiny_lm(char_tokenizer("abcd"))
+    reward = LikelihoodReward(lm).bind(lm.vocabulary)
+    assert reward.token_log_probs([0.0, 1.0], [-0.5, -0.25]) == [-0.5, -0.25]

@@ -12,9 +12,10 @@ import torch
 
 from nabla.core.change_point import ChangePoint
 from nabla.core.errors import ConfigError
+from nabla.screens import gate
 from nabla.screens.base import screens
 from nabla.screens.fitting import _Table, cross_entropy, fit
-from nabla.screens.gate import Calibration, Gate
+from nabla.screens.gate import Calibration, Gate, entropy
 from nabla.screens.sampled import Sampled, chosen, quantile, variance_within, verdicts
 
 LENGTH, STEP = 12, 3
@@ -48,6 +49,35 @@ def test_values_that_tell_open_the_gate():
     assert found.written < 0.9
     assert (found.texts, found.prompts, found.flops) == (160, 20, 7.0)
     assert "stopped early" in found.told
+
+
+def test_the_level_is_a_share_of_the_verdicts_entropy():
+    """Where one text in twenty is right, 0.2 nats are what knows nothing but that."""
+    assert entropy(0.05) < 0.2
+    assert entropy(0.5) == pytest.approx(math.log(2))
+    assert entropy(0.0) == entropy(1.0) == 0.0
+    even = texts(noise=3.0)
+    just = Gate().judge(screens.build("posterior"), even)
+    share = just.loss / entropy(just.right / just.texts)
+    assert just.loss > 0.2
+    assert share < 1 / 3
+    assert just.aimed
+    assert f"(loss {just.loss:.2f} of 0.69 nats" in just.told
+    assert not Gate(level=share).judge(screens.build("posterior"), even).aimed
+
+
+def test_each_screen_walks_the_texts_once(monkeypatch):
+    """The default screen's walk also says what the change point sees."""
+    walked = []
+    plain = gate._written
+    monkeypatch.setattr(gate, "_written", lambda screen, text: walked.append(screen) or plain(screen, text))
+    ours = Gate().judge(screens.build("posterior"), texts())
+    assert len(walked) == 160
+    walked.clear()
+    surer = Gate().judge(screens.build({"name": "posterior", "certainty": 0.3}), texts())
+    assert len(walked) == 320
+    assert (surer.caught, surer.alarms) == (ours.caught, ours.alarms)
+    assert surer.written > ours.written
 
 
 def test_values_that_tell_nothing_shut_it():
