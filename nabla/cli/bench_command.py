@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from jsonargparse import ArgumentParser
 
 from nabla.cli.parsing import Call, numbers
-from nabla.core.errors import ConfigError
+from nabla.core.errors import ConfigError, require_threads
 from nabla.core.extras import require_extra
 
 if TYPE_CHECKING:
@@ -75,7 +75,8 @@ def run(call: Call) -> int:
     from nabla.study.benchmark.report import write_results
 
     options = call.options
-    for name in ("repeats", "threads", "prompt_tokens", "response_tokens", "problems"):
+    require_threads(options.threads, "--threads")
+    for name in ("repeats", "prompt_tokens", "response_tokens", "problems"):
         if options[name] < 1:
             raise ConfigError(f"--{name.replace('_', '-')} must be at least 1", got=options[name])
     setting, models = _subject(call)

@@ -111,7 +111,7 @@ def _chosen(call: Call) -> dict[str, tuple[Checker, list[Problem]]]:
             for name in families
         }
     task = registry.build(options.task)
-    problems = task.problems(options.problems, seed=options.problem_seed)
+    problems = task.chosen(options.problems, seed=options.problem_seed)
     return {task.name: (TaskChecker(task, problems), problems)}
 
 

@@ -119,7 +119,7 @@ def _subjects(call: Call) -> list[Subject]:
     labelled = read_labelled(options.process_bench) if options.process_bench else []
     subjects = []
     for task in chosen:
-        problems = task.problems(options.problems, seed=options.problem_seed, offset=options.offset)
+        problems = task.chosen(options.problems, seed=options.problem_seed, offset=options.offset)
         task.require_grades(problems)
         config, rewards = _settled(call, task)
         subject = Subject(config, rewards, task, problems, labelled, settings)

@@ -12,7 +12,7 @@ from rich.text import Text
 from nabla.core.solution import Solution
 from nabla.core.text import pieces, token_text
 from nabla.launch.callbacks.stream import marked
-from nabla.launch.records import correct
+from nabla.launch.records import graded
 from nabla.models.vocabulary import Vocabulary
 from nabla.problems.checker import Checker
 from nabla.problems.sandbox.latin import SIZE, LatinSquare
@@ -50,8 +50,10 @@ def marked_response(solution: Solution, words: Vocabulary) -> Text:
 
 def verdict(solution: Solution, task: Checker) -> Text:
     """The task's own view (a grid, steps on lines) and what the checker says; a star marks revised cells."""
+    right = graded(solution, task)
+    if right is None:
+        return Text("not graded", style="yellow")
     lines = task.render(solution.prompt.text, solution.response).splitlines()
-    right = correct(solution, task)
     view = lines[:-1]
     if isinstance(task, LatinSquare):
         view = starred(view, solution.revised_positions)

@@ -115,7 +115,7 @@ def set_task(call: Call) -> tuple[list[Prompt], RunConfig, Checker]:
     if options.texts or options.prompts:
         raise ConfigError("--task brings its own problems", got=options.texts or options.prompts)
     task = tasks.build(options.task)
-    problems = task.problems(options.problems, seed=options.problem_seed, offset=options.offset)
+    problems = task.chosen(options.problems, seed=options.problem_seed, offset=options.offset)
     prompts = [Prompt.of(p.prompt, id=p.id, system=config.system) for p in problems]
     if not isinstance(task, Sandbox):
         return prompts, config, TaskChecker(task, problems)
@@ -339,11 +339,11 @@ def _show(
 def _count(console: Any, solutions: Sequence[Solution], task: Checker | None, earlier: Earlier) -> None:
     """How many of all are right, those that were solved before included."""
     from nabla.core.files import parse_json
-    from nabla.launch.records import correct
+    from nabla.launch.records import graded
 
     total = len(solutions) + len(earlier.lines)
     if task is not None and total > 1:
-        right = sum(correct(solution, task) for solution in solutions)
+        right = sum(graded(solution, task) is True for solution in solutions)
         right += sum(parse_json(text).get("correct") is True for text in earlier.lines.values())
         console.print(f"\n{right} of {total} right")
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from nabla.core.errors import ConfigError
 from nabla.core.files import require_free, require_writable, unwritable
 from nabla.core.quiet import main_process
 from nabla.launch.folder import RunFolder, default_folder
@@ -22,6 +23,10 @@ def output_path(option: str | None, name: str, *, resume: bool = False) -> Path 
     """
     if option == "none" or not main_process():
         return None
+    if option is not None and not option.strip():  # Path("") is the folder one stands in
+        raise ConfigError(
+            "--output has no name", got=option, fix="Name a folder, or 'none' to keep nothing."
+        )
     folder = default_folder(name) if option is None else Path(option)
     if not (resume and (folder / IDENTITY).is_file()):
         require_free(folder, LEFTOVERS if resume else ())

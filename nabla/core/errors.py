@@ -34,7 +34,7 @@ class NablaError(Exception):
         self.got: str | None = None
         message = what
         if got is not _UNSET:
-            shown = repr(got)
+            shown = _shown(got)
             self.got = shown if len(shown) <= 200 else shown[:197] + "..."
             message += f" (got {self.got})"
         if fix is not None:
@@ -46,6 +46,14 @@ class NablaError(Exception):
         if path and self.path is None:
             self.path, self.args = path, (f"{path}: {self}",)
         return self
+
+
+def _shown(value: object) -> str:
+    """``repr``, which fails for whole numbers of thousands of digits, and wherever a user's class fails."""
+    try:
+        return repr(value)
+    except Exception as error:
+        return f"a {type(value).__name__} that cannot be shown: {error}"
 
 
 class ConfigError(NablaError):
@@ -157,6 +165,33 @@ def require_positive(**values: Any) -> None:
     """Raises ConfigError for a count that is no whole number or below 1."""
     for name, value in values.items():
         require_count(name, value, minimum=1)
+
+
+#: Of torch in one process, at the most.
+THREADS = 1024
+
+
+def require_threads(value: Any, name: str = "threads") -> int:
+    """``value`` as a number of threads; raises ConfigError for none, and for more than any machine runs: the
+    system would refuse them in the middle of a run."""
+    count = require_count(name, value, minimum=1)
+    if count > THREADS:
+        raise ConfigError(f"{name} must be at most {THREADS}", got=value)
+    return count
+
+
+#: Responses that a problem may ask for at once.
+TOGETHER = 100_000
+
+
+def require_together(count: int) -> int:
+    """``count``; raises ConfigError where it is more than a machine holds: the list of requests alone would
+    take its memory."""
+    if count > TOGETHER:
+        raise ConfigError(
+            f"A problem may ask for {TOGETHER:,} responses at once", got=count, fix="Lower n, or the width."
+        )
+    return count
 
 
 def is_out_of_memory(error: BaseException) -> bool:

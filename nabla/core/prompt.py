@@ -46,8 +46,7 @@ class Prompt:
         if not isinstance(self.id, str):
             raise PromptError("A prompt's id is a text", got=self.id, fix="Write it as one: str(id).")
         for message in self.messages:
-            if not (isinstance(message, Message) and isinstance(message.content, str)):
-                raise PromptError("A message's content is a text", got=message)
+            _require_text(message)
             if message.role not in ROLES:
                 raise PromptError(
                     "A message's role is unknown", got=message.role, fix=f"Use {', '.join(ROLES)}."
@@ -78,6 +77,8 @@ class Prompt:
         Without an ``id`` it follows from the conversation, so that other prompts draw other noise.
         ``system`` is put before a conversation that has no system message.
         """
+        if system is not None and not isinstance(system, str):
+            raise PromptError("A system prompt is a text", got=system)
         if isinstance(prompt, Prompt):
             if system is None or any(m.role == "system" for m in prompt.messages):
                 return prompt
@@ -95,6 +96,7 @@ class Prompt:
                     entry = Message(entry["role"], entry["content"])
                 if not isinstance(entry, Message):
                     raise PromptError("A conversation is a list of messages", got=entry)
+                _require_text(entry)
                 messages.append(entry)
         else:
             raise PromptError(
@@ -113,6 +115,11 @@ class Prompt:
     def text(self) -> str:
         """The last user turn."""
         return self.messages[-1].content
+
+
+def _require_text(message: Message) -> None:
+    if not (isinstance(message, Message) and isinstance(message.content, str)):
+        raise PromptError("A message's content is a text", got=message)
 
 
 def text_id(messages: Sequence[Message]) -> str:

@@ -18,6 +18,7 @@ import pkgutil
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from importlib.metadata import EntryPoint, entry_points
 from numbers import Integral, Real
 from typing import Any, Generic, TypeVar
@@ -153,7 +154,7 @@ class Registry(Mapping[str, Callable[..., T]], Generic[T]):
         if name not in self._classes and name in points:
             try:
                 maker = points[name].load()
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise ConfigError(
                     f"The entry point {name!r} of nabla.{self.slot} does not load: {error!r}",
                     got=points[name].value,
@@ -244,7 +245,7 @@ def construct(maker: Callable[..., T], spec: T | Mapping[str, Any] | None = None
         return maker(**arguments)
     except NablaError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigError(f"The constructor of {label} failed: {error!r}", got=arguments) from error
 
 
@@ -258,17 +259,25 @@ _KINDS: dict[Any, tuple[Any, str]] = {
 
 
 @functools.lru_cache(maxsize=1024)
-def _annotations(maker: Callable[..., Any]) -> dict[str, Any]:
-    """Of its arguments; none where they exist for type checkers only."""
+def argument_hints(maker: Callable[..., Any]) -> dict[str, Any]:
+    """Of the arguments of a class or recipe, without those that exist for type checkers only: these hide no
+    other one."""
+    function: Any = maker.__init__ if inspect.isclass(maker) else maker
     try:
-        return typing.get_type_hints(maker.__init__ if inspect.isclass(maker) else maker)
+        return typing.get_type_hints(function)
     except (NameError, TypeError, AttributeError):
-        return {}
+        found: dict[str, Any] = {}
+        scope = getattr(inspect.unwrap(function), "__globals__", {})
+        for name, note in getattr(function, "__annotations__", {}).items():
+            with suppress(NameError, TypeError, AttributeError, SyntaxError):
+                one = types.SimpleNamespace(__annotations__={name: note})
+                found |= typing.get_type_hints(one, globalns=scope)
+        return found
 
 
 def _unfit(maker: Callable[..., Any], name: str, value: Any) -> str | None:
     """What an argument should be, where its annotation allows plain values alone and this is none of them."""
-    hint = _annotations(maker).get(name, Any)
+    hint = argument_hints(maker).get(name, Any)
     union = typing.get_origin(hint) in (typing.Union, types.UnionType)
     options = typing.get_args(hint) if union else (hint,)
     if not all(option in _KINDS for option in options):

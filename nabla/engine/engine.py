@@ -11,6 +11,7 @@ this one goes on; there is no other thread.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from numbers import Integral
 from typing import Any, Literal
 
 from nabla.core.budget import Budget
@@ -95,7 +96,7 @@ class Engine:
         events: Events | None = None,
     ) -> None:
         require_settings(
-            batch_size=batch_size, live=live, kept_prefixes=kept_prefixes, rows_ahead=rows_ahead,
+            seed=seed, batch_size=batch_size, live=live, kept_prefixes=kept_prefixes, rows_ahead=rows_ahead,
             kept_gradients=kept_gradients, split_padding=split_padding, budgets=budgets,
             prefix_bytes=prefix_bytes, rollout_bytes=rollout_bytes,
         )  # fmt: skip
@@ -107,11 +108,11 @@ class Engine:
         rollout = rollouts.build(rollout)
         if not rollout.remote:
             require_lm(self.lm, f"The rollout {rollouts.name_of(rollout)!r} writes in this process")
-        reward, bodies = self._bound(reward)
-        for body in bodies:
+        reward, self.bodies = self._bound(reward)
+        for body in self.bodies:
             body.checkpoint = checkpoint_activations
             body.compile(compile_layers)
-        store = PrefixStore(kept_prefixes if reuse_prefixes else 0, _budget(prefix_bytes, bodies))
+        store = PrefixStore(kept_prefixes if reuse_prefixes else 0, _budget(prefix_bytes, self.bodies))
         self.reward, self.seed, self.live = reward, seed, live
         self.workspace = Workspace(
             self.vocabulary,
@@ -174,6 +175,9 @@ def require_loaded(lm: Any, reward: Any) -> None:
 
 def require_settings(**settings: Any) -> None:
     """Raises ConfigError for an engine's numbers that cannot be; those not given are not looked at."""
+    seed = settings.get("seed", 0)
+    if isinstance(seed, bool) or not isinstance(seed, Integral):
+        raise ConfigError("seed must be a whole number", got=seed)
     for name in ("batch_size", "live", "kept_prefixes", "rows_ahead"):
         if name in settings:
             require_count(name, settings[name], minimum=1)

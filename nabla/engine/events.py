@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nabla.core.costs import Usage
 from nabla.core.errors import NablaError, require_one_of
+from nabla.core.intact import intact
 from nabla.core.prompt import Prompt
 from nabla.core.solution import Solution
 from nabla.core.trajectory import Trajectory
@@ -131,7 +132,12 @@ class Events(Callback):
 
 def _broadcast(heard: Sequence[Any]) -> Any:
     def call(*arguments: Any, **named: Any) -> None:
+        shown = [value for value in arguments if isinstance(value, Trajectory)]
         for hook in heard:
-            hook(*arguments, **named)
+            if not shown:
+                hook(*arguments, **named)
+                continue
+            with intact(getattr(hook, "__self__", hook), *shown):
+                hook(*arguments, **named)
 
     return call

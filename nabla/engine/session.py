@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from nabla.core.costs import Account, Cost, CostMeter
+from nabla.core.errors import require_together
 from nabla.core.prompt import Prompt
 from nabla.core.random import derive_key, generator
 from nabla.core.sampling import Sampling
@@ -93,7 +94,7 @@ class Session:
             until: stop each response at the end of its first step.
             phase: who pays.
         """
-        self.written += n
+        self.written += require_together(n)
         start = (prompt or self.prompt, torch.empty(0, dtype=torch.long), sampling)
         trajectories = await self._write([start] * n, until, phase)
         for trajectory in trajectories:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -126,10 +126,11 @@ class Estimator(ABC):
         """
         rows = self.relax(logits, generator=generator, step=step or Step(), anchor=anchor)
         shape = logits.shape if self.draws == 1 else (self.draws, *logits.shape)
-        if rows.shape != shape or rows.dtype != logits.dtype:
+        _require_like(f"{type(self).__name__}.relax", rows, logits, shape)
+        if logits.requires_grad and self.feedback == "gradient" and not rows.requires_grad:
             raise ConfigError(
-                f"{type(self).__name__}.relax must keep shape and dtype ({tuple(shape)}, {logits.dtype})",
-                got=(tuple(rows.shape), rows.dtype),
+                f"{type(self).__name__} gives rows that no gradient flows back from",
+                fix="Form them of the logits, without detach(), or declare feedback = 'value'.",
             )
         return rows
 
@@ -199,7 +200,9 @@ class HardEstimator(Estimator):
         anchor: AnchorPoint | None,
     ) -> Float[Tensor, "*batch k"]:
         rows = self.text(logits, generator=generator, step=step, anchor=anchor)
-        return straight_through(rows, self.soft(logits, step))
+        soft = self.soft(logits, step)
+        _require_like(f"{type(self).__name__}.soft", soft, logits, logits.shape)
+        return straight_through(rows, soft)
 
     def surrogate(
         self, logits: Float[Tensor, "*batch k"], *, generator: torch.Generator, step: Step
@@ -208,6 +211,16 @@ class HardEstimator(Estimator):
 
 
 estimators: Registry[Estimator] = Registry("estimators", lambda: Estimator, __package__)
+
+
+def _require_like(what: str, rows: Any, logits: Tensor, shape: Sequence[int]) -> None:
+    if not isinstance(rows, Tensor):
+        raise ConfigError(f"{what} must return a tensor of shape {tuple(shape)}", got=rows)
+    if rows.shape != shape or rows.dtype != logits.dtype or rows.device != logits.device:
+        raise ConfigError(
+            f"{what} must keep shape and dtype ({tuple(shape)}, {logits.dtype}), on {logits.device}",
+            got=(tuple(rows.shape), rows.dtype, str(rows.device)),
+        )
 
 
 def closed_form(estimator: Estimator) -> Callable[..., Tensor] | None:

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from nabla.core.errors import ConfigError, NablaError, PromptError
+from nabla.core.errors import ComponentError, ConfigError, NablaError, PromptError, require_threads
 from nabla.core.prompt import Prompt, numbered
 from nabla.core.solution import Interrupted, RunError, Solution, Stopped
-from nabla.engine.engine import Engine
+from nabla.engine.engine import Engine, require_loaded
 from nabla.engine.events import Callback, Events, Run
 from nabla.launch.callbacks.base import callbacks as registry
+from nabla.launch.threads import threads as torch_threads
+from nabla.launch.threads import threads_for
 from nabla.methods.base import Method, methods
 from nabla.models.causal_lm import CausalLM
 from nabla.models.loading import move
@@ -55,6 +57,8 @@ class TestTimeLoop:
         precision: of the models (``32-true``, ``bf16-true``, ``16-true``, ``64-true``); None keeps
             them as they were loaded. Optimised logits are never below float32.
         place: move the models to Fabric's device; False leaves them (``device_map`` models).
+        threads: of torch on the CPU while it runs; None takes as many as pay
+            (:func:`~nabla.launch.threads.threads_for`). Their number decides the last bits of rewards.
         loggers: Fabric loggers for the logging callback.
         callbacks: hear of everything that happens; instances, registered names or dicts.
         engine_arguments: further arguments of :class:`~nabla.engine.engine.Engine` (rollout, batch_size,
@@ -76,11 +80,16 @@ class TestTimeLoop:
         num_nodes: int = 1,
         precision: str | None = None,
         place: bool = True,
+        threads: int | None = None,
         loggers: Logger | list[Logger] | None = None,
         callbacks: Sequence[Callback | str | dict[str, Any]] = (),
         **engine_arguments: Any,
     ) -> None:
         require_precision(precision)
+        require_listeners(callbacks, loggers)
+        require_loaded(lm, reward)
+        if threads is not None:
+            require_threads(threads)
         self.method = methods.build(method)
         self.fabric = make_fabric(
             accelerator=accelerator,
@@ -98,6 +107,7 @@ class TestTimeLoop:
         if place:
             place_models(lm, reward, self.fabric.device, precision)
         self.engine = Engine(lm, reward, seed=seed, events=self.events, **engine_arguments)
+        self.threads = threads_for(self.engine.bodies) if threads is None else threads
         self.method.check(self.engine)
         unheard = {name: given for name, given in engine_arguments.items() if name != "budgets"}
         self._aside = partial(Engine, lm, reward, seed=seed, **unheard)
@@ -136,13 +146,14 @@ class TestTimeLoop:
         found: dict[str, Solution] = {}
         self._finished.found = found  # before any other callback hears of a solution, and may fail
         failures: dict[str, NablaError] = {}
-        self.events.on_run_start(self._about(), problems)
+        self._begin(problems)
         try:
-            method = prepared(self.method, self._aside, problems if among is None else among)
-            self.learnt = method.learnt
-            for prompt, outcome in self.engine.run(method.solve, mine):
-                if isinstance(outcome, NablaError):
-                    failures[prompt.id] = outcome
+            with torch_threads(self.threads):
+                method = prepared(self.method, self._aside, problems if among is None else among)
+                self.learnt = method.learnt
+                for prompt, outcome in self.engine.run(method.solve, mine):
+                    if isinstance(outcome, NablaError):
+                        failures[prompt.id] = outcome
             found, failures = self._gather(found), self._gather(failures)
         except KeyboardInterrupt as stop:
             raise Interrupted([found[p.id] for p in mine if p.id in found], len(mine)) from stop
@@ -151,12 +162,27 @@ class TestTimeLoop:
                 raise
             raise Stopped([found[p.id] for p in mine if p.id in found], len(mine), error) from error
         finally:
-            self.events.on_run_end(self._about(), [found[p.id] for p in problems if p.id in found])
+            self._end([found[p.id] for p in problems if p.id in found], len(problems))
         solutions = [found[p.id] for p in problems if p.id in found]
         if failures:
             ordered = {p.id: failures[p.id] for p in problems if p.id in failures}
             raise RunError(solutions, ordered)
         return solutions
+
+    def _begin(self, problems: Sequence[Prompt]) -> None:
+        try:
+            self.events.on_run_start(self._about(), problems)
+        except NablaError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise ComponentError.of(error, "A callback's on_run_start") from error
+
+    def _end(self, solutions: list[Solution], total: int) -> None:
+        """Raises Stopped with all solutions where a callback fails at the end."""
+        try:
+            self.events.on_run_end(self._about(), solutions)
+        except (Exception, SystemExit) as error:
+            raise Stopped(solutions, total, error) from error
 
     def _about(self) -> Run:
         fabric = self.fabric
@@ -189,6 +215,19 @@ def require_precision(precision: str | None) -> None:
         )
 
 
+def require_listeners(callbacks: Any, loggers: Any) -> None:
+    """Raises ConfigError for callbacks that are no list, and for loggers that log nothing."""
+    if not isinstance(callbacks, list | tuple):
+        raise ConfigError("callbacks is a list", got=callbacks, fix="For example callbacks=['cost'].")
+    for logger in loggers if isinstance(loggers, list | tuple) else [loggers]:
+        if logger is not None and not callable(getattr(logger, "log_metrics", None)):
+            raise ConfigError(
+                "A logger is one of Lightning's (CSVLogger(...), TensorBoardLogger(...), ...)",
+                got=logger,
+                fix="On the command line it is a name: --logger csv.",
+            )
+
+
 def prepared(method: Method, aside: Callable[[], Engine], prompts: Sequence[Prompt]) -> Method:
     """The method as it solves these prompts; an engine of its own is made where it wants one."""
     if type(method).prepared is Method.prepared:
@@ -213,7 +252,6 @@ def make_fabric(**arguments: Any) -> Fabric:
     """
     from lightning.fabric import Fabric
     from lightning.fabric.accelerators import MPSAccelerator
-    from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     wanted = arguments.get("accelerator", "auto")
     apple = not torch.cuda.is_available() and MPSAccelerator.is_available()
@@ -228,7 +266,7 @@ def make_fabric(**arguments: Any) -> Fabric:
         arguments["accelerator"] = "cpu"
     try:
         return Fabric(**arguments)
-    except (MisconfigurationException, RuntimeError, ValueError, TypeError) as error:
+    except Exception as error:  # of other packages that an accelerator needs, too
         raise ConfigError(
             f"The processes cannot run on these devices: {error}",
             got=f"accelerator={arguments.get('accelerator')!r}, devices={arguments.get('devices')!r}",

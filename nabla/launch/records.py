@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from typing import Any
 
+from nabla.core.errors import NablaError
 from nabla.core.solution import Revision, Solution
 from nabla.problems.checker import Checker
+
+log = logging.getLogger(__name__)
 
 
 def correct(solution: Solution, task: Checker) -> bool:
     """Whether the task's checker accepts the response."""
     return task.check(solution.prompt.text, solution.response)
+
+
+def graded(solution: Solution, task: Checker) -> bool | None:
+    """The same; None where the task's own grader fails. That is said, and costs no solution."""
+    try:
+        return correct(solution, task)
+    except NablaError as error:
+        log.warning("%s", error)
+        return None
 
 
 def first_response(solution: Solution) -> str:
@@ -32,7 +45,7 @@ def record(solution: Solution, task: Checker | None = None) -> dict[str, Any]:
         if name in solution.prompt.metadata:
             row[name] = solution.prompt.metadata[name]
     if task is not None:
-        row["task"], row["correct"] = task.name, correct(solution, task)
+        row["task"], row["correct"] = task.name, graded(solution, task)
     return row
 
 

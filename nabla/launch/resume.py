@@ -33,7 +33,7 @@ LOCK = ".lock"
 #: What a kill may leave in a folder before it says whose it is.
 LEFTOVERS = (LOCK, f"{IDENTITY}.partial")
 #: Settings of a run that no result depends on.
-_FREE = ("callbacks", "loggers", "devices", "strategy", "num_nodes", "place")
+_FREE = ("callbacks", "loggers", "devices", "strategy", "num_nodes", "place", "threads")
 
 
 def identity(config: RunConfig, resolved: Mapping[str, Any]) -> dict[str, Any]:

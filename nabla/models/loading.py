@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from nabla.core.errors import ConfigError, ModelError, is_out_of_memory
+from nabla.core.files import reason
 from nabla.core.trust import require_trusted
 from nabla.models.adapters import (
     adapted,
@@ -207,10 +208,14 @@ def move(model: Any, device: torch.device, *, role: str = "model", dtype: torch.
         if dtype is not None:
             cast(model, dtype)
         model.to(device)
-    except (MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError, AssertionError) as error:
         if is_out_of_memory(error):
             raise not_loaded(error, str(device), role) from error
-        raise
+        raise ModelError(
+            f"The {role} cannot be moved to its device: {reason(error)}",
+            got=str(device),
+            fix="Name a device that this machine has, or cpu.",
+        ) from error
 
 
 def cast(model: Any, dtype: torch.dtype) -> None:

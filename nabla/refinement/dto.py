@@ -25,6 +25,8 @@ from nabla.schedulers.base import Schedule
 
 #: Numbers of logits refined as one parameter, at most; several tensors of that size exist.
 JOINT_ELEMENTS = 1 << 23
+#: Steps of a refinement: more would run for days.
+MOST = 1_000_000
 
 
 class DTO:
@@ -67,6 +69,8 @@ class DTO:
         self.parameterization = parameterizations.build(parameterization)
         self.rows = rows_registry.build(rows)
         require_positive(steps=steps)
+        if steps > MOST:
+            raise ConfigError(f"steps must be at most {MOST:,}", got=steps)
         self.steps, self.closed_form = steps, closed_form
         self.descent = Descent(optimizer, optimizer_arguments, learning_rate, langevin)
         self.optimizer, self.optimizer_arguments = optimizer, self.descent.arguments

@@ -152,3 +152,13 @@ def test_a_misspelt_name_is_answered_with_the_nearest_and_with_all():
         require_one_of(3, (), "Unknown callback")
     assert nearest("xyz", ["cost"]) == ""
     assert nearest("metod", ["method"], ".dto") == "Did you mean 'method.dto'? "
+
+
+class Unshown:
+    def __repr__(self) -> str:
+        raise RuntimeError("no")
+
+
+@pytest.mark.parametrize("got", [10**6000, Unshown(), [Unshown()]], ids=["digits", "class", "list"])
+def test_a_value_that_cannot_be_shown_is_told_all_the_same(got):
+    assert "It broke (got a " in str(NablaError("It broke", got=got, fix="Mend it."))

@@ -311,6 +311,20 @@ def test_a_failing_entry_point_names_itself(registry, distribution, value):
     assert registry.build("good").value == 0.5  # the others go on
 
 
+@pytest.mark.parametrize("where", ["module", "constructor"])
+def test_another_package_does_not_end_the_program(registry, distribution, where):
+    end = "import sys\n\n    sys.exit(0)\n" if where == "module" else ""
+    source = HALF + f"""
+    {end}
+    class Ends(Half):
+        def __init__(self):
+            raise SystemExit(0)
+"""
+    distribution("fake_exit", {"ends": "fake_exit:Ends"}, source)
+    with pytest.raises(ConfigError, match="ends"):
+        registry.build("ends")
+
+
 # -- building --------------------------------------------------------------------------------------
 
 

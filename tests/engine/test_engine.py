@@ -512,3 +512,15 @@ def test_a_problem_that_takes_a_freed_place_is_served(latin_lm, latin_rm, latin_
     assert all(isinstance(solution, Solution) for _, solution in solved)
     gaps = [b - a for a, b in pairwise(sorted(written.values()))]
     assert max(gaps) <= 8
+
+
+def test_a_pool_that_no_machine_holds_is_refused_at_once(latin_lm, latin_prompts):
+    method = methods.build("sampling").solve
+
+    async def many(session):
+        await session.rollout(Sampling(max_new_tokens=2), 10**10)
+        return await method(session)
+
+    ((_, outcome),) = Engine(latin_lm).run(many, latin_prompts[:1])
+    assert isinstance(outcome, ConfigError)
+    assert "100,000 responses at once" in str(outcome)

@@ -301,9 +301,9 @@ class Graphs:
         def restore() -> None:
             for kept in unpaid:
                 kept.paid = False
-            for key, (kept, place) in states.items():
+            for key, (held, place) in states.items():
                 if key not in self._kept and place.reopen():
-                    self._put_states(key, kept, place)
+                    self._put_states(key, held, place)
 
         return restore
 

@@ -183,8 +183,7 @@ class Stages:
                     cotangents.append(derivative.context.to(done.values))
                     leaves.append(done.leaf)
                     slots.append((i, 0, done.before))
-                    flops = self.lm.head.flops(len(done.values))
-                    task.account.add(done.backward + Usage(flops=flops))
+                    task.account.add(done.backward + Usage(flops=self.lm.head.flops(len(done.values))))
                 if not rewards or derivative.reward == 0:
                     continue
                 reward = rewards[i]
@@ -201,10 +200,10 @@ class Stages:
                     self.runner.count_backward(body, chunk, task.account)
             if not sources:
                 continue
-            accounts = [task.account for task in tasks]
             # A kept graph outlives a pass that fails: the next try differentiates it.
             retain = k + 1 < len(terms) or any(p is not None and p.kept is not None for p in passes)
-            with self.runner.timed(accounts, [float(len(t.tokens) - t.start) for t in tasks]):
+            shares = [float(len(t.tokens) - t.start) for t in tasks]
+            with self.runner.timed([t.account for t in tasks], shares):
                 grads = torch.autograd.grad(
                     sources, leaves, cotangents, retain_graph=retain, allow_unused=True
                 )

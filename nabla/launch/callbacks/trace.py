@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nabla.core.costs import Usage
 from nabla.core.errors import ConfigError, NablaError
-from nabla.core.files import Appender, drop_torn_end, json_line, reason
+from nabla.core.files import Appender, drop_torn_end, json_line, reason, warn
 from nabla.core.prompt import Prompt
 from nabla.core.solution import Solution
 from nabla.core.text import token_text
@@ -77,6 +77,12 @@ class Trace(Callback):
         except (OSError, ValueError) as error:
             raise ConfigError(f"The trace cannot be written: {reason(error)}", got=str(self.path)) from error
         self._file = self._files[place]
+
+    def on_run_end(self, run: Run, solutions: Sequence[Solution]) -> None:
+        """Lines that the disk has not taken are gone with the process, and that is no success."""
+        error = self._file.flush() if hasattr(self, "_file") else None
+        if error is not None:
+            warn(f"{self._file.left} lines of the trace are lost. {error}")
 
     # -- lines -----------------------------------------------------------------------------------
 

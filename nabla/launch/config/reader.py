@@ -25,6 +25,7 @@ import yaml
 
 from nabla.core.errors import ConfigError, nearest
 from nabla.core.files import read_bytes
+from nabla.core.registry import argument_hints
 
 T = TypeVar("T")
 
@@ -315,11 +316,8 @@ def members(hint: Any) -> tuple[Any, ...]:
 
 
 def hints(cls: Callable[..., Any]) -> dict[str, Any]:
-    """Annotations of a class's or recipe's arguments."""
-    try:
-        return typing.get_type_hints(cls.__init__ if inspect.isclass(cls) else cls)
-    except (NameError, TypeError, AttributeError):  # annotations that exist for type checkers only
-        return {}
+    """Annotations of a class's or recipe's arguments, without those that exist for type checkers only."""
+    return dict(argument_hints(cls))
 
 
 def require_known(

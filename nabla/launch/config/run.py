@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from nabla.core.errors import ConfigError, located, require_positive
+from nabla.core.errors import ConfigError, located, require_positive, require_threads
 from nabla.core.quiet import main_process
 from nabla.launch.config.loggers import make_logger
 from nabla.launch.config.reader import conform, join, make, settle
@@ -46,6 +46,8 @@ class RunConfig:
         num_nodes: number of machines.
         precision: of the models: 32-true, bf16-true, 16-true or 64-true; null keeps what was loaded.
         place: move the models to Fabric's device; false leaves them where loading put them.
+        threads: of torch on the CPU; null takes one for models below 20M weights, which a second one slows
+            down beside other work, and torch's own number for larger ones.
         engine: arguments of nabla.engine.engine.Engine (rollout, batch_size, live, reuse_prefixes, ...).
         callbacks: names or dicts; null chooses a display that suits the command.
         loggers: csv, tensorboard, wandb: Fabric loggers that write to the run's folder.
@@ -64,6 +66,7 @@ class RunConfig:
     num_nodes: int = 1
     precision: str | None = None
     place: bool = True
+    threads: int | None = None
     engine: dict[str, Any] = field(default_factory=dict)
     callbacks: list[str | dict[str, Any]] | None = None
     loggers: list[Literal["csv", "tensorboard", "wandb"]] = field(default_factory=list)
@@ -71,8 +74,10 @@ class RunConfig:
     def __post_init__(self) -> None:
         settle(self)
         require_positive(num_nodes=self.num_nodes)
+        if self.threads is not None:
+            require_threads(self.threads)
         if isinstance(self.devices, int) and self.devices != -1:  # Lightning's: all that there are
-            require_positive(devices=self.devices)
+            require_threads(self.devices, "devices")  # a process each
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> RunConfig:
@@ -151,7 +156,7 @@ class RunConfig:
         """The loop; ``folder`` is where loggers write."""
         from nabla.launch.launcher import TestTimeLoop
 
-        same = ("seed", "accelerator", "devices", "strategy", "num_nodes", "precision", "place")
+        same = ("seed", "accelerator", "devices", "strategy", "num_nodes", "precision", "place", "threads")
         settings = {name: getattr(self, name) for name in same}
         settings["loggers"] = self.build_loggers(folder)
         return TestTimeLoop(self.build_method(), lm, reward, callbacks=callbacks, **settings, **self.engine)

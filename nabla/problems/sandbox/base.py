@@ -20,6 +20,8 @@ Split = Literal["train", "test"]
 TEST_SHARE = 8
 
 _TRIES_PER_PROBLEM = 1000
+#: Problems that may be drawn at once: a larger number would be drawn for hours, and fill the memory.
+MOST = 1_000_000
 
 
 def digest(text: str) -> str:
@@ -86,6 +88,10 @@ class Family(ABC):
             raise NablaError("unknown split", got=split, fix='use "train" or "test"')
         if n < 0:
             raise NablaError("the number of problems is negative", got=n, fix="use n >= 0")
+        if n > MOST:
+            raise NablaError(
+                "so many problems of the sandbox are not drawn", got=n, fix=f"use at most {MOST:,}"
+            )
         rng = random.Random(f"{self.name}:{split}:{seed}")
         found: dict[str, Problem] = {}
         repeats = 0

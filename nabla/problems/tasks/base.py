@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
-from nabla.core.errors import ConfigError, require_count
+from nabla.core.errors import ComponentError, ConfigError, NablaError, require_count
 from nabla.core.registry import Registry
 from nabla.problems.answers.base import Answers
 from nabla.problems.problem import Problem
@@ -37,6 +38,55 @@ class Task(ABC):
 
         Raises ConfigError, also if there are fewer than ``offset + n``.
         """
+
+    def chosen(self, n: int | None = None, *, seed: int | None = None, offset: int = 0) -> list[Problem]:
+        """:meth:`problems`, checked: what runs calls this.
+
+        Raises ComponentError where the task fails, and ConfigError where it gives anything but a list of
+        problems with an id and a prompt.
+        """
+        try:
+            found: Any = self.problems(n, seed=seed, offset=offset)
+        except NablaError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise ComponentError.of(error, f"Reading the problems of the task {self.name!r}") from error
+        if not isinstance(found, list | tuple):  # a generator may have no end
+            raise ConfigError(
+                f"problems() of the task {self.name!r} must return a list", got=type(found).__name__
+            )
+        for problem in found:
+            if not isinstance(problem, Problem) or not all(
+                isinstance(text, str) for text in (problem.id, problem.prompt)
+            ):
+                raise ConfigError(
+                    f"problems() of the task {self.name!r} must return problems: Problem(id, prompt, gold), "
+                    "id and prompt texts",
+                    got=problem,
+                )
+        return list(found)
+
+    def verdicts(self, pairs: Sequence[tuple[Problem, str]]) -> list[bool]:
+        """:meth:`grade_all`, checked: what runs calls this. Raises ComponentError where the grader fails,
+        and ConfigError where it gives anything but True or False for each."""
+        try:
+            found: Any = self.grade_all(pairs)
+        except NablaError:
+            raise
+        except (Exception, SystemExit) as error:
+            problems = ", ".join(dict.fromkeys(problem.id for problem, _ in pairs))
+            raise ComponentError(
+                f"The grader of the task {self.name!r} failed with {type(error).__name__}: {error}",
+                got=f"problem {problems}",
+                fix="grade(problem, response) says True or False of any text; mend it and run again: what "
+                "was finished is kept.",
+            ) from error
+        # numpy's bool is none: json does not write it.
+        if not isinstance(found, list | tuple) or len(found) != len(pairs) or set(map(type, found)) - {bool}:
+            raise ConfigError(
+                f"The grader of the task {self.name!r} must say True or False of each response", got=found
+            )
+        return list(found)
 
     def grade(self, problem: Problem, response: str) -> bool:
         """Whether the response is right; anything malformed is wrong, never an error.
@@ -116,7 +166,7 @@ class TaskChecker:
 
     def check(self, prompt: str, response: str) -> bool:
         """Whether the response to a problem's text is right."""
-        return self.task.grade(self._problems[prompt], response)
+        return self.task.verdicts([(self._problems[prompt], response)])[0]
 
     def render(self, prompt: str, response: str) -> str:
         """For people: the verdict, and the gold answer where there is one."""

@@ -64,6 +64,8 @@ def _is_free(folder: Path, name: str) -> bool:
 def _require_same(path: Path, about: Mapping[str, Any], what: str) -> None:
     try:
         there = parse_json(decode(read_bytes(path)))
+        if not isinstance(there, dict):
+            raise ValueError("it is no mapping")
     except ValueError as error:
         raise ConfigError(
             f"{path.name} of the results folder is damaged: {error}", got=str(path)

@@ -16,6 +16,7 @@ from nabla.core.errors import (
     require_finite,
     require_one_of,
     require_positive,
+    require_threads,
 )
 from nabla.core.trust import require_trusted
 from nabla.launch.config.reader import conform, load, make, settle
@@ -116,7 +117,8 @@ class EvaluationConfig:
             if not getattr(self, name):
                 raise ConfigError(f"An evaluation needs {name}", got=getattr(self, name))
         problems = 1 if self.problems is None else self.problems
-        require_positive(shard=self.shard, threads=self.threads, problems=problems)
+        require_positive(shard=self.shard, problems=problems)
+        require_threads(self.threads)
         require_finite("offset", self.offset, minimum=0)
         if len(set(self.seeds)) < len(self.seeds):
             raise ConfigError("A seed is given twice", got=self.seeds)

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from nabla.core.errors import ConfigError, NablaError, located
+from nabla.core.errors import ConfigError, NablaError, located, require_threads
 from nabla.core.locks import Lock
 from nabla.core.prompt import Prompt
 from nabla.core.quiet import main_process
@@ -33,6 +33,7 @@ from nabla.study.evaluation.metric import ANSWER, Metric
 from nabla.study.evaluation.monitor import Monitor
 from nabla.study.evaluation.plan import Unit, plan
 from nabla.study.evaluation.pulse import Pulse
+from nabla.study.evaluation.reach import Reach, Told
 from nabla.study.evaluation.unfinished import Unfinished, forget, sweep
 from nabla.study.evaluation.workshop import Workshop
 
@@ -66,8 +67,7 @@ class Evaluation:
         workers: int = 1,
         progress: Callable[[int, int, Unit, float], None] | None = None,
     ) -> None:
-        if workers < 1:
-            raise ConfigError("workers must be at least 1", got=workers)
+        require_threads(workers, "workers")
         self.config, self.folder, self.workers = config, folder, workers
         self.progress = progress
         config.resolved()
@@ -79,6 +79,7 @@ class Evaluation:
         self._parent: int | None = None
         self._judge: Judge | None = None
         self._missing_of: tuple[Problem, ...] = ()
+        self._told: Told = set()
 
     def run(self) -> None:
         """Solves what is missing. Raises ConfigError and ModelError."""
@@ -189,8 +190,9 @@ class Evaluation:
             self._missing_of = missing
             prompts = [Prompt.of(p.prompt, id=p.id, system=system) for p in missing]
             pulse = Pulse(kept.pulse, unit, len(kept.rows))
-            engine = workshop.engine(unit.task, unit.method, seed=unit.seed, events=Events([pulse]))
-            for prompt, outcome in engine.run(pulse.watched(method.solve), prompts):
+            reach = Reach(unit, self.config.ladder, self._told)
+            engine = workshop.engine(unit.task, unit.method, seed=unit.seed, events=Events([pulse, reach]))
+            for prompt, outcome in engine.run(reach.watched(pulse.watched(method.solve)), prompts):
                 found = self._records(unit, problems[prompt.id], outcome)
                 kept.add(prompt.id, prepared(found, method.prepared_flops))
                 self._require_parent()
@@ -201,7 +203,7 @@ class Evaluation:
         texts = responses(outcome)
         grades: dict[str, bool | None] = dict.fromkeys(texts)
         if self._graded[unit.task]:
-            verdicts = self.tasks[unit.task].grade_all([(problem, text) for text in texts])
+            verdicts = self.tasks[unit.task].verdicts([(problem, text) for text in texts])
             grades.update(zip(texts, verdicts, strict=True))
         labels = {"task": unit.task, "method": unit.method, "seed": unit.seed, "problem": problem.id}
         found = rows(labels, outcome, grades, self.config.ladder)
@@ -216,7 +218,7 @@ class Evaluation:
 
 
 def _chosen(label: str, task: Task, config: EvaluationConfig) -> tuple[Problem, ...]:
-    found = task.problems(config.problems, offset=config.offset)
+    found = task.chosen(config.problems, offset=config.offset)
     ids = [problem.id for problem in found]
     if not ids:
         raise ConfigError("A task has no problems", got=label)

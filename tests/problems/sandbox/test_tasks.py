@@ -56,6 +56,8 @@ def test_users_errors(task: Family) -> None:
     with pytest.raises(NablaError, match="negative"):
         task.problems("test", -1, 0)
     assert task.problems("test", 0, 0) == []
+    with pytest.raises(NablaError, match="at most 1,000,000"):  # at once, not when the memory is full
+        task.problems("test", 10**12, 0)
     for method in (task.check, task.progress, task.render):
         with pytest.raises(NablaError, match="not a prompt"):
             method("hello", "1")

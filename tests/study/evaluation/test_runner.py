@@ -122,8 +122,9 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
         Evaluation(small(), tmp_path / "thesis.tex").run()
 
 
-def test_damaged_descriptions_are_refused(tmp_path):
-    (tmp_path / ABOUT).write_text("{")
+@pytest.mark.parametrize("text", ["{", "[]", "null", "5"])
+def test_damaged_descriptions_are_refused(text, tmp_path):
+    (tmp_path / ABOUT).write_text(text)
     with pytest.raises(ConfigError, match="damaged"):
         Evaluation(small(), tmp_path).run()
 
