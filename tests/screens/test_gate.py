@@ -56,14 +56,12 @@ def test_the_level_is_a_share_of_the_verdicts_entropy():
     assert entropy(0.05) < 0.2
     assert entropy(0.5) == pytest.approx(math.log(2))
     assert entropy(0.0) == entropy(1.0) == 0.0
-    even = texts(noise=3.0)
-    just = Gate().judge(screens.build("posterior"), even)
-    share = just.loss / entropy(just.right / just.texts)
-    assert just.loss > 0.2
-    assert share < 1 / 3
-    assert just.aimed
-    assert f"(loss {just.loss:.2f} of 0.69 nats" in just.told
-    assert not Gate(level=share).judge(screens.build("posterior"), even).aimed
+    given = texts(noise=2.4)
+    fitted = Gate(level=0.0).judge(screens.build("posterior"), given)
+    share = fitted.loss / entropy(fitted.right / fitted.texts)
+    assert f"(loss {fitted.loss:.2f} of 0.69 nats" in fitted.told
+    assert Gate(level=1.01 * share).judge(screens.build("posterior"), given).aimed
+    assert not Gate(level=0.99 * share).judge(screens.build("posterior"), given).aimed
 
 
 def test_each_screen_walks_the_texts_once(monkeypatch):
