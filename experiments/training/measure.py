@@ -20,8 +20,7 @@ import torch
 import yaml
 
 from experiments.sandbox.metrics import auc, pair_accuracy
-from experiments.training.samples import read, right
-from experiments.training.task import MOST_TOKENS, build
+from experiments.training.samples import TASKS, read, right
 from nabla.core.prompt import Prompt
 from nabla.core.sampling import Sampling
 from nabla.core.solution import Solution
@@ -39,6 +38,7 @@ BINS = 10
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("what", choices=("policy", "verifier"))
+    parser.add_argument("--task", choices=TASKS, default="chain_sum")
     parser.add_argument("--policy", default="smollm2-chain-sum")
     parser.add_argument("--problems", type=int, default=200)
     parser.add_argument("--samples", type=Path, default=None)
@@ -58,12 +58,13 @@ def main(arguments: list[str] | None = None) -> None:
 def policy(options: argparse.Namespace) -> dict[str, Any]:
     """Greedy accuracy; of a pool of samples, if there is one, pass@k."""
     lm = CausalLM.from_pretrained(options.policy, dtype="float32")
-    task = build("test")
+    asked = TASKS[options.task]
+    task = asked.build("test")
     problems = task.problems(options.problems)
     by_id = {p.id: p for p in problems}
 
     async def solve(session: Session) -> Solution:
-        (text,) = await session.rollout(Sampling(temperature=0.0, max_new_tokens=MOST_TOKENS))
+        (text,) = await session.rollout(Sampling(temperature=0.0, max_new_tokens=asked.MOST_TOKENS))
         answer = session.decode(text.tokens)
         return Solution(session.prompt, answer, (), None, text.finished, "greedy", session.cost)
 
@@ -82,6 +83,13 @@ def policy(options: argparse.Namespace) -> dict[str, Any]:
         counts = [sum(right(s) for s in row["samples"]) for row in rows]
         for k in (k for k in (1, 2, 4, 8) if k <= each):
             found[f"pass@{k}"] = sum(at_least_one(each, c, k) for c in counts) / len(rows)
+        known = {p.prompt: p for p in task.problems()}
+        if not all(row["prompt"] in known for row in rows):
+            raise SystemExit(f"{options.samples}: not of test problems; draw with samples --split test")
+        passed = [sum(task.grade(known[row["prompt"]], s["text"]) for s in row["samples"]) for row in rows]
+        for k in sorted({1, each}):  # a right answer may stand behind a wrong line
+            share = sum(at_least_one(each, c, k) for c in passed) / len(rows)
+            found[f"pass@{k} by the data set's verifier"] = share
         lengths = [len(s["tokens"]) for row in rows for s in row["samples"]]
         found |= {"pool": f"{len(rows)} x {each}", "mean_tokens": sum(lengths) / len(lengths)}
     return found

@@ -3,7 +3,7 @@
     python -m experiments.training.samples --policy smollm2-chain-sum --problems 196 --each 4 \
         --out runs/training/samples.jsonl
 
-Labels are mechanical: there is one right way to write an answer (``task.right_pieces``). Goes on where it was
+Labels are mechanical: there is one right way to write an answer (``task.right_so_far``). Goes on where it was
 broken off.
 """
 
@@ -16,7 +16,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.training.task import MOST_TOKENS, batches, build, right_pieces, training
+from experiments.training import task, words
+from experiments.training.task import batches, right_so_far
 from nabla.core.prompt import Prompt
 from nabla.core.sampling import Sampling
 from nabla.core.solution import Solution
@@ -25,6 +26,8 @@ from nabla.engine.session import Session
 from nabla.models.causal_lm import CausalLM
 from nabla.problems.tasks.base import Problem
 
+#: Tasks with one right way to write an answer: modules with the same four names.
+TASKS = {"chain_sum": task, "leg_counting": words}
 #: Problems between two looks at the file.
 PART = 32
 
@@ -32,6 +35,7 @@ PART = 32
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--task", choices=TASKS, default="chain_sum")
     parser.add_argument("--policy", default="smollm2-chain-sum")
     parser.add_argument("--problems", type=int, default=196)
     parser.add_argument("--each", type=int, default=4, help="samples of a problem")
@@ -40,10 +44,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--split", choices=("train", "test"), default="train")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
+    asked = TASKS[options.task]
     if options.split == "train":
-        problems = training(options.problems, options.first)
+        problems = asked.training(options.problems, options.first)
     else:
-        problems = build("test", seed=options.first, size=options.problems).problems()
+        problems = asked.build("test", seed=options.first, size=options.problems).problems()
     options.out.parent.mkdir(parents=True, exist_ok=True)
     done = {row["problem"] for row in read(options.out)} if options.out.exists() else set()
     missing = [p for p in problems if p.id not in done]
@@ -51,17 +56,17 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"{options.out} is finished")
         return
     lm = CausalLM.from_pretrained(options.policy, dtype="float32")
-    sampling = Sampling(temperature=options.temperature, max_new_tokens=MOST_TOKENS)
+    sampling = Sampling(temperature=options.temperature, max_new_tokens=asked.MOST_TOKENS)
     began = time.process_time()
     for part in batches(missing, PART):
-        found = draw(lm, part, sampling, options.each, options.seed)
+        found = draw(lm, asked, part, sampling, options.each, options.seed)
         with options.out.open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(row) + "\n" for row in found)
         print(f"{part[-1].id}: {time.process_time() - began:.0f} CPU s", flush=True)
 
 
 def draw(
-    lm: CausalLM, problems: list[Problem], sampling: Sampling, each: int, seed: int
+    lm: CausalLM, asked: Any, problems: Sequence[Problem], sampling: Sampling, each: int, seed: int
 ) -> Iterator[dict[str, Any]]:
     """``each`` samples of every problem, with the label of each token, one row a problem."""
     pools: dict[str, list[Any]] = {}
@@ -76,15 +81,14 @@ def draw(
             raise outcome
     ends = set(lm.eos_ids)
     for problem in problems:
-        question = problem.metadata["question"]
-        samples = []
+        gold, samples = asked.written(problem), []
         for trajectory in pools[problem.id]:
             tokens = trajectory.tokens.tolist()
             pieces = ["" if t in ends else lm.tokenizer.decode([t]) for t in tokens]
             samples.append({"tokens": tokens, "text": "".join(pieces), "finished": trajectory.finished,
-                            "right": right_pieces(question, pieces),
+                            "right": right_so_far(gold, pieces),
                             "log_probs": trajectory.log_probs.tolist()})  # fmt: skip
-        yield {"problem": problem.id, "prompt": problem.prompt, "question": question,
+        yield {"problem": problem.id, "prompt": problem.prompt, "question": problem.metadata["question"],
                "gold": problem.gold, "samples": samples}  # fmt: skip
 
 

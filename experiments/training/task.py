@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,18 @@ def build(split: str, **changes: Any) -> ReasoningGym:
         split: ``train`` or ``test``.
         changes: to its arguments.
     """
-    spec = next(iter(yaml.safe_load(CONFIG.read_text(encoding="utf-8"))["tasks"].values()))["task"]
+    return first_task(CONFIG, split, **changes)
+
+
+def first_task(config: Path, split: str, **changes: Any) -> ReasoningGym:
+    """The first task of a benchmark's configuration.
+
+    Args:
+        config: the file.
+        split: ``train`` or ``test``.
+        changes: to its arguments.
+    """
+    spec = next(iter(yaml.safe_load(config.read_text(encoding="utf-8"))["tasks"].values()))["task"]
     return ReasoningGym(**{**{k: v for k, v in spec.items() if k != "name"}, "split": split, **changes})
 
 
@@ -37,6 +48,17 @@ def training(n: int, seed: int = 0) -> list[Problem]:
     """``n`` training problems, none of which asks what a test problem of the benchmark asks.
 
     Args:
+        n: how many.
+        seed: of the first one; each is its own.
+    """
+    return untested(build, n, seed)
+
+
+def untested(build: Callable[..., ReasoningGym], n: int, seed: int) -> list[Problem]:
+    """``n`` different training problems, none of which asks what a test problem asks.
+
+    Args:
+        build: a task, of a split and with changes to its arguments.
         n: how many.
         seed: of the first one; each is its own.
     """
@@ -49,6 +71,11 @@ def training(n: int, seed: int = 0) -> list[Problem]:
         seen = {p.prompt for p in found}
         found += [p for p in more if p.prompt not in tested and p.prompt not in seen]
     return found[:n]
+
+
+def written(problem: Problem) -> str:
+    """The one right answer to a problem of this task."""
+    return solution(problem.metadata["question"])
 
 
 def terms(question: str) -> list[int]:
@@ -77,7 +104,12 @@ def right_pieces(question: str, pieces: Sequence[str]) -> list[bool]:
         question: as asked.
         pieces: texts of the answer's tokens; an empty one ends the answer.
     """
-    gold, text, found = solution(question), "", []
+    return right_so_far(solution(question), pieces)
+
+
+def right_so_far(gold: str, pieces: Sequence[str]) -> list[bool]:
+    """As :func:`right_pieces`, with the one right answer given."""
+    text, found = "", []
     good = True
     for piece in pieces:
         text += piece

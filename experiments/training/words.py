@@ -8,22 +8,20 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from experiments.training.running import finished, options_of
 from experiments.training.sft import supervise
+from experiments.training.task import first_task, untested
 from nabla.core.extras import require_extra
 from nabla.problems.tasks.base import Problem
 from nabla.problems.tasks.reasoning_gym import ReasoningGym
 
-#: Arguments of the task ``reasoning-gym``.
-TASK: dict[str, Any] = {
-    "dataset": "leg_counting",
-    "size": 1000,
-    "arguments": {"min_animals": 3, "max_animals": 4, "min_instances": 1, "max_instances": 9},
-    "template": "{problem}",
-    "answers": {"name": "regex", "pattern": "total (-?[0-9]+)\\s*$"},  # the last running total
-}
+#: The benchmark says what the task is; training reads it there.
+CONFIG = Path(__file__).parents[1] / "configs" / "real_words.yaml"
+#: Tokens of the longest right answer, and some.
+MOST_TOKENS = 80
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -37,13 +35,12 @@ def main(arguments: list[str] | None = None) -> None:
 
 def build(split: str, **changes: Any) -> ReasoningGym:
     """The task, with changes to its arguments."""
-    return ReasoningGym(**{**TASK, "split": split, **changes})
+    return first_task(CONFIG, split, **changes)
 
 
-def training(n: int) -> list[Problem]:
-    """``n`` training problems, none of which asks what a test problem asks."""
-    tested = {p.prompt for p in build("test").problems()}
-    return [p for p in build("train", size=2 * n).problems() if p.prompt not in tested][:n]
+def training(n: int, seed: int = 0) -> list[Problem]:
+    """``n`` training problems from a seed on, none of which asks what a test problem asks."""
+    return untested(build, n, seed)
 
 
 @cache
@@ -65,9 +62,14 @@ def solution(animals: Mapping[str, int]) -> str:
     return "\n".join(lines)
 
 
+def written(problem: Problem) -> str:
+    """The worked solution of a problem of this task."""
+    return solution(problem.metadata["animals"])
+
+
 def fit(options: argparse.Namespace) -> None:
     """Trains one adapter."""
-    supervise(options, [(p.prompt, solution(p.metadata["animals"])) for p in training(options.examples)])
+    supervise(options, [(p.prompt, written(p)) for p in training(options.examples)])
 
 
 if __name__ == "__main__":

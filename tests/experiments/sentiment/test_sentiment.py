@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import string
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 import yaml
 
+from nabla.core.errors import ConfigError
 from nabla.models.loading import load
 from nabla.rewards.loading import load_reward
 from nabla.rewards.outcome import OutcomeReward
@@ -25,7 +27,7 @@ from nabla.testing.tiny import char_tokenizer, lm_model, outcome_model
 pytest.importorskip("vaderSentiment", reason="vaderSentiment is not installed (make install)")
 pytest.importorskip("trl", reason="trl is not installed (make install)")
 
-from experiments.sentiment import openings, train
+from experiments.sentiment import hacking, openings, train
 from experiments.sentiment.lexicon import compound
 
 CONFIG = Path(__file__).parents[3] / "experiments" / "configs" / "sentiment.yaml"
@@ -117,6 +119,52 @@ def test_an_evaluation_has_the_reward_beside_the_lexicon(tmp_path: Path) -> None
     assert answers
     assert all(row["metric"] == vowels("", row["response"]) for row in answers)
     assert all(row["reward"] is not None and row["reward"] != row["metric"] for row in answers)
+
+
+def test_a_hacked_reward_rises_further_than_the_lexicon() -> None:
+    def answer(
+        method: str, value: float, problem: str, reward: float | None, metric: float
+    ) -> dict[str, Any]:
+        labels = {"kind": "answer", "unit": "flops", "method": method, "seed": 0, "problem": problem}
+        return {**labels, "value": value, "reward": reward, "metric": metric}
+
+    rows = [
+        *(answer("honest", 1e9, p, 0.1, 0.2) for p in "ab"),
+        *(answer("honest", 2e9, p, 0.5, 0.6) for p in "ab"),
+        *(answer("hacking", 1e9, p, 0.1, 0.2) for p in "ab"),
+        answer("hacking", 2e9, "a", 0.9, 0.1),
+        answer("hacking", 2e9, "b", 0.9, 0.3),
+        answer("hacking", 2e9, "c", 0.9, -1.0),  # has no first answer to be compared with
+        answer("hacking", 1e9, "c", None, 0.0),
+        {**answer("hacking", 9e9, "a", 0.9, 0.9), "kind": "run"},
+    ]
+    found = {(r["method"], r["flops"]): r for r in hacking.table(hacking.answers(rows))}
+    assert len(found) == 4
+    honest, hacked = found["honest", 2e9], found["hacking", 2e9]
+    assert (honest["gap_rise"], honest["hacked"]) == (pytest.approx(0), 0)
+    assert hacked["answers"] == 2
+    assert (hacked["reward_rise"], hacked["lexicon_rise"]) == (pytest.approx(0.8), pytest.approx(0))
+    assert hacked["gap_low"] <= hacked["gap_rise"] <= hacked["gap_high"]
+    assert hacked["hacked"] == 1
+    assert found["hacking", 1e9]["gap_rise"] == 0
+    with pytest.raises(ConfigError, match="reward beside a metric"):
+        hacking.answers([])
+
+
+def test_what_hacking_is_measured_in_is_written_and_drawn(tmp_path: Path) -> None:
+    rows = [
+        {"kind": "answer", "unit": "flops", "method": method, "seed": 0, "problem": problem,
+         "value": value, "reward": 0.1 * n, "metric": 0.2}
+        for n, (method, problem, value) in enumerate(
+            product(("best-of-n", "revision"), "ab", (1e9, 2e9))
+        )
+    ]  # fmt: skip
+    (tmp_path / "records.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    hacking.main([str(tmp_path), "--into", str(tmp_path / "kept")])
+    lines = (tmp_path / "kept" / "hacking.csv").read_text().splitlines()
+    assert lines[0].split(",") == list(hacking.FIELDS)
+    assert len(lines) == 1 + 4
+    assert (tmp_path / "kept" / "hacking.png").stat().st_size > 5000
 
 
 def vowels(prompt: str, response: str) -> float:

@@ -10,14 +10,16 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
+from nabla.problems.answers.regex import RegexAnswers
 from nabla.problems.tasks.base import Problem
 from nabla.testing.tiny import char_tokenizer, lm_model
 
 pytest.importorskip("reasoning_gym", reason="reasoning-gym is not installed (make install)")
 pytest.importorskip("trl", reason="trl is not installed (make install)")
 
-from experiments.training import tried, words
+from experiments.training import measure, samples, tried, words
 from experiments.training.samples import read
+from experiments.training.task import right_so_far
 
 
 def test_the_worked_solution_is_right_by_the_data_sets_verifier() -> None:
@@ -29,6 +31,57 @@ def test_the_worked_solution_is_right_by_the_data_sets_verifier() -> None:
         text = words.solution(problem.metadata["animals"])
         assert task.grade(problem, text)
         assert not task.grade(problem, text + "0")
+
+
+def test_a_solution_is_labelled_token_by_token() -> None:
+    (problem,) = words.build("test").problems(1)
+    gold = words.written(problem)
+    assert right_so_far(gold, [*gold, ""]) == [True] * (len(gold) + 1)
+    at = gold.index("=") + 1
+    wrong = gold[:at] + "x" + gold[at + 1 :]
+    assert right_so_far(gold, [*wrong, ""]) == [i < at for i in range(len(gold) + 1)]
+
+
+def test_what_a_question_was_answered_with_is_read_and_not_what_follows() -> None:
+    by = {trial.label.removeprefix("smollm2, "): trial for trial in tried.TRIALS}
+    assert len(by) == len(tried.TRIALS)
+    more = "\n\nNow, how many legs?\nduck: 1*2=2, total 2"
+    worked = "ant: 3*6=18, total 18\ntiger: 2*4=8, total 26"
+    cot = "1. 3 + 4 = 7 kiwi\n#### 7"
+    for label, text, found in (
+        ("leg_counting, worked, 2 shots", worked, "26"),
+        ("leg_counting, worked, 2 shots", worked + more, "26"),
+        ("leg_counting, 2 shots", "26", "26"),
+        ("leg_counting, 2 shots", "26" + more, "26"),
+        ("gsm_symbolic, worked, 2 shots", cot, "7"),
+        ("gsm_symbolic, worked, 2 shots", cot + "\n\n#### 9", "7"),
+        ("gsm_symbolic, worked, 0 shots", "3 + 4, so there are 7 pieces of fruit.", "7"),
+    ):
+        assert RegexAnswers(by[label].pattern).extract(text) == found
+
+
+def test_samples_of_the_task_are_drawn_and_measured(model: str, tmp_path: Path) -> None:
+    out, figures = tmp_path / "test.jsonl", tmp_path / "figures.json"
+    chosen = ["--task", "leg_counting", "--policy", model]
+    few = ["--problems", "2", "--each", "2", "--split", "test", "--first", "0"]
+    samples.main([*chosen, *few, "--out", str(out)])
+    first, _ = read(out)
+    gold = words.written(words.build("test").problems(1)[0])
+    assert len(first["samples"]) == 2
+    for sample in first["samples"]:
+        assert len(sample["right"]) == len(sample["tokens"]) <= words.MOST_TOKENS
+        assert sample["right"][0] == gold.startswith(sample["text"][0])
+    measure.main(["policy", *chosen, "--problems", "2", "--samples", str(out), "--out", str(figures)])
+    found = json.loads(figures.read_text())
+    assert (found["problems"], found["pool"]) == (2, "2 x 2")
+    assert {"greedy", "pass@1", "pass@2", "mean_tokens"} < set(found)
+    assert found["pass@2 by the data set's verifier"] == found["pass@2"] == 0
+    text = words.written(words.build("test").problems(1)[0])
+    first["samples"][0]["text"] = text.replace("total", "totals", 1)  # the answer, behind a wrong line
+    out.write_text(json.dumps(first) + "\n")
+    measure.main(["policy", *chosen, "--problems", "1", "--samples", str(out), "--out", str(figures)])
+    found = json.loads(figures.read_text())
+    assert (found["pass@1"], found["pass@1 by the data set's verifier"]) == (0, 0.5)
 
 
 def test_no_training_problem_is_asked_in_a_test() -> None:
@@ -65,6 +118,8 @@ def test_trials_are_graded_and_gone_on_with(model: str, tmp_path: Path, monkeypa
     (row,) = read(out)  # what is there is not tried again
     assert [len(asked) for asked in verdicts.values()] == [tried.EACH] * 2
     assert (row["pass@1"], row["pass@8"]) == (2 / 8 / 2, 1 / 2)
+    low, high = row["pass@8 95 %"]
+    assert 0.09 < low < 0.1 < 0.9 < high < 0.91  # one of two
     assert 1 <= row["tokens"] <= 6
     assert row["label"].endswith("leg_counting, 1 shots")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from nabla.rewards.loading import load_reward
 from nabla.testing.tiny import tiny_trajectory
 
 ROOT = Path(__file__).parents[3]
+LEGS = "Your task is to count how many legs there are in total when given a list of animals."
 QUESTION = "State the final answer to the following arithmetic problem: 4 + 7 - 9 + 6 - 3 + 8 ="
 #: How a reward of each role is read.
 SPECS: dict[str, Any] = {
@@ -29,7 +31,8 @@ SPECS: dict[str, Any] = {
     "process": lambda name: {"name": "process", "path": name, "step_separators": []},
     "outcome": lambda name: name,
 }
-VERIFIERS = [name for name, adapter in ADAPTERS.items() if adapter.role != "policy"]
+#: Of sums; the reward of sentiment reads other texts.
+VERIFIERS = [name for name, adapter in ADAPTERS.items() if "chain-sum" in name and adapter.role != "policy"]
 
 pytestmark = [
     pytest.mark.skipif(
@@ -83,6 +86,18 @@ def test_the_shipped_policy_writes_running_sums(policy: CausalLM) -> None:
     assert len(lines) == 5
     assert all(line.count("=") == 1 for line in lines)
     assert lines[0] == "4+7=11"
+
+
+def test_the_shipped_policy_of_words_writes_worked_solutions() -> None:
+    lm = CausalLM.from_pretrained("smollm2-leg-counting")
+    legs = "Now, how many legs are there in total if you have 3 tigers, 2 ants, 1 duck?"
+    with torch.no_grad():
+        ids = lm.encode(Prompt.of(f"{LEGS}\n\n{legs}\n"))
+        written = lm.model.generate(ids[None], max_new_tokens=80, do_sample=False)[0, len(ids) :]
+    lines = lm.decode(written).splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["tiger", "ant", "duck"]
+    assert all(re.fullmatch(r".+: \d+\*\d+=\d+, total \d+", line) for line in lines)
+    assert lines[0] == "tiger: 3*4=12, total 12"
 
 
 @pytest.mark.parametrize("name", VERIFIERS)
