@@ -49,9 +49,9 @@ def policy() -> CausalLM:
     return CausalLM.from_pretrained("smollm2-chain-sum")
 
 
-def scores(lm: CausalLM, reward: Any, texts: list[str]) -> list[Trajectory]:
-    """What a reward says of answers to the question."""
-    prompt = Prompt.of(QUESTION, id="q")
+def scores(lm: CausalLM, reward: Any, texts: list[str], question: str = QUESTION) -> list[Trajectory]:
+    """What a reward says of answers to a question."""
+    prompt = Prompt.of(question, id="q")
     found: list[Trajectory] = []
 
     async def solve(session: Any) -> Solution:
@@ -114,6 +114,18 @@ def test_a_shipped_verifier_tells_right_from_wrong(name: str, policy: CausalLM) 
         steps = torch.tensor(other.score.steps)  # type: ignore[union-attr]
         # The changed digit stands at the end of the second line; until there the answers are the same.
         assert policy.decode(other.tokens[: int(steps.argmin()) + 1]).startswith(wrong.split("=5")[0])
+
+
+def test_the_shipped_reward_of_sentiment_prefers_praise(policy: CausalLM) -> None:
+    reward = load_reward("smollm2-sentiment")
+    texts = [
+        "The food was delicious, the staff were wonderful and I loved every minute.",
+        "The place opens at nine.",
+        "The food was awful, the staff were rude and I hated every minute.",
+    ]
+    found = [s.reward for s in scores(policy, reward, texts, "Write a one-sentence review of the café.")]
+    assert all(value is not None and -1.5 < value < 1.5 for value in found)  # in the lexicon's units
+    assert found == sorted(found, key=lambda value: -float(value or 0))
 
 
 def test_the_demonstration_answers() -> None:
