@@ -13,6 +13,7 @@ from nabla.launch.config.loggers import make_logger
 from nabla.launch.config.reader import conform, join, make, settle
 from nabla.launch.config.resolve import fill, resolve
 from nabla.launch.config.slots import slots
+from nabla.launch.config.written import require_written
 
 if TYPE_CHECKING:
     from nabla.engine.events import Callback
@@ -100,7 +101,9 @@ class RunConfig:
         ]
         for path in (*model_paths(self.rm), *model_paths(self.lm)):
             require_known(path)
-        return {**asdict(self), "method": self._method(), "engine": engine, "callbacks": callbacks}
+        found = {**asdict(self), "method": self._method(), "engine": engine, "callbacks": callbacks}
+        require_written(found)
+        return found
 
     def _method(self, changes: str | Mapping[str, Any] | None = None) -> dict[str, Any]:
         return resolve(slots()["methods"], self.method, changes, "method")

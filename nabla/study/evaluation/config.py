@@ -22,6 +22,7 @@ from nabla.launch.config.reader import conform, load, make, settle
 from nabla.launch.config.resolve import fill, resolve
 from nabla.launch.config.run import locate, model_paths
 from nabla.launch.config.slots import slots
+from nabla.launch.config.written import require_written
 from nabla.models.checkpoint import require_checkpoint
 from nabla.study.evaluation.metric import ANSWER, REWARD, Metric, function_of
 
@@ -275,7 +276,9 @@ class EvaluationConfig:
         # Records of the usual metric are what they were before there were others.
         left_out = ("quick", "metric") if self.metric == ANSWER else ("quick",)
         rest = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
-        return {**rest, "tasks": tasks, "methods": methods, "engine": engine}
+        found = {**rest, "tasks": tasks, "methods": methods, "engine": engine}
+        require_written(found)
+        return found
 
 
 def place(method: str) -> str:
