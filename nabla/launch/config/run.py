@@ -33,8 +33,9 @@ class RunConfig:
     Args:
         lm: language model: a path, a hub id, a name that ``nabla models`` lists, or sandbox:NAME for an
             embedded one.
-        rm: reward model: likewise, or a dict such as {name: process, path: ...}; {name: likelihood} without a
-            path is the language model's own likelihood. Without a reward only methods that need none run.
+        rm: reward model: likewise, or the name of a registered reward, or a dict such as {name: process,
+            path: ...}; {name: likelihood} without a path is the language model's own likelihood. Without a
+            reward only methods that need none run.
         lm_arguments: for loading the language model (dtype, device, device_map, adapter, revision,
             chat_template).
         rm_arguments: for loading the reward model.
@@ -71,6 +72,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         settle(self)
+        object.__setattr__(self, "rm", named_reward(self.rm, "rm"))
         require_positive(num_nodes=self.num_nodes)
         if isinstance(self.devices, int) and self.devices != -1:  # Lightning's: all that there are
             require_positive(devices=self.devices)
@@ -188,6 +190,16 @@ def require_known(path: str) -> None:
         locate(path)
     else:
         require_at_hand(path)
+
+
+def named_reward(spec: Any, path: str) -> Any:
+    """See :func:`nabla.rewards.loading.registered`; a slash or colon is never asked about, so that most
+    commands need not import the rewards. Raises ConfigError."""
+    if spec is None or (isinstance(spec, str) and any(mark in spec for mark in "/:.")):
+        return spec
+    from nabla.rewards.loading import registered
+
+    return registered(spec, path)
 
 
 def with_paths(spec: Any, change: Callable[[str], Any]) -> Any:

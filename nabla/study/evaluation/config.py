@@ -20,7 +20,7 @@ from nabla.core.errors import (
 from nabla.core.trust import require_trusted
 from nabla.launch.config.reader import conform, load, make, settle
 from nabla.launch.config.resolve import fill, resolve
-from nabla.launch.config.run import locate, model_paths
+from nabla.launch.config.run import locate, model_paths, named_reward
 from nabla.launch.config.slots import slots
 from nabla.launch.config.written import require_written
 from nabla.models.checkpoint import require_checkpoint
@@ -53,6 +53,10 @@ class TaskSetup:
     rm_arguments: dict[str, Any] = field(default_factory=dict)
     system: str | None = None
     shared: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        named = {name: named_reward(spec, f"rewards.{name}") for name, spec in self.rewards.items()}
+        object.__setattr__(self, "rewards", named)
 
     def paths(self) -> dict[str, tuple[str, Mapping[str, Any]]]:
         """What it is → (path or hub id as written, arguments for loading), of all its models."""
