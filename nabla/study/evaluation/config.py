@@ -290,5 +290,21 @@ def place(method: str) -> str:
     return METHOD if method == METHOD else f"methods.{method}"
 
 
+def unreached(config: Mapping[str, Any]) -> list[str]:
+    """What a reader should know of a resolved evaluation: one line for each shared argument that methods
+    lack, with their labels. Such a method goes by its own settings."""
+    lacking: dict[str, list[str]] = {}
+    for label, per_task in config["methods"].items():
+        for task, spec in per_task.items():
+            for name in {**config.get("shared", {}), **config["tasks"][task].get("shared", {})}:
+                if name not in spec and label not in lacking.setdefault(name, []):
+                    lacking[name].append(label)
+    return [
+        f"shared.{name} does not reach {', '.join(labels)}: no such argument; their own settings hold"
+        for name, labels in lacking.items()
+        if labels
+    ]
+
+
 def _budgets(ladders: Mapping[str, Sequence[float]]) -> tuple[Budget, ...]:
     return tuple(Budget(unit, tuple(values)) for unit, values in ladders.items())

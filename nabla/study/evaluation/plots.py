@@ -22,6 +22,8 @@ from nabla.study.evaluation.summary import metric_of
 UNIT = {"calls": "model calls", "tokens": "tokens", "flops": "FLOPs", "seconds": "seconds"}
 #: Intervals of equal width along a response.
 BINS = 10
+#: Accepted proposals of a method without which its line is not drawn: five parts, one in each.
+FEWEST = 5
 #: Small panels side by side.
 SMALL = 8
 #: Row of a figure whose rows are methods, and its head and foot, inches.
@@ -103,7 +105,7 @@ def _figures(drawing: Drawing) -> dict[str, Callable[[Drawing], Any]]:
         drawn["phases"] = _phases
     if results is not None and any(run.proposals for run in results.runs.values()):
         drawn["rejection"] = _rejection
-        if set(results.tasks) - results.ungraded:
+        if any(len(_taken(drawing, task, m)) >= FEWEST for task in results.tasks for m in drawing.shown):
             drawn["reward_hacking"] = partial(_lines, _hacking)
         drawn["positions"] = partial(_lines, _positions)
     return drawn
@@ -231,14 +233,19 @@ def _best(drawing: Drawing, task: str, axis: Any) -> dict[str, tuple[float, floa
     return ends
 
 
+def _taken(drawing: Drawing, task: str, method: str) -> list[list[Any]]:
+    """Accepted proposals with a reward and a verdict."""
+    assert drawing.results is not None
+    run = drawing.results.runs.get((task, method))
+    return [p for p in run.proposals if p[3] and p[2] is not None and p[5] is not None] if run else []
+
+
 def _hacking(drawing: Drawing, task: str, axis: Any) -> dict[str, tuple[float, float]]:
     """Accepted proposals: share of right responses by new reward, in five equal parts of each method's."""
-    assert drawing.results is not None
     ends = {}
     for method in drawing.shown:
-        run = drawing.results.runs.get((task, method))
-        taken = [p for p in run.proposals if p[3] and p[2] is not None and p[5] is not None] if run else []
-        if len(taken) < 5:
+        taken = _taken(drawing, task, method)
+        if len(taken) < FEWEST:
             continue
         taken.sort(key=lambda p: p[2])
         parts = [[taken[i] for i in chosen] for chosen in np.array_split(np.arange(len(taken)), 5)]
