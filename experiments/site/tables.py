@@ -36,6 +36,7 @@ MODULES = {
     ),
     "refinement": (
         "nabla.refinement.dto", "nabla.methods.sweep", "nabla.methods.sources", "nabla.methods.steps",
+        "nabla.methods.pools",
     ),
     "contract kit": (
         "nabla.testing", "nabla.testing.tiny", "nabla.testing.inputs", "nabla.testing.strategies",
@@ -44,12 +45,15 @@ MODULES = {
 
 
 def components(slot: str) -> str:
-    """The registered components of a slot: name, what it does, arguments with their defaults."""
-    lines = ["| name | what it does | arguments |", "|---|---|---|"]
+    """The registered components of a slot: name, what it does, arguments with their defaults, class."""
+    lines = ["| name | what it does | arguments | class |", "|---|---|---|---|"]
     for part in imported(slot).components:
         if part.package == "nabla":
             first = part.doc.split("\n\n")[0]
-            lines.append(f"| `{part.name}` | {_cell(plain(first))} | {_cell(_code(part.signature or ''))} |")
+            lines.append(
+                f"| `{part.name}` | {_cell(plain(first))} | {_cell(_code(part.signature or ''))} | "
+                f"`{part.home}` |"
+            )
     return "\n".join(lines)
 
 

@@ -9,7 +9,7 @@ COMMANDS = {
     "models": "List the models at hand: their size, their cost, and how to get what is missing.",
     "show": "Show a configuration with every default filled in.",
     "view": "Make a page that shows what solves did, token by token and step by step.",
-    "compare": "Compare methods on the same held-out problems of a sandbox family.",
+    "compare": "Compare methods on the same problems: held-out ones of a sandbox family, or any task's.",
     "estimators": "Measure the gradient estimators' bias, variance and cost against exact gradients.",
     "evaluate": "Compare methods at equal budgets on whole tasks, with statistics; resumable.",
     "ablate": "Change one method factor by factor on the same problems: effects, interactions, cost.",

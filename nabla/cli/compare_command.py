@@ -23,15 +23,23 @@ if TYPE_CHECKING:
     from nabla.launch.folder import RunFolder
     from nabla.problems.checker import Checker
     from nabla.problems.problem import Problem
+    from nabla.problems.tasks.base import Task
 
 #: Of a run's options, those that this command takes.
 RUN_OPTIONS = RUN
+#: Of each task, unless told otherwise.
+PROBLEMS = 200
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """The command's options."""
     add_task(parser)
-    parser.add_argument("--problems", type=int, default=200, help="Held-out problems of each family.")
+    parser.add_argument(
+        "--problems",
+        type=int | None,
+        default=None,
+        help=f"Problems of each task, of a family held-out ones (default {PROBLEMS}, or all that it has).",
+    )
     parser.add_argument("--problem_seed", type=int, default=0, help="Chooses the problems.")
     parser.add_argument(
         "--methods",
@@ -50,7 +58,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(call: Call) -> int:
-    """Runs every method on every family and prints a table each. Raises NablaError; what was finished is
+    """Runs every method on every task and prints a table each. Raises NablaError; what was finished is
     printed first."""
     emit = partial(print, file=sys.stdout, flush=True)
     if not call.options.json:
@@ -65,7 +73,7 @@ def _compare(call: Call, emit: Callable[[str], None] | None) -> int:
     from nabla.study.evaluation.compare import DEFAULT_METHODS, variants
 
     require_extra("eval", "scipy", "statsmodels", purpose="nabla compare")
-    if call.options.problems < 1:
+    if call.options.problems is not None and call.options.problems < 1:
         raise ConfigError("--problems must be at least 1", got=call.options.problems)
     chosen = _chosen(call)
     tasks = tuple(chosen)
@@ -105,14 +113,31 @@ def _chosen(call: Call) -> dict[str, tuple[Checker, list[Problem]]]:
 
     options = call.options
     if isinstance(options.task, str) and options.task in ("all", *TASKS):
+        count = options.problems or PROBLEMS
         families = list(TASKS) if options.task == "all" else [options.task]
         return {
-            name: (TASKS[name], TASKS[name].problems("test", options.problems, options.problem_seed))
+            name: (TASKS[name], TASKS[name].problems("test", count, options.problem_seed))
             for name in families
         }
+    if call.config.lm is None:
+        raise ConfigError(
+            "There is no language model for this task",
+            got=f"--task {options.task}",
+            fix="Pass --lm PATH_OR_ID, and --rm for methods that need a reward.",
+        )
     task = registry.build(options.task)
-    problems = task.chosen(options.problems, seed=options.problem_seed)
+    problems = _problems(task, options.problems, options.problem_seed)
     return {task.name: (TaskChecker(task, problems), problems)}
+
+
+def _problems(task: Task, wanted: int | None, seed: int) -> list[Problem]:
+    """So many of a task; without a number the usual many, or all that it has. Raises ConfigError."""
+    if wanted is not None:
+        return task.chosen(wanted, seed=seed)
+    try:
+        return task.chosen(PROBLEMS, seed=seed)
+    except ConfigError:  # it has fewer
+        return task.chosen(None, seed=seed)[:PROBLEMS]
 
 
 def _config(call: Call, task: str) -> RunConfig:

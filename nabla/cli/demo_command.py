@@ -52,7 +52,12 @@ def run(call: Call) -> int:
     for name in DEMOS:
         repairs += _family(console, name, call)
     if not repairs:
-        print("nabla: no revision turned a wrong answer right; try --problems or --seed", file=sys.stderr)
+        chosen = call.options.problems is not None or call.options.seed is not None or bool(call.changes)
+        print(
+            "nabla: no accepted proposal turned a wrong answer right"
+            + (" on the problems and settings you chose; 'nabla demo' alone shows some" if chosen else ""),
+            file=sys.stderr,
+        )
         return 1
     return 0
 

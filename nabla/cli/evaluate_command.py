@@ -59,7 +59,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(call: Call) -> int:
     """Runs, or goes on, and reports. Raises NablaError; finished units are kept."""
-    from nabla.study.evaluation.config import EvaluationConfig
+    from nabla.study.evaluation.config import EvaluationConfig, unreached
     from nabla.study.evaluation.runner import Evaluation
 
     options = call.options
@@ -77,6 +77,8 @@ def run(call: Call) -> int:
         replace(config, reference=options.reference)  # refuses an unknown one now, not after the run
     folder = results_folder(options, file, "evaluation")
     evaluation = Evaluation(config, folder, workers=options.workers, progress=_tell)
+    for line in unreached(config.resolved()) if main_process() else ():
+        print(f"nabla: {line}", file=sys.stderr)
     with Display(evaluation.monitor().lines, on=main_process()):
         evaluation.run()
     return _report(folder, options.reference, None) if main_process() else 0

@@ -13,7 +13,9 @@ from nabla.launch.config.slots import SLOTS
 
 def add_arguments(parser: ArgumentParser) -> None:
     """The command's options."""
-    parser.add_argument("slot", nargs="?", default=None, help="One slot, with its components' arguments.")
+    parser.add_argument(
+        "slot", nargs="?", default=None, help="One slot, with its components' arguments and classes."
+    )
 
 
 def run(call: Call) -> int:
@@ -37,6 +39,7 @@ def run(call: Call) -> int:
             console.print(Text.assemble("  ", name, f"  {_sentence(component.doc)}", (source, "dim")))
             if wanted is not None:
                 console.print(Text(f"  {'':{width}}  {component.signature}", style="dim"))
+                console.print(Text(f"  {'':{width}}  {component.home}", style="dim"))
     return 0
 
 

@@ -29,12 +29,14 @@ class Listed:
         doc: its docstring, without indentation.
         package: it comes from.
         signature: its arguments with their defaults; None where its class has not been imported.
+        home: module and name of its class or recipe, as Python imports it; None likewise.
     """
 
     name: str
     doc: str
     package: str
     signature: str | None = None
+    home: str | None = None
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def imported(slot: str) -> Listing:
     for name in registry:
         cls = registry[name]
         package = cls.__module__.partition(".")[0]
-        components.append(Listed(name, inspect.getdoc(cls) or "", package, _signature(cls)))
+        components.append(Listed(name, inspect.getdoc(cls) or "", package, _signature(cls), _home_of(cls)))
     return Listing(about, tuple(components))
 
 
@@ -135,6 +137,10 @@ def _registered(
                 case ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr="register")) if name == wanted:
                     found.append((node, decorator))
     return found
+
+
+def _home_of(cls: Callable[..., Any]) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def _signature(cls: Callable[..., Any]) -> str:

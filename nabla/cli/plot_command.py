@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,7 +91,10 @@ def _evaluation(folder: Path, canvas: Canvas, names: Names) -> list[Path]:
     from nabla.study.evaluation.stored import read_results
 
     results, summary = read_results(folder)
-    return write_plots(results, summary, canvas, names)
+    found = write_plots(results, summary, canvas, names)
+    if results is not None and not any(path.stem == "reward_hacking" for path in found):
+        print("nabla: no reward_hacking figure: too few proposals were accepted and graded", file=sys.stderr)
+    return found
 
 
 def _ablation(folder: Path, canvas: Canvas, names: Names) -> list[Path]:

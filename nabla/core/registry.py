@@ -11,13 +11,14 @@ arguments are then the settings that configurations see.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib
 import inspect
 import pkgutil
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import EntryPoint, entry_points
 from numbers import Integral, Real
@@ -241,6 +242,8 @@ def construct(maker: Callable[..., T], spec: T | Mapping[str, Any] | None = None
         wanted = _unfit(maker, name, value)
         if wanted is not None:  # the caller's mistake, not the component's
             raise ConfigError(f"{name} is {wanted}", got=value, fix=f"Its signature is {called}{signature}.")
+    notes = argument_hints(maker)
+    arguments = {name: revived(notes.get(name, Any), value, name) for name, value in arguments.items()}
     try:
         return maker(**arguments)
     except NablaError:
@@ -275,11 +278,39 @@ def argument_hints(maker: Callable[..., Any]) -> dict[str, Any]:
         return found
 
 
+def _members(hint: Any) -> tuple[Any, ...]:
+    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    return typing.get_args(hint) if union else (hint,)
+
+
+def revived(hint: Any, value: Any, label: str = "") -> Any:
+    """A value of a configuration as its annotation has it: where a dataclass alone is taken, the dataclass of
+    a mapping's entries, also in lists and mappings of them. Raises ConfigError for entries that do not fit.
+    """
+    if not isinstance(value, Mapping | list | tuple):
+        return value
+    mapped = isinstance(value, Mapping)
+    kinds = {typing.get_origin(option) or option: option for option in _members(hint)}
+    for kind, option in kinds.items():
+        if not inspect.isclass(kind) or not issubclass(kind, Mapping if mapped else list | tuple | Sequence):
+            continue
+        inner = [part for part in typing.get_args(option) if part is not Ellipsis]
+        if not inner or issubclass(kind, str):
+            return value
+        if isinstance(value, Mapping):
+            return {key: revived(inner[-1], entry, f"{label}.{key}") for key, entry in value.items()}
+        each = [revived(inner[0], entry, f"{label}.{place}") for place, entry in enumerate(value)]
+        return each if isinstance(value, list) else tuple(each)
+    for kind in kinds:
+        if mapped and inspect.isclass(kind) and dataclasses.is_dataclass(kind):
+            return construct(typing.cast(Any, kind), value, label=label)
+    return value
+
+
 def _unfit(maker: Callable[..., Any], name: str, value: Any) -> str | None:
     """What an argument should be, where its annotation allows plain values alone and this is none of them."""
     hint = argument_hints(maker).get(name, Any)
-    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
-    options = typing.get_args(hint) if union else (hint,)
+    options = _members(hint)
     if not all(option in _KINDS for option in options):
         return None
     if inspect.signature(maker).parameters[name].default is None:  # ``n: int = None`` means ``int | None``

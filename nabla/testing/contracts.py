@@ -183,7 +183,7 @@ def _mixin(name: str, kit: Kit[Any]) -> Any:
         return run
 
     doc = f"One test per law of nabla.{kit.registry.slot}; set ``make``."
-    body = {f"test_{law.name.replace(' ', '_')}": test(law) for law in kit.laws}
+    body = {f"test_{law.name.replace(' ', '_')}": test(law) for law in (*kit.laws, *kit.common)}
     return type(name, (Contract,), {"__doc__": doc, "__module__": __name__, **body})
 
 

@@ -1,4 +1,4 @@
-"""What a failed check raises."""
+"""What a failed check raises, and a law that does not hold."""
 
 from __future__ import annotations
 
@@ -47,3 +47,13 @@ def _restore(
     component: str, law: str, text: str, reason: str, example: dict[str, str], reproduce: tuple[str, ...]
 ) -> ContractError:
     return ContractError(component, law, text, reason, example=example, reproduce=reproduce)
+
+
+class Violation(AssertionError):
+    """What a law raises where it does not hold."""
+
+
+def require(condition: object, reason: str) -> None:
+    """Raises Violation unless ``condition`` is true."""
+    if not bool(condition):
+        raise Violation(reason)

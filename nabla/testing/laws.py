@@ -7,7 +7,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -17,23 +17,16 @@ from nabla.core.errors import ConfigError, NablaError
 from nabla.core.registry import Registry
 from nabla.core.trajectory import Trajectory
 from nabla.testing.errors import ContractError
+from nabla.testing.errors import Violation as Violation
+from nabla.testing.errors import require as require
 from nabla.testing.inputs import make_trajectory
 from nabla.testing.optional import hypothesis, st
+from nabla.testing.settings import its_settings_survive_a_configuration
 
 T = TypeVar("T")
 
 #: Examples per law unless told otherwise.
 MAX_EXAMPLES = 25
-
-
-class Violation(AssertionError):
-    """What a law raises where it does not hold."""
-
-
-def require(condition: object, reason: str) -> None:
-    """Raises Violation unless ``condition`` is true."""
-    if not bool(condition):
-        raise Violation(reason)
 
 
 def require_close(
@@ -63,6 +56,7 @@ class Law:
         inputs: strategies of the inputs; empty: the law is checked once.
         applies: whether a component declares what the law is about.
         examples: factor on the number of examples, for laws that run models.
+        bare: ``check`` is handed the component itself, not what was prepared of it.
     """
 
     slot: str
@@ -72,6 +66,7 @@ class Law:
     inputs: Mapping[str, st.SearchStrategy[Any]]
     applies: Callable[[Any], bool]
     examples: float = 1.0
+    bare: bool = False
 
     def __repr__(self) -> str:
         return self.name.replace(" ", "_")
@@ -125,13 +120,13 @@ class Kit(Generic[T]):
     def named(self, name: str, extra: Iterable[Law] = ()) -> Law:
         """The law of a name. Raises ConfigError."""
         wanted = name.replace("_", " ")
-        for law in (*self.laws, *extra):
+        for law in (*self.laws, *self.common, *extra):
             if law.name == wanted:
                 return law
         raise ConfigError(
             f"Unknown law of {self.registry.slot}",
             got=name,
-            fix=f"Laws: {'; '.join(law.name for law in self.laws)}.",
+            fix=f"Laws: {'; '.join(law.name for law in (*self.laws, *self.common))}.",
         )
 
     def label(self, component: Any) -> str:
@@ -170,7 +165,12 @@ class Kit(Generic[T]):
 
     def applying(self, component: T, extra: Iterable[Law] = ()) -> list[Law]:
         """The laws that a component declares, in order."""
-        return [law for law in (*self.laws, *extra) if law.applies(component)]
+        return [law for law in (*self.laws, *self.common, *extra) if law.applies(component)]
+
+    @property
+    def common(self) -> tuple[Law, ...]:
+        """The laws of every slot; they look at the component itself."""
+        return (replace(self.make(its_settings_survive_a_configuration), bare=True),)
 
     def check(
         self,
@@ -214,7 +214,7 @@ class Kit(Generic[T]):
         def once(**drawn: Any) -> None:
             last.clear()
             last.update(drawn)
-            law.check(subject, **drawn)
+            law.check(component if law.bare else subject, **drawn)
 
         test: Callable[[], Any] = once
         if law.inputs:
@@ -248,7 +248,7 @@ class Kit(Generic[T]):
         arguments = "".join(f", {name}={value}" for name, value in example.items())
         again = f'laws=["{law.name}"], max_examples={examples}, seed={seed})'
         reproduce = [f"{self.check_name}(component, {again}"]
-        if law in self.laws:
+        if law in self.laws or law.bare:
             reproduce.append(f'nabla.testing.replay(component, "{law.name}"{arguments})')
         else:  # made from what was passed to the check
             reproduce = [f"{self.check_name}(component, ..., {again}"]
@@ -267,7 +267,7 @@ class Kit(Generic[T]):
         law = self.named(name, extra)
         subject = guarded(self, component, self.prepare)
         try:
-            law.check(subject, **example)
+            law.check(component if law.bare else subject, **example)
         except Exception as error:
             raise self._broken(law, component, example, error, 1, 0) from error
 

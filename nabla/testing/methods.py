@@ -176,11 +176,18 @@ def the_cost_is_what_ran(on: MethodBench) -> None:
 @kit.law()
 def reports_ascend(on: MethodBench) -> None:
     """Answers on the way (``session.report``) are in the order of their costs, and the last one is the
-    solution. Where the method keeps its best (``keeps_best``), no later answer has a lower reward."""
+    solution. Whoever goes round and round (``session.proceed``) hands in answers on the way, not at the end
+    alone. Where the method keeps its best (``keeps_best``), no later answer has a lower reward."""
     for budgets in ((), (Budget("calls", (60.0,)),)):
-        for solution in on.run(on.engine(budgets=budgets)):
-            points = solution.checkpoints
+        journals: dict[str, Journal] = {}
+        for solution in on.run(on.engine(budgets=budgets), journals=journals):
+            points, journal = solution.checkpoints, journals[solution.prompt.id]
             require(points, "no answer was handed in: session.report, or Method.solution, does so")
+            require(
+                journal.rounds < 3 or len(journal.reports) > 1,
+                f"{journal.rounds} rounds, and no answer before the end: call session.report after each, or "
+                "a smaller budget finds nothing",
+            )
             calls = [point.usage.calls for point in points]
             require(calls == sorted(calls), f"answers at {calls} calls")
             last = points[-1].tokens, points[-1].reward

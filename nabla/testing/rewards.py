@@ -149,7 +149,8 @@ def a_score_is_a_finite_number(on: RewardBench, texts: list[list[int]]) -> None:
 
 @kit.law(texts=st.lists(_texts, min_size=1, max_size=3))
 def steps_end_in_the_response(on: RewardBench, texts: list[list[int]]) -> None:
-    """A score has as many steps as ends, and these are positions of the response, in order."""
+    """A score has as many steps as ends, and these are positions of the response (of the last token of each
+    step), in order."""
     responses = [on.response(text) for text in texts]
     for response, score in zip(responses, on.reward.score(responses, Runner()), strict=True):
         steps, ends = score.steps, score.ends
@@ -157,6 +158,14 @@ def steps_end_in_the_response(on: RewardBench, texts: list[list[int]]) -> None:
         inside = all(0 <= end < len(response.tokens) for end in ends)
         require(inside, f"ends {ends} of a response of {len(response.tokens)} tokens")
         require(list(ends) == sorted(set(ends)), f"ends {ends} do not ascend")
+
+
+@kit.law(texts=st.lists(_texts, min_size=1, max_size=3))
+def steps_imply_values(on: RewardBench, texts: list[list[int]]) -> None:
+    """A reward whose scores have steps says ``has_values``: searches that read steps ask for that first."""
+    responses = [on.response(text) for text in texts]
+    stepped = any(score.steps for score in on.reward.score(responses, Runner()))
+    require(on.reward.has_values or not stepped, "its scores have steps, but has_values is False")
 
 
 @kit.law(texts=st.lists(_texts, min_size=1, max_size=3))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -71,7 +72,8 @@ def check_task(
     Args:
         task: an instance, or a class that needs no arguments.
         right: a right response to a problem, for graders of their own; None: the gold answer, as it stands,
-            in ``\\boxed{}``, behind ``####``, in "The answer is ..." or between answer tags.
+            in ``\\boxed{}``, behind ``####``, in "The answer is ..." or between answer tags. Without either
+            no right answer is tried, and a warning says so.
         laws: these and the rest as in :func:`nabla.testing.check_estimator`.
 
     Raises ContractError at the first law that is broken.
@@ -84,6 +86,13 @@ def check_task(
         seed=seed,
         prepare=lambda component: TaskBench.of(component, right),
     )
+    bench = TaskBench.of(kit.component(task), right)
+    if laws is None and bench.graded and all(bench.right(problem) is None for problem in bench.few):
+        warnings.warn(
+            "No right answer was tried: the problems have no gold answers. Pass check_task a right=, a "
+            "function from a problem to a right response; without it a grader that always says no passes.",
+            stacklevel=2,
+        )
 
 
 @kit.law(seed=_orders, other=_orders)

@@ -67,12 +67,14 @@ class Journal:
     Args:
         reports: calls of the problem whenever an answer was handed in, repeated ones too.
         questions: how often it asked whether to go on.
+        rounds: how often it was told to.
         awaits: how often it awaited the engine.
         broken: why it was stopped; empty where it ended by itself.
     """
 
     reports: list[int] = field(default_factory=list)
     questions: int = 0
+    rounds: int = 0
     awaits: int = 0
     broken: str = ""
 
@@ -93,7 +95,9 @@ class _Noted(Progress):
         self.journal.questions += 1
         if self.journal.questions > QUESTIONS:
             raise self.journal.stop(f"it asked {QUESTIONS} times whether to go on, and did not end")
-        return super().proceed(wanted)
+        going = super().proceed(wanted)
+        self.journal.rounds += going
+        return going
 
     def require_end(self) -> None:
         """Raises NablaError far behind every budget."""

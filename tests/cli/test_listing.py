@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from nabla.cli import listing as module
+from nabla.cli import main
 from nabla.cli.listing import Listing, imported, listing, read_source
 from nabla.launch.config.slots import SLOTS
 
@@ -33,8 +34,16 @@ def python(script: str, *folders: Path) -> subprocess.CompletedProcess[str]:
 def test_the_source_tells_what_the_registry_holds(slot):
     found = imported(slot)
     assert found.components
-    expected = replace(found, components=tuple(replace(c, signature=None) for c in found.components))
+    bare = tuple(replace(c, signature=None, home=None) for c in found.components)
+    expected = replace(found, components=bare)
     assert read_source(slot) == expected
+
+
+def test_a_slot_alone_shows_the_class_behind_each_name(capsys):
+    assert main(["list", "boundaries"]) == 0
+    assert "nabla.rollouts.boundaries.regex.Regex" in capsys.readouterr().out
+    homes = {c.name: c.home for c in imported("boundaries").components}
+    assert homes["newline"] == "nabla.rollouts.boundaries.newline.Newline"
 
 
 @pytest.mark.parametrize("arguments", [["list"], ["--help"], ["list", "--help"]], ids=" ".join)

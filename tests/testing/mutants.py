@@ -668,6 +668,14 @@ class StepsOfAnotherText(Length):
         return [Score(1.0, (1.0, 0.5), (0, len(r.tokens))) for r in responses]
 
 
+@reward("steps imply values")
+class HiddenSteps(Length):
+    """Says what a step is worth, and not that it does."""
+
+    def score(self, responses, runner):
+        return [Score(0.0, (0.0,), (len(r.tokens) - 1,)) for r in responses]
+
+
 @reward("other responses do not matter")
 class BatchOrder(Length):
     """The place in the batch counts."""

@@ -95,6 +95,17 @@ class ForgetsTheBest(Pool):
 
 
 @method("reports ascend")
+class KeepsItToItself(Pool):
+    """Goes round and round, and hands in its answer at the end alone."""
+
+    async def solve(self, session):
+        held, rounds = None, 0
+        while session.proceed(rounds < 3):
+            held, rounds = better(held, await self.write(session)), rounds + 1
+        return self.solution(session, held)
+
+
+@method("reports ascend")
 class AnswersSomethingElse(Pool):
     """Hands in an answer and returns another one."""
 

@@ -17,6 +17,7 @@ from nabla.core.registry import Registry, construct
 from nabla.launch.config.nested import refuse_nested
 from nabla.launch.config.reader import conform, hints, join, members, require_known
 from nabla.launch.config.slots import slots
+from nabla.launch.config.written import is_value, unwritten, written
 
 
 def resolve(
@@ -76,7 +77,7 @@ def fill(
         hint = notes.get(name, Any)
         if name in known and known[name].default is None:  # ``n: int = None`` means ``int | None``
             hint = typing.Optional[hint]  # noqa: UP045 - of any annotation
-        filled[name] = _value(hint, start[name], laid.get(name), join(path, name))
+        filled[name] = written(_value(hint, start[name], laid.get(name), join(path, name)))
     hidden = [name for name, value in filled.items() if value is None]
     if not hidden:
         return filled
@@ -99,7 +100,8 @@ def _described(value: Any) -> Any:
                 return value.value
             plain = {name: _described(getattr(value, name, None)) for name in names}
             return {"name": registry.name_of(value), **plain}
-    return None
+    found = written(value) if is_value(value) else None
+    return None if unwritten(found) else found
 
 
 def _value(hint: Any, value: Any, change: Any, path: str) -> Any:

@@ -13,6 +13,7 @@ from nabla.launch.config.loggers import make_logger
 from nabla.launch.config.reader import conform, join, make, settle
 from nabla.launch.config.resolve import fill, resolve
 from nabla.launch.config.slots import slots
+from nabla.launch.config.written import require_written
 
 if TYPE_CHECKING:
     from nabla.engine.events import Callback
@@ -32,8 +33,9 @@ class RunConfig:
     Args:
         lm: language model: a path, a hub id, a name that ``nabla models`` lists, or sandbox:NAME for an
             embedded one.
-        rm: reward model: likewise, or a dict such as {name: process, path: ...}; {name: likelihood} without a
-            path is the language model's own likelihood. Without a reward only methods that need none run.
+        rm: reward model: likewise, or the name of a registered reward, or a dict such as {name: process,
+            path: ...}; {name: likelihood} without a path is the language model's own likelihood. Without a
+            reward only methods that need none run.
         lm_arguments: for loading the language model (dtype, device, device_map, adapter, revision,
             chat_template).
         rm_arguments: for loading the reward model.
@@ -73,6 +75,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         settle(self)
+        object.__setattr__(self, "rm", named_reward(self.rm, "rm"))
         require_positive(num_nodes=self.num_nodes)
         if self.threads is not None:
             require_threads(self.threads)
@@ -105,7 +108,9 @@ class RunConfig:
         ]
         for path in (*model_paths(self.rm), *model_paths(self.lm)):
             require_known(path)
-        return {**asdict(self), "method": self._method(), "engine": engine, "callbacks": callbacks}
+        found = {**asdict(self), "method": self._method(), "engine": engine, "callbacks": callbacks}
+        require_written(found)
+        return found
 
     def _method(self, changes: str | Mapping[str, Any] | None = None) -> dict[str, Any]:
         return resolve(slots()["methods"], self.method, changes, "method")
@@ -190,6 +195,16 @@ def require_known(path: str) -> None:
         locate(path)
     else:
         require_at_hand(path)
+
+
+def named_reward(spec: Any, path: str) -> Any:
+    """See :func:`nabla.rewards.loading.registered`; a slash or colon is never asked about, so that most
+    commands need not import the rewards. Raises ConfigError."""
+    if spec is None or (isinstance(spec, str) and any(mark in spec for mark in "/:.")):
+        return spec
+    from nabla.rewards.loading import registered
+
+    return registered(spec, path)
 
 
 def with_paths(spec: Any, change: Callable[[str], Any]) -> Any:

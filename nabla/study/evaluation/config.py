@@ -21,8 +21,9 @@ from nabla.core.errors import (
 from nabla.core.trust import require_trusted
 from nabla.launch.config.reader import conform, load, make, settle
 from nabla.launch.config.resolve import fill, resolve
-from nabla.launch.config.run import locate, model_paths
+from nabla.launch.config.run import locate, model_paths, named_reward
 from nabla.launch.config.slots import slots
+from nabla.launch.config.written import require_written
 from nabla.models.checkpoint import require_checkpoint
 from nabla.study.evaluation.metric import ANSWER, REWARD, Metric, function_of
 
@@ -53,6 +54,10 @@ class TaskSetup:
     rm_arguments: dict[str, Any] = field(default_factory=dict)
     system: str | None = None
     shared: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        named = {name: named_reward(spec, f"rewards.{name}") for name, spec in self.rewards.items()}
+        object.__setattr__(self, "rewards", named)
 
     def paths(self) -> dict[str, tuple[str, Mapping[str, Any]]]:
         """What it is → (path or hub id as written, arguments for loading), of all its models."""
@@ -277,12 +282,30 @@ class EvaluationConfig:
         # Records of the usual metric are what they were before there were others.
         left_out = ("quick", "metric") if self.metric == ANSWER else ("quick",)
         rest = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
-        return {**rest, "tasks": tasks, "methods": methods, "engine": engine}
+        found = {**rest, "tasks": tasks, "methods": methods, "engine": engine}
+        require_written(found)
+        return found
 
 
 def place(method: str) -> str:
     """Key path of a method of that label."""
     return METHOD if method == METHOD else f"methods.{method}"
+
+
+def unreached(config: Mapping[str, Any]) -> list[str]:
+    """What a reader should know of a resolved evaluation: one line for each shared argument that methods
+    lack, with their labels. Such a method goes by its own settings."""
+    lacking: dict[str, list[str]] = {}
+    for label, per_task in config["methods"].items():
+        for task, spec in per_task.items():
+            for name in {**config.get("shared", {}), **config["tasks"][task].get("shared", {})}:
+                if name not in spec and label not in lacking.setdefault(name, []):
+                    lacking[name].append(label)
+    return [
+        f"shared.{name} does not reach {', '.join(labels)}: no such argument; their own settings hold"
+        for name, labels in lacking.items()
+        if labels
+    ]
 
 
 def _budgets(ladders: Mapping[str, Sequence[float]]) -> tuple[Budget, ...]:

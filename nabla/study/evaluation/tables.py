@@ -177,6 +177,7 @@ def to_markdown(summary: Mapping[str, Any]) -> str:
             for row in chosen
         ]
         parts += [f"### {summary['reference']} minus the others", "", *markdown(table), ""]
+    parts += [line for note in summary.get("unreached", ()) for line in (_escaped(note), "")]
     parts += [line for note in before(summary) for line in (_escaped(note), "")]
     return "\n".join(parts)
 

@@ -4,8 +4,11 @@ import pytest
 
 from nabla.core.errors import ConfigError
 from nabla.core.sampling import Sampling
+from nabla.launch.config.reader import dump, parse
 from nabla.launch.config.resolve import fill, resolve
+from nabla.launch.config.run import RunConfig
 from nabla.launch.config.slots import slots
+from nabla.methods.base import Method
 
 METHODS = slots()["methods"]
 
@@ -98,3 +101,61 @@ def test_whole_numbers_become_floats_where_a_float_is_meant():
 def test_something_that_is_no_spec():
     with pytest.raises(ConfigError, match="Not a component of methods"):
         resolve(METHODS, 3)
+
+
+class Tournament(Method):
+    """A method with value classes among its settings."""
+
+    def __init__(
+        self,
+        sampling: Sampling | None = None,
+        later: Sampling = Sampling(top_k=3),  # noqa: B008 - frozen
+        each: list[Sampling] | None = None,
+        named: dict[str, Sampling] | None = None,
+    ) -> None:
+        self.sampling = sampling or Sampling(max_new_tokens=9)
+        self.later, self.each, self.named = later, each, named
+
+    async def solve(self, session):
+        raise AssertionError
+
+
+class Keeper(Method):
+    """A setting that no file can hold."""
+
+    def __init__(self, rule=len) -> None:
+        self.rule = rule
+
+    async def solve(self, session):
+        raise AssertionError
+
+
+@pytest.fixture
+def own():
+    METHODS.register("tournament-of-tests")(Tournament)
+    METHODS.register("keeper-of-tests")(Keeper)
+    yield
+    for name in ("tournament-of-tests", "keeper-of-tests"):
+        METHODS._names.pop(METHODS._classes.pop(name))
+
+
+def test_value_classes_are_written_as_mappings_and_read_back(own, tmp_path):
+    spec = {"name": "tournament-of-tests", "sampling": {"temperature": 0.5}, "each": [{"top_k": 2}]}
+    config = RunConfig(method={**spec, "named": {"a": {"top_p": 0.5}}})
+    method = parse(dump(config.resolved()))["method"]
+    assert method["sampling"] == fill(Sampling, {"temperature": 0.5})
+    assert method["later"]["top_k"] == 3
+    assert resolve(METHODS, method) == method
+    made = METHODS.build(method)
+    assert made.sampling == Sampling(temperature=0.5)
+    assert (made.each, made.named) == ([Sampling(top_k=2)], {"a": Sampling(top_p=0.5)})
+    assert resolve(METHODS, method, {"sampling": {"top_k": 4}})["sampling"]["temperature"] == 0.5
+
+
+def test_what_none_stands_for_is_written_too(own):
+    assert resolve(METHODS, "tournament-of-tests")["sampling"]["max_new_tokens"] == 9
+
+
+def test_what_no_file_can_hold_is_refused_by_name_before_a_run(own):
+    with pytest.raises(ConfigError, match=r"method\.rule cannot be written.*builtin.*Make anything else"):
+        RunConfig(method="keeper-of-tests").resolved()

@@ -10,7 +10,7 @@ from nabla.core.errors import ConfigError, ModelError, NablaError
 from nabla.launch.config.reader import dump
 from nabla.launch.fingerprint import difference
 from nabla.problems.tasks.base import Problem
-from nabla.study.evaluation.config import EvaluationConfig
+from nabla.study.evaluation.config import EvaluationConfig, unreached
 from nabla.study.evaluation.fingerprint import fingerprint
 from nabla.study.evaluation.plan import plan
 from tests.study.evaluation.small import VALUES, small
@@ -226,3 +226,14 @@ def test_fingerprints_see_the_configuration_the_problems_and_the_weights(tmp_pat
     data[-1] ^= 1
     file.write_bytes(data)
     assert "models.squares.lm.files.model.safetensors" in difference(first, fingerprint(config, problems))
+
+
+def test_shared_arguments_that_methods_lack_are_told():
+    found = unreached(small().resolved())
+    assert found == ["shared.sampling does not reach greedy: no such argument; their own settings hold"]
+    assert unreached(small(shared={}).resolved()) == []
+
+
+def test_the_name_of_a_registered_reward_is_that_reward():
+    task = {**VALUES["tasks"]["squares"], "rewards": {"own": "likelihood"}}
+    assert small(tasks={"a": task}).tasks["a"].rewards == {"own": {"name": "likelihood"}}

@@ -20,6 +20,7 @@ from nabla.core.prompt import Prompt
 from nabla.core.solution import Checkpoint, Revision, Solution
 from nabla.study.evaluation.journal import RECORDS, line
 from nabla.study.evaluation.lines import prepared, rows
+from nabla.study.evaluation.plots import write_plots
 from nabla.study.evaluation.report import write_report
 from nabla.study.evaluation.results import COSTS, Results
 from nabla.study.evaluation.summary import require_met, summarise
@@ -176,6 +177,19 @@ def test_what_a_method_spent_before_is_told_below_the_tables(summary, tmp_path):
     assert any(note in getattr(shown, "plain", "") for shown in console_tables(found))
 
 
+def test_what_a_shared_argument_does_not_reach_is_told(tmp_path, summary):
+    assert "unreached" not in summary
+    path = write(tmp_path / "r") / "evaluation.json"
+    about = json.loads(path.read_text())
+    about["config"]["shared"] = {"sampling": {"top_k": 1}}
+    about["config"]["methods"]["weak_1"] = {"t_1": {"name": "greedy", "rm": None}}
+    path.write_text(json.dumps(about))
+    _, found = write_report(tmp_path / "r")
+    (note,) = found["unreached"]
+    assert note.startswith("shared.sampling does not reach weak_1: ")
+    assert note in (tmp_path / "r" / "tables.md").read_text()
+
+
 def test_methods_that_are_not_finished_are_left_out(tmp_path):
     results = Results.load(write(tmp_path / "r", incomplete=True))
     assert results.methods_of("t_1") == ["weak_1", "∇ strong"]
@@ -199,6 +213,16 @@ def test_all_files_parse(folder, summary):
         data = path.read_bytes()
         assert data[:8] == b"\x89PNG\r\n\x1a\n"
         assert min(struct.unpack(">II", data[16:24])) > 200
+
+
+def test_without_accepted_proposals_there_is_no_figure_of_them(tmp_path):
+    results = Results.load(write(tmp_path / "r"))
+    for run in results.runs.values():
+        for proposal in run.proposals:
+            proposal[3] = False
+    names = {path.stem for path in write_plots(results, summarise(results), tmp_path)}
+    assert "rejection" in names
+    assert "reward_hacking" not in names
 
 
 def test_budgets_that_somebody_meets(tmp_path):
