@@ -12,7 +12,7 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from nabla.core.errors import ConfigError, located
+from nabla.core.errors import ConfigError, NablaError, located
 from nabla.core.registry import Registry, construct
 from nabla.launch.config.nested import refuse_nested
 from nabla.launch.config.reader import conform, hints, join, members, require_known
@@ -83,7 +83,15 @@ def fill(
         return filled
     with located(path):
         made: Any = construct(cls, filled, label=label)
-    return {**filled, **{name: _described(getattr(made, name, None)) for name in hidden}}
+    return {**filled, **{name: _described(_told(made, name)) for name in hidden}}
+
+
+def _told(made: Any, name: str) -> Any:
+    """An attribute of a component; None where it has none, or cannot say before it is in an engine."""
+    try:
+        return getattr(made, name, None)
+    except NablaError:
+        return None
 
 
 def _described(value: Any) -> Any:
@@ -98,7 +106,7 @@ def _described(value: Any) -> Any:
             names = list(inspect.signature(type(value)).parameters)
             if names == ["value"]:  # a constant schedule is its number
                 return value.value
-            plain = {name: _described(getattr(value, name, None)) for name in names}
+            plain = {name: _described(_told(value, name)) for name in names}
             return {"name": registry.name_of(value), **plain}
     found = written(value) if is_value(value) else None
     return None if unwritten(found) else found
