@@ -135,7 +135,12 @@ class Body:
         Raises ConfigError for a model without such parts.
         """
         if on and not self._compiled:
+            from torch._functorch import config
             from transformers.modeling_layers import GradientCheckpointingLayer
+
+            # A graph whose backward pass has failed is differentiated again, so none may give its buffers
+            # away; torch asks for this when it compiles and when it differentiates.
+            config.donated_buffer = False
 
             self._compiled = {
                 part: torch.compile(part._call_impl, dynamic=True)
