@@ -117,7 +117,7 @@ def test_a_shipped_verifier_tells_right_from_wrong(name: str, policy: CausalLM) 
 
 
 def test_the_shipped_reward_of_sentiment_prefers_praise_on_the_mean(policy: CausalLM) -> None:
-    """A poor reward on purpose (correlation .42 with the lexicon): single sentences may come out otherwise."""
+    """A poor reward (correlation .42 with the lexicon): single sentences may come out otherwise."""
     reward = load_reward("smollm2-sentiment")
     praise = ["delicious", "wonderful", "lovely", "great", "perfect", "beautiful"]
     blame = ["awful", "terrible", "disgusting", "horrible", "bad", "a disaster"]
