@@ -1,7 +1,7 @@
 """Markov chains on texts that can be enumerated: production steps against matrices that are written out.
 
 ``python -m tests.chains --starts 200000`` (``make chains``) takes so many steps of each chain from exact
-draws of its target; the tests take 1,500.
+draws of its target; the tests take 3,000.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Step = Callable[[Session, Trajectory, int], Awaitable[Trajectory]]
 #: Starts of one problem, one after another: a problem costs more than a step.
 TOGETHER = 25
 #: Steps from exact draws of the target in the tests.
-STARTS = 1500
+STARTS = 3000
 MUTANTS = {"lengths": {"lengths": False}, "end": {"fixed_end": True}}
 
 
