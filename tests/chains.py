@@ -162,9 +162,9 @@ class Chain:
         return ends(self.space, self.step, starts, self.sampling, steps=steps)
 
 
-def qalign() -> Chain:
+def qalign(weight: float = 1.0) -> Chain:
     """QAlign's, at a temperature of one and the weight of the space's reward."""
-    space = SequenceSpace(length=3, weight=1.0, seed=3)
+    space = SequenceSpace(length=3, weight=weight, seed=3)
     made = QAlign(beta=1 / space.weight, sampling=Sampling(temperature=1.0, max_new_tokens=space.length))
     log_target = space.log_pi.double().numpy() + space.weight * space.reward.double().numpy()
     return Chain(space, log_target, 1.0, made.step, made.sampling)

@@ -29,8 +29,9 @@ def test_production_steps_follow_the_chain_and_no_mutant(chain):
 
 
 @pytest.mark.timeout(900)
-def test_from_the_model_two_hundred_steps_reach_the_target_and_an_idle_chain_does_not(chain):
-    apart, idle, floor, noise = chains.noise_floor(chain)
+def test_from_the_model_two_hundred_steps_reach_the_target_and_an_idle_chain_does_not():
+    # With so much weight that the model's own texts are far from the target: eighty chains tell it.
+    apart, idle, floor, noise = chains.noise_floor(chains.qalign(weight=3.0))
     assert abs(apart - floor) < noise
     assert idle - floor > noise
 
