@@ -157,6 +157,10 @@ class Chain:
             found[name] = step_p(self.target, self.matrix(**changes), starts, reached)
         return found
 
+    def holds(self, found: dict[str, float]) -> bool:
+        """Whether the chain's χ² passes, and no mutant's."""
+        return min(found["law"], found["chain"]) > 1e-3 and max(found[name] for name in MUTANTS) < 1e-3
+
     def run(self, starts: Sequence[int], steps: int = 1) -> list[int]:
         """Where production chains from these texts end."""
         return ends(self.space, self.step, starts, self.sampling, steps=steps)
@@ -184,6 +188,27 @@ def power_sampling(alpha: float = 2.0, temperature: float = 0.7) -> Chain:
 CHAINS: dict[str, Callable[[], Chain]] = {"qalign": qalign, "power-sampling": power_sampling}
 
 
+def assert_leaves_its_target(chain: Chain) -> None:
+    """The matrix leaves the target, and no mutant's does."""
+    assert gap(chain.target @ chain.matrix(), chain.target) < 1e-12
+    for changes in MUTANTS.values():
+        assert gap(chain.target @ chain.matrix(**changes), chain.target) > 1e-3
+
+
+def assert_steps_follow(chain: Chain) -> None:
+    """Production steps from exact draws of the target are the chain's, and no mutant's."""
+    starts = draws(chain.target, STARTS)
+    found = chain.p_values(starts, chain.run(starts))
+    assert chain.holds(found), found
+
+
+def assert_reaches_its_target(chain: Chain) -> None:
+    """From the model's own texts two hundred steps reach the noise floor, and an idle chain does not."""
+    apart, idle, floor, noise = noise_floor(chain)
+    assert abs(apart - floor) < noise
+    assert idle - floor > noise
+
+
 def noise_floor(chain: Chain, count: int = 80, steps: int = 200) -> tuple[float, float, float, float]:
     """From the model's own texts, so many steps: mean total variation of the ends from exact samples, the
     same of an idle chain, that of two exact samples, and three standard deviations of the last."""
@@ -206,10 +231,10 @@ def report(names: Sequence[str], starts: int) -> Iterator[tuple[str, bool]]:
         begin, chain = time.process_time(), CHAINS[name]()
         drawn = draws(chain.target, starts)
         found = chain.p_values(drawn, chain.run(drawn))
-        holds = min(found["law"], found["chain"]) > 1e-3 and max(found[m] for m in MUTANTS) < 1e-3
         values = ", ".join(f"{key} {value:.3g}" for key, value in found.items())
         seconds = time.process_time() - begin
-        yield f"{name}: {starts} steps, p of χ²: {values}; {seconds:.0f} s of the processor", holds
+        line = f"{name}: {starts} steps, p of χ²: {values}; {seconds:.0f} s of the processor"
+        yield line, chain.holds(found)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from nabla.core.errors import ConfigError
-from nabla.launch.figures import Canvas, looks, panels, style
+from nabla.launch.figures import GREY, Canvas, looks, panels, style
 from nabla.study.evaluation.journal import read
 from nabla.study.evaluation.statistics import bootstrap_difference
 
@@ -97,7 +97,7 @@ def drawn(rows: list[dict[str, Any]]) -> Any:
         xs, ys = ([row[key] for row in own] for key in ("reward", "lexicon"))
         axis.plot(xs, ys, linewidth=1.5, label=method, **style_of[method])
     ends = [min(axis.get_xlim()[0], axis.get_ylim()[0]), max(axis.get_xlim()[1], axis.get_ylim()[1])]
-    axis.plot(ends, ends, linestyle="--", linewidth=1.0, color="#9aa1ab", zorder=0)
+    axis.plot(ends, ends, linestyle="--", linewidth=1.0, color=GREY, zorder=0)
     axis.set(xlabel="mean of the reward that is climbed", ylabel="mean of the lexicon (VADER)")
     axis.legend(loc="upper left")
     return figure

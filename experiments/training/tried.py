@@ -38,11 +38,6 @@ def worked(problem: Problem) -> str:
     return str(problem.metadata["answer_cot"])
 
 
-def legs(problem: Problem) -> str:
-    """The worked solution of a problem of leg_counting."""
-    return words.written(problem)
-
-
 def plain(problem: Problem) -> str:
     """The answer alone."""
     return str(problem.gold)
@@ -88,7 +83,7 @@ TRIALS = (
     Trial("family_relationships", 2, 12),
     Trial("letter_counting", 2, 8, arguments={"min_words": 5, "max_words": 8}),
     Trial("spell_backward", 2, 12, arguments={"min_word_len": 3, "max_word_len": 5}),
-    Trial("leg_counting", 2, 80, legs, r"\A(?s:.*?)total (-?[0-9]+)\s*?(?:\n\n|\Z)", ANIMALS),
+    Trial("leg_counting", 2, 80, words.written, r"\A(?s:.*?)total (-?[0-9]+)\s*?(?:\n\n|\Z)", ANIMALS),
     Trial("gsm_symbolic", 0, 120, worked, LAST_NUMBER),
     Trial("gsm_symbolic", 2, 120, worked, r"\A(?s:.*?)####\s*(-?[0-9,]+)"),
 )
