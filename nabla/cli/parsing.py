@@ -18,7 +18,8 @@ from jsonargparse import ArgumentParser, Namespace, set_loader
 import nabla
 from nabla.cli.commands import COMMANDS
 from nabla.core.errors import ConfigError, NablaError
-from nabla.launch.config.reader import conform, hints, load, parse_option, put
+from nabla.core.registry import argument_hints
+from nabla.launch.config.reader import conform, load, parse_option, put
 from nabla.launch.config.run import RunConfig
 
 N = TypeVar("N", int, float)
@@ -120,7 +121,7 @@ def take_options(
             values |= load(text)
             continue
         try:
-            value = parse_option(text, hints(RunConfig)[keys[0]] if len(keys) == 1 else Any)
+            value = parse_option(text, argument_hints(RunConfig)[keys[0]] if len(keys) == 1 else Any)
         except ConfigError as error:
             raise ConfigError(f"The value of {option} cannot be read: {error.what}", got=text) from error
         if keys == ["method"] and isinstance(value, str | dict):  # an argument that was given before stays

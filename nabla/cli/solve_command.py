@@ -14,8 +14,9 @@ from jsonargparse import ArgumentParser
 from nabla.cli.parsing import RUN, Call
 from nabla.cli.terminal import as_data
 from nabla.core.errors import ConfigError, NablaError, PromptError
+from nabla.core.registry import argument_hints
 from nabla.core.solution import Interrupted, RunError
-from nabla.launch.config.reader import conform, hints
+from nabla.launch.config.reader import conform
 from nabla.launch.config.run import SANDBOX, RunConfig
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def run(call: Call) -> int:
         config, task = settle(call.config, prompts)
     config = changed(config, call.changes)
     if options.logger is not None:
-        (kind,) = get_args(hints(RunConfig)["loggers"])
+        (kind,) = get_args(argument_hints(RunConfig)["loggers"])
         named = [conform(kind, name.strip(), "logger") for name in options.logger.split(",")]
         config = replace(config, loggers=list(dict.fromkeys([*config.loggers, *named])))
     if not options.json:

@@ -23,15 +23,18 @@ def output_path(option: str | None, name: str, *, resume: bool = False) -> Path 
     """
     if option == "none" or not main_process():
         return None
-    if option is not None and not option.strip():  # Path("") is the folder one stands in
-        raise ConfigError(
-            "--output has no name", got=option, fix="Name a folder, or 'none' to keep nothing."
-        )
+    require_named(option, "Name a folder, or 'none' to keep nothing.")
     folder = default_folder(name) if option is None else Path(option)
     if not (resume and (folder / IDENTITY).is_file()):
         require_free(folder, LEFTOVERS if resume else ())
     require_writable(folder)
     return folder
+
+
+def require_named(output: str | None, fix: str) -> None:
+    """Raises ConfigError for an ``--output`` of blanks: its path would be the folder that one stands in."""
+    if output is not None and not output.strip():
+        raise ConfigError("--output has no name", got=output, fix=fix)
 
 
 def make_folder(folder: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
+from nabla.cli.storage import require_named
 from nabla.core.errors import ConfigError
 
 
@@ -49,7 +50,6 @@ def results_folder(options: Any, file: str, what: str) -> Path:
     it was stopped. Raises ConfigError for ``none``."""
     if options.output == "none":
         raise ConfigError(f"The {what} works on the records in its folder", got="--output none")
-    if options.output is not None and not options.output.strip():
-        raise ConfigError("--output has no name", got=options.output, fix="Name a folder.")
+    require_named(options.output, "Name a folder.")
     suffix = "-quick" if options.quick else ""
     return Path(options.output or Path("runs") / f"{Path(file).stem}-{what}{suffix}")

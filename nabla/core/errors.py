@@ -144,21 +144,32 @@ def require_finite(name: str, value: Any, *, minimum: float | None = None) -> fl
     return number
 
 
-def require_count(name: str, value: Any, *, minimum: int = 0, note: str = "") -> int:
-    """``value`` as an int; raises ConfigError if it is no whole number (true and 2.0 are none) or under
-    ``minimum``.
+def require_whole(name: str, value: Any) -> int:
+    """``value`` as an int; raises ConfigError if it is no whole number (true and 2.0 are none)."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise ConfigError(f"{name} must be a whole number", got=value)
+    return int(value)
+
+
+def require_count(
+    name: str, value: Any, *, minimum: int = 0, maximum: int | None = None, note: str = ""
+) -> int:
+    """``value`` as an int; raises ConfigError if it is no whole number (true and 2.0 are none), under
+    ``minimum`` or over ``maximum``.
 
     Args:
         name: of the argument, for the message.
         value: of the argument.
         minimum: the smallest that is allowed.
+        maximum: the largest; None for no bound.
         note: what a special value means, for the message.
     """
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise ConfigError(f"{name} must be a whole number", got=value)
-    if value < minimum:
+    count = require_whole(name, value)
+    if count < minimum:
         raise ConfigError(f"{name} must be at least {minimum}{note}", got=value)
-    return int(value)
+    if maximum is not None and count > maximum:
+        raise ConfigError(f"{name} must be at most {maximum:,}", got=value)
+    return count
 
 
 def require_positive(**values: Any) -> None:
@@ -174,10 +185,7 @@ THREADS = 1024
 def require_threads(value: Any, name: str = "threads") -> int:
     """``value`` as a number of threads; raises ConfigError for none, and for more than any machine runs: the
     system would refuse them in the middle of a run."""
-    count = require_count(name, value, minimum=1)
-    if count > THREADS:
-        raise ConfigError(f"{name} must be at most {THREADS}", got=value)
-    return count
+    return require_count(name, value, minimum=1, maximum=THREADS)
 
 
 #: Responses that a problem may ask for at once.

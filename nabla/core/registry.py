@@ -278,7 +278,8 @@ def argument_hints(maker: Callable[..., Any]) -> dict[str, Any]:
         return found
 
 
-def _members(hint: Any) -> tuple[Any, ...]:
+def members(hint: Any) -> tuple[Any, ...]:
+    """The members of a union, or the annotation alone."""
     union = typing.get_origin(hint) in (typing.Union, types.UnionType)
     return typing.get_args(hint) if union else (hint,)
 
@@ -290,7 +291,7 @@ def revived(hint: Any, value: Any, label: str = "") -> Any:
     if not isinstance(value, Mapping | list | tuple):
         return value
     mapped = isinstance(value, Mapping)
-    kinds = {typing.get_origin(option) or option: option for option in _members(hint)}
+    kinds = {typing.get_origin(option) or option: option for option in members(hint)}
     for kind, option in kinds.items():
         if not inspect.isclass(kind) or not issubclass(kind, Mapping if mapped else list | tuple | Sequence):
             continue
@@ -310,7 +311,7 @@ def revived(hint: Any, value: Any, label: str = "") -> Any:
 def _unfit(maker: Callable[..., Any], name: str, value: Any) -> str | None:
     """What an argument should be, where its annotation allows plain values alone and this is none of them."""
     hint = argument_hints(maker).get(name, Any)
-    options = _members(hint)
+    options = members(hint)
     if not all(option in _KINDS for option in options):
         return None
     if inspect.signature(maker).parameters[name].default is None:  # ``n: int = None`` means ``int | None``

@@ -11,12 +11,11 @@ this one goes on; there is no other thread.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
-from numbers import Integral
 from typing import Any, Literal
 
 from nabla.core.budget import Budget
 from nabla.core.costs import Usage
-from nabla.core.errors import ConfigError, NablaError, require_count
+from nabla.core.errors import ConfigError, NablaError, require_count, require_whole
 from nabla.core.prompt import Prompt
 from nabla.core.solution import Solution
 from nabla.engine.events import Events
@@ -175,9 +174,7 @@ def require_loaded(lm: Any, reward: Any) -> None:
 
 def require_settings(**settings: Any) -> None:
     """Raises ConfigError for an engine's numbers that cannot be; those not given are not looked at."""
-    seed = settings.get("seed", 0)
-    if isinstance(seed, bool) or not isinstance(seed, Integral):
-        raise ConfigError("seed must be a whole number", got=seed)
+    require_whole("seed", settings.get("seed", 0))
     for name in ("batch_size", "live", "kept_prefixes", "rows_ahead"):
         if name in settings:
             require_count(name, settings[name], minimum=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -297,6 +297,14 @@ def dashes(ys: Sequence[float], drawn: Sequence[Sequence[float]], reach: float) 
         return len(ys) == len(other) and all(abs(a - b) <= reach for a, b in zip(ys, other, strict=True))
 
     return DASHES[min(sum(map(alike, drawn)), len(DASHES) - 1)]
+
+
+def line_styles(curves: Sequence[Sequence[float]], values: Iterable[float]) -> list[Any]:
+    """Style of each line of a panel, by :func:`dashes`; ``values`` are all that it shows, whose range says
+    which lines coincide."""
+    shown = list(values)
+    reach = ALIKE * (max(shown) - min(shown)) if shown else 0.0
+    return [dashes(ys, curves[:i], reach) for i, ys in enumerate(curves)]
 
 
 def dots(

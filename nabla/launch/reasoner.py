@@ -12,11 +12,12 @@ from typing import Any, overload
 from nabla.core import html
 from nabla.core.errors import ConfigError, require_one_of
 from nabla.core.prompt import Message, Prompt
+from nabla.core.registry import argument_hints
 from nabla.core.sampling import Sampling
 from nabla.core.solution import Details, Solution
 from nabla.core.text import pieces
 from nabla.engine.engine import Engine
-from nabla.launch.config.reader import conform, hints
+from nabla.launch.config.reader import conform
 from nabla.launch.launcher import TestTimeLoop
 from nabla.launch.readiness import require_models, require_parts
 from nabla.methods.base import Method, methods
@@ -190,7 +191,7 @@ def _compose(
     # of such a name (COLD's temperature of soft tokens) only method={...} speaks.
     order = sorted(owners.items(), key=lambda item: item[0] != "sampling")
     for owner, part in (*order, ("loop", TestTimeLoop), ("loop", Engine)):
-        notes = hints(part)
+        notes = argument_hints(part)
         for name in inspect.signature(part).parameters:
             known.setdefault(name, (owner, notes.get(name, Any)))
     for name in ("lm", "reward", "events", "engine_arguments", "method"):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from nabla.core.errors import ConfigError, NablaError, require_positive
+from nabla.core.errors import ConfigError, NablaError, require_count
 from nabla.core.trajectory import Trajectory
 from nabla.engine.reports import Refinement
 from nabla.engine.session import Session
@@ -68,9 +68,7 @@ class DTO:
         self.anchor = anchors.build(anchor)
         self.parameterization = parameterizations.build(parameterization)
         self.rows = rows_registry.build(rows)
-        require_positive(steps=steps)
-        if steps > MOST:
-            raise ConfigError(f"steps must be at most {MOST:,}", got=steps)
+        require_count("steps", steps, minimum=1, maximum=MOST)
         self.steps, self.closed_form = steps, closed_form
         self.descent = Descent(optimizer, optimizer_arguments, learning_rate, langevin)
         self.optimizer, self.optimizer_arguments = optimizer, self.descent.arguments

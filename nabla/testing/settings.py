@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 from nabla.core.errors import NablaError
-from nabla.core.registry import construct
-from nabla.launch.config.reader import dump, hints, members, parse
+from nabla.core.registry import argument_hints, construct, members
+from nabla.launch.config.reader import dump, parse
 from nabla.launch.config.resolve import fill
 from nabla.launch.config.written import unwritten, written
 from nabla.testing.errors import Violation, require
@@ -30,7 +30,7 @@ def its_settings_survive_a_configuration(component: Any) -> None:
 
 def _value_classes(cls: Callable[..., Any]) -> list[tuple[str, Callable[..., Any]]]:
     """(argument, dataclass) wherever the annotation has a dataclass that needs no arguments."""
-    notes = hints(cls)
+    notes = argument_hints(cls)
     return [
         (name, option)
         for name in inspect.signature(cls).parameters

@@ -8,12 +8,12 @@ import yaml
 from nabla.cli import main
 from nabla.core.errors import ComponentError, ConfigError, NablaError, PromptError
 from nabla.core.prompt import Message, Prompt
+from nabla.core.registry import argument_hints
 from nabla.core.solution import RunError, Stopped
 from nabla.core.trajectory import Score
 from nabla.engine.engine import Engine
 from nabla.engine.events import Callback
 from nabla.estimators.base import HardEstimator
-from nabla.launch.config.reader import hints
 from nabla.launch.config.run import RunConfig
 from nabla.launch.launcher import TestTimeLoop
 from nabla.launch.reasoner import NablaReasoner
@@ -25,7 +25,7 @@ from tests.study.evaluation.small import VALUES, small
 
 
 def test_an_annotation_for_type_checkers_hides_no_other_one():
-    found = hints(TestTimeLoop)
+    found = argument_hints(TestTimeLoop)
     assert found["seed"] is int
     assert "loggers" not in found  # Lightning is not imported for it
 

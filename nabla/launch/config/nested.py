@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from nabla.core.errors import ConfigError
-from nabla.launch.config.reader import hints, join, members
+from nabla.core.registry import argument_hints, members
+from nabla.launch.config.reader import join
 
 
 def refuse_nested(cls: Callable[..., Any], names: Iterable[str], label: str, path: str) -> None:
@@ -20,7 +21,7 @@ def refuse_nested(cls: Callable[..., Any], names: Iterable[str], label: str, pat
         label: of ``cls``, for the message.
         path: key path of ``cls``.
     """
-    notes, known = hints(cls), inspect.signature(cls).parameters
+    notes, known = argument_hints(cls), inspect.signature(cls).parameters
     for name in names:
         if name in known:
             continue

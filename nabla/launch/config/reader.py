@@ -12,7 +12,6 @@ import dataclasses
 import inspect
 import math
 import re
-import types
 import typing
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,7 +24,7 @@ import yaml
 
 from nabla.core.errors import ConfigError, nearest
 from nabla.core.files import read_bytes
-from nabla.core.registry import argument_hints
+from nabla.core.registry import argument_hints, members
 
 T = TypeVar("T")
 
@@ -309,17 +308,6 @@ def _named(option: Any) -> str:
     return "a list" if issubclass(kind, Sequence) else f"a {kind.__name__}"
 
 
-def members(hint: Any) -> tuple[Any, ...]:
-    """The members of a union, or the annotation alone."""
-    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
-    return typing.get_args(hint) if union else (hint,)
-
-
-def hints(cls: Callable[..., Any]) -> dict[str, Any]:
-    """Annotations of a class's or recipe's arguments, without those that exist for type checkers only."""
-    return dict(argument_hints(cls))
-
-
 def require_known(
     known: Iterable[str], names: Iterable[object], label: str, *, path: str = "", noun: str = "key"
 ) -> None:
@@ -334,7 +322,7 @@ def require_known(
 def make(cls: Callable[..., T], values: Mapping[str, Any], *, label: str = "", path: str = "") -> T:
     """A dataclass from plain data. Raises ConfigError for unknown, missing and unfit values."""
     label = label or path or cls.__name__
-    parameters, found = inspect.signature(cls).parameters, hints(cls)
+    parameters, found = inspect.signature(cls).parameters, argument_hints(cls)
     require_known(parameters, values, label, path=path)
     for name, parameter in parameters.items():
         if parameter.default is parameter.empty and name not in values:
@@ -344,6 +332,7 @@ def make(cls: Callable[..., T], values: Mapping[str, Any], *, label: str = "", p
 
 def settle(config: Any) -> None:
     """Of a frozen dataclass made in Python: every field as its annotation has it. Raises ConfigError."""
-    for name, hint in hints(type(config)).items():
+    cls: Callable[..., Any] = type(config)
+    for name, hint in argument_hints(cls).items():
         if name != "return":
             object.__setattr__(config, name, conform(hint, getattr(config, name), name))

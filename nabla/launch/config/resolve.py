@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from nabla.core.errors import ConfigError, NablaError, located
-from nabla.core.registry import Registry, construct
+from nabla.core.registry import Registry, argument_hints, construct, members
 from nabla.launch.config.nested import refuse_nested
-from nabla.launch.config.reader import conform, hints, join, members, require_known
+from nabla.launch.config.reader import conform, join, require_known
 from nabla.launch.config.slots import slots
 from nabla.launch.config.written import is_value, unwritten, written
 
@@ -70,7 +70,7 @@ def fill(
         start = fill(cls, arguments, label=label, omit=omit, path=path)
     laid = {name: c for name, c in changes.items() if name in start and isinstance(c, str | Mapping)}
     start |= {name: change for name, change in changes.items() if name not in laid}
-    notes, filled = hints(cls), {}
+    notes, filled = argument_hints(cls), {}
     for name in {**known, **start}:
         if name not in start:
             raise ConfigError(f"{label} needs the argument {name!r}", got=dict(arguments)).at(path)

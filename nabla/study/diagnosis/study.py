@@ -150,7 +150,11 @@ def diagnose(subject: Subject, progress: Progress | None = None) -> Diagnosis:
 
     async def texts(session: Session) -> Drawn:
         problem = given[session.prompt.id]
-        return await draw(session, subject.settings, sampling, lambda text: task.grade(problem, text))
+
+        def right(text: str) -> bool:
+            return task.verdicts([(problem, text)])[0]
+
+        return await draw(session, subject.settings, sampling, right)
 
     loop = subject.run(None).loop(lm, None)
     progress.start("texts", len(prompts))

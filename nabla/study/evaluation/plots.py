@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,15 @@ import numpy as np
 from nabla.core.budget import UNITS
 from nabla.core.extras import require_extra
 from nabla.launch.figures import (
-    ALIKE,
     BANDS,
     COLOURS,
     GREY,
     Canvas,
     counted,
-    dashes,
     dots,
     end_labels,
     line,
+    line_styles,
     looks,
     panels,
     style,
@@ -148,15 +148,14 @@ def _level(unit: str, drawing: Drawing, task: str, axis: Any) -> dict[str, tuple
     metric, ends = drawing.metric, {}
     curves, budgets = _curves(drawing, unit, task)
     own = [method for method in drawing.shown if method in curves]
-    values = [y for method in own for y in curves[method][1]]
-    reach, drawn = ALIKE * (max(values) - min(values)) if values else 0.0, list[list[float]]()
-    for i, method in enumerate(own):
+    heights = [curves[method][1] for method in own]
+    styles = line_styles(heights, chain.from_iterable(heights))
+    for i, (method, dash) in enumerate(zip(own, styles, strict=True)):
         xs, ys, *bounds = curves[method]
-        more = {"linestyle": dashes(ys, drawn, reach), "aside": BAR * (i - (len(own) - 1) / 2)}
+        more = {"linestyle": dash, "aside": BAR * (i - (len(own) - 1) / 2)}
         band = len(drawing.shown) <= BANDS
         line(axis, xs, ys, (bounds[0], bounds[1]), drawing.look(method), band=band, **more)
         ends[method] = (xs[-1], ys[-1])
-        drawn.append(ys)
     kind = "budget" if budgets else "mean cost of a run"
     axis.set(xlabel=f"{UNIT[unit]} per problem ({kind})", ylabel=metric.axis)
     if curves:

@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from nabla.core.errors import ConfigError
-from nabla.core.files import parse_json
-from nabla.study.evaluation.config import unreached
 from nabla.study.evaluation.hacking import HACKING
 from nabla.study.evaluation.plots import write_plots
-from nabla.study.evaluation.results import ABOUT, Results
+from nabla.study.evaluation.results import Results
 from nabla.study.evaluation.stored import HACKED
 from nabla.study.evaluation.summary import summarise
 from nabla.study.evaluation.tables import columns, to_csv, to_latex, to_markdown
@@ -41,9 +39,6 @@ def write_report(
             )
         results = replace(results, reference=reference)
     summary = summarise(results)
-    notes = unreached(parse_json((folder / ABOUT).read_text(encoding="utf-8"))["config"])
-    if notes:
-        summary["unreached"] = notes
     rows, comparisons = columns(summary)
     texts = {
         "summary.json": json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n",

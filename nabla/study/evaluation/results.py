@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 from nabla.core.budget import UNITS
 from nabla.core.errors import ConfigError
 from nabla.core.files import decode, parse_json, read_bytes
+from nabla.study.evaluation.config import unreached
 from nabla.study.evaluation.journal import RECORDS, read
 from nabla.study.evaluation.metric import ANSWER, REWARD, Metric
 from nabla.study.evaluation.statistics import Array
@@ -78,6 +79,7 @@ class Results:
         metric: what answers are measured by.
         ungraded: tasks without right and wrong.
         names: label → registered name of the method.
+        unreached: what to know of shared arguments that methods lack.
     """
 
     tasks: dict[str, list[str]]
@@ -91,6 +93,7 @@ class Results:
     metric: Metric = field(default_factory=Metric)
     ungraded: frozenset[str] = frozenset()
     names: Mapping[str, str] = field(default_factory=dict)
+    unreached: Sequence[str] = ()
 
     def methods_of(self, task: str) -> list[str]:
         """Methods with records of a task."""
@@ -214,6 +217,7 @@ def _collect(
         {task: list(problems) for task, problems in tasks.items() if problems},
         methods, seeds, ladder, reference, complete, runs, cells, reading.metric, frozenset(ungraded),
         names_of(config),
+        unreached(config),
     )  # fmt: skip
 
 

@@ -73,6 +73,7 @@ def summarise(results: Results) -> dict[str, Any]:
             {"task": task, "method": method, **_run(run, metric, graded=task not in results.ungraded)}
             for (task, method), run in results.runs.items()
         ],
+        **({"unreached": list(results.unreached)} if results.unreached else {}),
     }
 
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from nabla.core.errors import require_one_of
 from nabla.launch.figures import (
-    ALIKE,
     COLOURS,
     GREY,
     LINES,
     Canvas,
-    dashes,
     end_labels,
     line,
+    line_styles,
     looks,
     panels,
     style,
@@ -129,14 +129,13 @@ def _curves(axis: Any, curves: Mapping[str, Curve], shown: Sequence[str]) -> dic
     for name, (xs, intervals) in curves.items():
         if name not in shown:
             axis.plot(xs, [i.value for i in intervals], color=GREY, linewidth=0.8, alpha=0.7, zorder=1)
-    values = [i.value for _, intervals in curves.values() for i in intervals]
-    reach = ALIKE * (max(values) - min(values)) if values else 0.0
-    look, drawn = looks(shown), list[list[float]]()
-    for name in (name for name in shown if name in curves):
+    heights = {name: [i.value for i in intervals] for name, (_, intervals) in curves.items()}
+    look, drawn = looks(shown), [name for name in shown if name in curves]
+    styles = line_styles([heights[name] for name in drawn], chain.from_iterable(heights.values()))
+    for name, dash in zip(drawn, styles, strict=True):
         xs, intervals = curves[name]
-        ys, bounds = [i.value for i in intervals], ([i.low for i in intervals], [i.high for i in intervals])
-        line(axis, xs, ys, bounds, look[name], band=True, linestyle=dashes(ys, drawn, reach))
-        drawn.append(ys)
+        bounds = [i.low for i in intervals], [i.high for i in intervals]
+        line(axis, xs, heights[name], bounds, look[name], band=True, linestyle=dash)
         ends[name] = (xs[-1], intervals[-1].value)
     return ends
 
