@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser
@@ -51,7 +52,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--output",
         type=str | None,
         default=None,
-        help="Folder of a JSON file and a figure per task (default runs/TIME-diagnose; "
+        help="Folder of a JSON file, a figure and the gates per task (default runs/TIME-diagnose; "
         "'none' keeps nothing).",
     )
 
@@ -85,7 +86,7 @@ def run(call: Call) -> int:
                 import torch
 
                 folder = open_folder(path, resolved, call.arguments, torch.device("cpu"))
-            _show(found)
+            _show(found, path)
             if folder is not None:
                 write(found, folder.path)
     except BaseException:
@@ -151,10 +152,10 @@ def _settled(call: Call, task: Task) -> tuple[RunConfig, Mapping[str, Any]]:
     return changed(config, call.changes), rewards
 
 
-def _show(found: Diagnosis) -> None:
+def _show(found: Diagnosis, path: Path | None) -> None:
     from nabla.core.console import make_console
     from nabla.launch.callbacks.cost import cost_table
-    from nabla.study.diagnosis.report import advice, failures, headline, tables
+    from nabla.study.diagnosis.report import advice, failures, gate_files, headline, tables
 
     console = make_console()
     console.print(headline(found), markup=False, highlight=False)
@@ -163,6 +164,10 @@ def _show(found: Diagnosis) -> None:
     for number, verdict in enumerate(found.verdicts):
         word = "worth trying" if number == 0 else "then"
         console.print(f"{word}: {advice(verdict)}", markup=False, highlight=False, soft_wrap=True)
+    for reward, file in gate_files(found).items():
+        kept = "" if path is None else f"; kept for --method.gate.file {path / file}"
+        told = f"{reward}: {found.gates[reward].told}{kept}"
+        console.print(told, markup=False, highlight=False, soft_wrap=True)
     console.print(cost_table(found.cost))
     for line in failures(found):
         print(f"nabla: {line}", file=sys.stderr)

@@ -149,7 +149,7 @@ class TestTimeLoop:
         self._begin(problems)
         try:
             with torch_threads(self.threads):
-                method = prepared(self.method, self._aside, problems if among is None else among)
+                method = self.prepared(problems if among is None else among)
                 self.learnt = method.learnt
                 for prompt, outcome in self.engine.run(method.solve, mine):
                     if isinstance(outcome, NablaError):
@@ -168,6 +168,11 @@ class TestTimeLoop:
             ordered = {p.id: failures[p.id] for p in problems if p.id in failures}
             raise RunError(solutions, ordered)
         return solutions
+
+    def prepared(self, prompts: Sequence[Prompt]) -> Method:
+        """The method as it solves these prompts, with what it learns of them before a run. No budget pays for
+        that, and no callback hears of it (:meth:`nabla.methods.base.Method.prepared`)."""
+        return prepared(self.method, self._aside, prompts)
 
     def _begin(self, problems: Sequence[Prompt]) -> None:
         try:

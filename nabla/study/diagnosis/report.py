@@ -1,4 +1,4 @@
-"""The tables, and the files: NAME.json and NAME.png of each task."""
+"""The tables, and the files: NAME.json and NAME.png of each task, NAME-REWARD.gate.json of each gate."""
 
 from __future__ import annotations
 
@@ -118,11 +118,29 @@ def _verdicts(found: Diagnosis) -> Table:
 
 
 def write(found: Diagnosis, folder: Path) -> list[Path]:
-    """``NAME.json`` and ``NAME.png`` in a folder that is there. Raises OSError."""
-    name = re.sub(r"[^\w.-]+", "-", found.subject.task.name)
-    told, data = to_dict(found), folder / f"{name}.json"
-    write_new(data, json.dumps(told, indent=1, ensure_ascii=False) + "\n")
-    return [data, write_figure(told, Canvas(folder), name)]
+    """``NAME.json``, ``NAME-REWARD.gate.json`` of each gate and ``NAME.png``, in a folder that is there.
+    Raises OSError."""
+    name, told = _file_name(found.subject.task.name), to_dict(found)
+    texts = {f"{name}.json": told}
+    texts |= {file: told["gates"][reward] for reward, file in gate_files(found).items()}
+    for file, content in texts.items():
+        write_new(folder / file, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    return [*(folder / file for file in texts), write_figure(told, Canvas(folder), name)]
+
+
+def gate_files(found: Diagnosis) -> dict[str, str]:
+    """Reward → name of the file of its gate, which ``--method.gate.file`` reads."""
+    files: dict[str, str] = {}
+    for reward in found.gates:
+        stem, number = _file_name(f"{found.subject.task.name}-{reward}"), 1
+        while (file := f"{stem}{'' if number == 1 else f'-{number}'}.gate.json") in files.values():
+            number += 1
+        files[reward] = file
+    return files
+
+
+def _file_name(text: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", text)
 
 
 def to_dict(found: Diagnosis) -> dict[str, Any]:
@@ -138,6 +156,7 @@ def to_dict(found: Diagnosis) -> dict[str, Any]:
         "cost": found.cost.to_dict(),
         "seconds": found.seconds,
         "failures": dict(found.failures),
+        "gates": {reward: gate.to_dict() for reward, gate in found.gates.items()},
     }
 
 

@@ -15,12 +15,15 @@ from nabla.core.prompt import Prompt
 from nabla.core.sampling import Sampling
 from nabla.core.solution import Solution
 from nabla.core.text import pieces
+from nabla.launch.config.presets import changed
 from nabla.launch.config.run import RunConfig
 from nabla.launch.launcher import TestTimeLoop
+from nabla.methods.searches.backtrack import Backtrack
 from nabla.models.vocabulary import Vocabulary
 from nabla.problems.problem import Problem
 from nabla.problems.tasks.base import Task
 from nabla.problems.tasks.sandbox import Sandbox
+from nabla.screens.gate import Calibration
 from nabla.study.diagnosis.findings import OWN, Findings, find
 from nabla.study.diagnosis.judgements import Judged, judge, judge_steps
 from nabla.study.diagnosis.measures import F1, Labelled, f1
@@ -30,6 +33,7 @@ from nabla.study.diagnosis.verdict import Verdict, verdicts
 
 if TYPE_CHECKING:
     from nabla.engine.session import Session
+    from nabla.models.causal_lm import CausalLM
     from nabla.rewards.base import Reward
 
 T = TypeVar("T")
@@ -75,6 +79,14 @@ class Subject:
         method = {"name": "sampling", "sampling": vars(self.sampling)}
         return replace(self.config, rm=reward, method=method, callbacks=None, loggers=[])
 
+    def gated(self, reward: Any) -> RunConfig:
+        """The configuration that asks the gate of ``backtrack`` about a reward: with the settings of the
+        configuration's own method, if that is one, and with the default ones if not."""
+        method: dict[str, Any] = {"name": "backtrack", "sampling": vars(self.sampling)}
+        if isinstance(self.config.build_method(), Backtrack):
+            return replace(self.run(reward), method=self.config.method)
+        return changed(replace(self.run(reward), method=method), None)
+
     def require_one_process(self) -> None:
         """Raises ConfigError for several."""
         if (self.config.devices, self.config.num_nodes) != (1, 1):
@@ -96,6 +108,8 @@ class Diagnosis:
         cost: of all model calls.
         seconds: that it took.
         failures: problem → error of those that are left out.
+        gates: reward → what the gate of ``backtrack`` finds of it, without a label; a file of it spares a run
+            the gate. None of a reward without values, and where there are too few problems.
     """
 
     subject: Subject
@@ -104,6 +118,7 @@ class Diagnosis:
     cost: Cost
     seconds: float
     failures: Mapping[str, str]
+    gates: Mapping[str, Calibration] = field(default_factory=dict)
 
 
 @dataclass
@@ -164,6 +179,7 @@ def diagnose(subject: Subject, progress: Progress | None = None) -> Diagnosis:
     judged: dict[str, dict[str, Judged]] = {}
     probability: dict[str, bool] = {}
     scores: dict[str, F1 | None] = {}
+    gates: dict[str, Calibration] = {}
     if not subject.rewards:
         scores |= _labelled(subject, loop, None, "", ledger, progress)
     for name, spec in subject.rewards.items():
@@ -175,13 +191,28 @@ def diagnose(subject: Subject, progress: Progress | None = None) -> Diagnosis:
         judged[name] = _gathered(loop, going, _judging(drawn, reward), ledger, progress)
         probability[name] = reward.unit in LOG_ODDS
         scores |= _labelled(subject, loop, reward, name, ledger, progress)
+        progress.start(f"{name} gate", 1)
+        gate = _gate(subject.gated(spec), lm, reward, prompts)
+        gates |= {} if gate is None else {name: gate}
+        progress.done += 1
     common = [p.id for p in going if all(p.id in rows for rows in judged.values())]
     drawn = {key: drawn[key] for key in common}
     judged = {name: {key: rows[key] for key in common} for name, rows in judged.items()}
     marks = _marks(subject, drawn, lm.vocabulary) if isinstance(task, Sandbox) else None
     findings = find(drawn, judged, marks, probability, scores)
     found = tuple(verdicts(findings, list(subject.rewards)))
-    return Diagnosis(subject, findings, found, ledger.cost, time.monotonic() - begin, ledger.failures)
+    seconds = time.monotonic() - begin
+    return Diagnosis(subject, findings, found, ledger.cost, seconds, ledger.failures, gates)
+
+
+def _gate(
+    config: RunConfig, lm: CausalLM, reward: Reward, prompts: Sequence[Prompt]
+) -> Calibration | None:
+    """What a run of ``backtrack`` over these prompts would find before it began; None without a gate."""
+    if not reward.has_values:
+        return None
+    method = config.loop(lm, reward).prepared(prompts)
+    return method.calibration if isinstance(method, Backtrack) else None
 
 
 def _judging(drawn: Mapping[str, Drawn], reward: Reward) -> Callable[[Session], Coroutine[Any, Any, Judged]]:

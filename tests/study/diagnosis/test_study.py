@@ -12,11 +12,13 @@ import pytest
 
 from nabla.cli import FAILURE, main
 from nabla.core.errors import ConfigError
-from nabla.launch.config.presets import SANDBOX_RUNS
+from nabla.core.prompt import Prompt
+from nabla.launch.config.presets import BOUNDARIES, SANDBOX_RUNS
+from nabla.methods.searches.backtrack import Backtrack
 from nabla.problems.tasks.sandbox import Sandbox
 from nabla.study.diagnosis.findings import OWN
 from nabla.study.diagnosis.measures import auc
-from nabla.study.diagnosis.report import to_dict
+from nabla.study.diagnosis.report import gate_files, to_dict, write
 from nabla.study.diagnosis.study import Diagnosis, Progress, Subject, diagnose
 from nabla.study.diagnosis.texts import Settings
 
@@ -37,7 +39,7 @@ def subject(rewards: Any = REWARDS, problems: int = 6, seed: int = 0) -> Subject
 def found() -> Diagnosis:
     progress = Progress()
     made = diagnose(subject(), progress)
-    assert (progress.done, progress.total) == (6, 6)
+    assert progress.done == progress.total
     return made
 
 
@@ -85,6 +87,36 @@ def test_the_same_again_and_another_with_another_seed(found: Diagnosis) -> None:
 
     assert numbers(diagnose(subject())) == numbers(found)
     assert numbers(diagnose(subject(seed=1))) != numbers(found)
+
+
+def test_the_gate_is_that_of_a_run_and_its_file_spares_it(tmp_path: Path) -> None:
+    gate = {"texts": 16, "prompts": 8}
+    given = subject({"a b": PROCESS, "a-b": PROCESS}, problems=8)
+    method = {"name": "backtrack", "boundary": BOUNDARIES["arithmetic"], "gate": gate}
+    given = replace(given, config=replace(given.config, method=method), settings=Settings(2, 2, 1))
+    made = diagnose(given)
+    assert list(made.gates) == ["a b", "a-b"]  # names that would share a file
+    write(made, tmp_path)
+    files = [tmp_path / name for name in gate_files(made).values()]
+    assert len(set(files)) == 2
+    config = given.gated(PROCESS)
+    loop = config.loop(config.load_lm(), config.load_reward())
+    prompts = [Prompt.of(p.prompt, id=p.id) for p in given.problems]
+    assert made.gates["a b"].to_dict() == loop.prepared(prompts).calibration.to_dict()  # type: ignore[attr-defined]
+    stored = Backtrack(gate={"file": str(files[0])})
+    assert stored.calibration == made.gates["a b"]
+    assert stored.prepared(loop.engine, prompts) is stored  # nothing is sampled
+
+
+def test_there_is_no_gate_without_values_or_of_too_few_problems(found: Diagnosis) -> None:
+    assert found.gates == {}  # six problems
+    length = {"name": "function", "function": "tests.study.diagnosis.test_study:length"}
+    assert diagnose(subject({"length": length}, problems=8)).gates == {}
+
+
+def length(prompt: str, response: str) -> float:
+    """A reward without values at tokens."""
+    return -float(len(response))
 
 
 def test_one_reward_or_none(found: Diagnosis) -> None:
