@@ -40,6 +40,12 @@ NUMBERS = (
     "-: no answer within the budget, ~: in less than\nhalf of the runs. "
     "<: most runs ended before they had spent it."
 )
+#: What a whole run costs, which goes on to the largest budget of every unit.
+SPENT = ("method", "calls", "critical path", "tokens", "FLOPs", "seconds", "problems/s")
+SPENT_LEGEND = (
+    "Critical path: calls that wait for one another. Seconds: a problem's share of its batches, so that\n"
+    "problems/s is the throughput of one process with many problems under way."
+)
 #: Of the smallest detectable difference.
 MDE = "MDE: smallest difference that one test at 5 % finds with a power of 80 %, before Holm's correction."
 _UNIT = {"calls": "calls", "tokens": "tokens", "flops": "FLOPs", "seconds": "seconds"}
@@ -94,7 +100,37 @@ def console_tables(summary: Mapping[str, Any]) -> list[RenderableType]:
             table.add_row(method, *(Text(text, style=style) for text, style in texts))
         shown += [Text(_title(summary, task, unit), style="bold"), table]
     notes = [legend(summary), *before(summary)]
-    return [*shown, Text("\n".join(notes), style="dim")]
+    return [*shown, Text("\n".join(notes), style="dim"), *_cost_tables(summary)]
+
+
+def _costs(summary: Mapping[str, Any]) -> list[tuple[str, list[list[str]]]]:
+    """Of each task what whole runs cost, per problem: a title, and cells with a head."""
+    runs: dict[str, list[Row]] = {}
+    for run in summary["runs"]:
+        runs.setdefault(run["task"], []).append(run)
+    return [
+        (f"{task}: whole runs, per problem", [[*SPENT], *([run["method"], *_spent(run)] for run in own)])
+        for task, own in runs.items()
+    ]
+
+
+def _spent(run: Row) -> list[str]:
+    """In the order of :data:`SPENT`; - of what no run has."""
+    told = {"calls": ".0f", "critical_steps": ".0f", "tokens": ".0f", "flops": ".3g", "seconds": ".3g"}
+    found = [format(run[key], kind) if run[key] is not None else "-" for key, kind in told.items()]
+    return [*found, format(1 / run["seconds"], ".3g") if run["seconds"] else "-"]
+
+
+def _cost_tables(summary: Mapping[str, Any]) -> list[RenderableType]:
+    shown: list[RenderableType] = []
+    for title, cells in _costs(summary):
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+        for i, name in enumerate(cells[0]):
+            table.add_column(name, justify="right" if i else "left")
+        for row in cells[1:]:
+            table.add_row(*map(Text, row))
+        shown += [Text(title, style="bold"), table]
+    return [*shown, Text(SPENT_LEGEND, style="dim")] if shown else []
 
 
 def before(summary: Mapping[str, Any]) -> list[str]:
@@ -159,6 +195,9 @@ def to_markdown(summary: Mapping[str, Any]) -> str:
             for method, cells in lines.items()
         ]
         parts += [f"### {_title(summary, task, unit)}", "", *markdown(table), ""]
+    for title, cells in _costs(summary):
+        table = [cells[0], *([_escaped(method), *rest] for method, *rest in cells[1:])]
+        parts += [f"### {title}", "", *markdown(table), "", SPENT_LEGEND, ""]
     chosen = largest(summary["comparisons"])
     if chosen:
         wins = "only ours / theirs" if metric.rate else "higher ours / theirs"

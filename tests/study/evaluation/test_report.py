@@ -24,7 +24,14 @@ from nabla.study.evaluation.plots import write_plots
 from nabla.study.evaluation.report import write_report
 from nabla.study.evaluation.results import COSTS, Results
 from nabla.study.evaluation.summary import require_met, summarise
-from nabla.study.evaluation.tables import before, comparison_table, console_tables, to_latex, to_markdown
+from nabla.study.evaluation.tables import (
+    SPENT,
+    before,
+    comparison_table,
+    console_tables,
+    to_latex,
+    to_markdown,
+)
 
 LADDER = [("calls", 5.0), ("calls", 30.0), ("flops", 100.0)]
 PROBLEMS, SEEDS = 40, [0, 1]
@@ -240,11 +247,32 @@ def test_if_everything_failed_there_is_no_cheapest_answer(folder):
 def test_markdown_is_a_table_of_equal_width(summary):
     text = to_markdown(summary)
     blocks = [block for block in text.split("\n\n") if block.startswith("|")]
-    assert len(blocks) == 3
+    assert len(blocks) == 4  # accuracies in two units, costs, comparisons
     for block in blocks:
         assert len({len(re.findall(r"(?<!\\)\|", row)) for row in block.splitlines()}) == 1
     assert "**<87.5* [74, 95]**" in text
     assert text.count("**") == 4  # the strong one, under the two budgets that anybody meets
+
+
+def test_what_whole_runs_cost_stands_beside(summary):
+    """Calls, the longest chain of them, and the throughput: the inverse of the share of the batches."""
+    runs = [{**run, "critical_steps": 3.0, "seconds": 0.25} for run in summary["runs"]]
+    runs[0] |= {"seconds": None, "critical_steps": None}
+    told = {**summary, "runs": runs}
+    lines = [line for line in to_markdown(told).splitlines() if "|" in line]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+    start = rows.index(list(SPENT)) + 2
+    found = {row[0]: row[1:] for row in rows[start : start + len(runs)]}
+    assert list(found) == [run["method"].replace("|", r"\|") for run in runs]
+    assert [row[1::3] + row[-1:] for row in found.values()] == [
+        ["-", "-", "-"], *[["3", "0.25", "4"] for _ in runs[1:]]]  # fmt: skip
+    for run, row in zip(runs, found.values(), strict=True):
+        assert float(row[0]) == round(run["calls"])
+        assert float(row[3]) == pytest.approx(run["flops"], rel=1e-2)
+    out = io.StringIO()
+    for table in console_tables(told):
+        Console(file=out, width=110).print(table)
+    assert "problems/s" in out.getvalue()
 
 
 def test_latex_is_balanced_and_escaped(summary):
