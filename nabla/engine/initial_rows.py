@@ -311,15 +311,20 @@ def _top(full: Tensor, own: Tensor, candidates: Tensor, logits: Tensor, normalis
 def projection(
     head: Head, candidates: Tensor | None, payers: Sequence[tuple[Account, int]]
 ) -> Callable[[Tensor], Tensor]:
-    """Hidden states → logits over candidates, at the cost of the accounts with their numbers of rows."""
+    """Hidden states → logits over candidates, at the cost of the accounts with their numbers of rows: one
+    product, and one more each time a gradient comes back."""
     width = head.usable if candidates is None else candidates.shape[-1]
 
     def project(states: Tensor) -> Tensor:
-        passes = 2 if states.requires_grad else 1
-        for account, rows in payers:
-            flops = 2.0 * rows * width * states.shape[-1] * passes
-            account.meter.add("gradient", Usage(flops=flops))
-        return head.logits(states, candidates)
+        def pay(_: object = None) -> None:
+            for account, rows in payers:
+                account.meter.add("gradient", Usage(flops=2.0 * rows * width * states.shape[-1]))
+
+        pay()
+        logits = head.logits(states, candidates)
+        if logits.requires_grad:
+            logits.register_hook(pay)  # type: ignore[no-untyped-call]
+        return logits
 
     return project
 

@@ -68,9 +68,17 @@ class Head:
         """Where hidden states go."""
         return self.module.weight.device
 
-    def flops(self, rows: int) -> float:
-        """FLOPs of the logits of ``rows`` hidden states."""
-        return 2.0 * rows * self.usable * int(self.module.weight.shape[1])
+    def flops(self, rows: int, candidates: int | None = None) -> float:
+        """FLOPs of the logits of ``rows`` hidden states, of so many candidates each; all by default."""
+        return 2.0 * rows * (candidates or self.usable) * int(self.module.weight.shape[1])
+
+    def slope_flops(self, rows: int, candidates: int) -> float:
+        """FLOPs of the way back from so many candidates' logits to their hidden states."""
+        return self.flops(rows, candidates if self._gathers(rows, candidates) else None)
+
+    def _gathers(self, rows: int, candidates: int) -> bool:
+        """Few of the head's rows are read for the way back; otherwise all of them, in one product."""
+        return rows * candidates < self.usable
 
     def _finish(self, raw: Tensor) -> Tensor:
         """Scale and soft cap, in the working dtype."""
@@ -201,7 +209,7 @@ class Head:
         if self.softcap is not None:
             weights = weights * self._cap_slope(logits)
         weights = weights.to(self.weight.dtype)
-        if tokens.shape[-1] * len(tokens) < self.usable:
+        if self._gathers(*tokens.shape):
             return self.scale * einsum(weights, self.weight[tokens], "n k, n k h -> n h")
         parts = []
         for rows in self.chunks(len(tokens)):

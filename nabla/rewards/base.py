@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from nabla.core.costs import Usage
 from nabla.core.errors import ConfigError, NumericalError
 from nabla.core.prompt import Prompt
 from nabla.core.registry import Registry
@@ -107,6 +108,15 @@ def expected_log_likelihood(
     return torch.cat([v for v, _ in parts]), torch.cat([n for _, n in parts])
 
 
+def soft_flops(head: Head, soft: SoftTokens | None, *, slope: bool = False) -> float:
+    """FLOPs of relaxed rows' own logits in :func:`expected_log_likelihood`, beside the log-partition's, or of
+    their way back to the states. Hard rows need one logit each, which nobody counts."""
+    if soft is None:
+        return 0.0
+    rows, width = soft.weights.shape
+    return head.slope_flops(rows, width) if slope else head.flops(rows, width)
+
+
 @dataclass(frozen=True, eq=False)
 class RelaxedResponse:
     """A response to differentiate: ``response`` from position ``start`` on is free."""
@@ -119,10 +129,13 @@ class RelaxedResponse:
         return len(self.response.tokens) - self.start
 
     def embeddings(self, table: EmbeddingTable) -> Float[Tensor, "n hidden"]:
-        """Embeddings of the free positions in one model: ``y_i^T E``."""
+        """Embeddings of the free positions in one model: ``y_i^T E``. Relaxed rows are a product, which is
+        paid for."""
         rows = table.rows(self.response.tokens[self.start :])
         if self.soft is not None:
             at = self.soft.start - self.start
+            account = self.response.account
+            account.meter.add(account.phase, Usage(flops=table.flops(*self.soft.weights.shape)))
             mixed = table.mix(self.soft.weights, self.soft.candidates).to(rows)
             rows = rows.clone()
             rows[at : at + len(mixed)] = mixed

@@ -31,6 +31,7 @@ from nabla.rewards.base import (
     expected_log_likelihood,
     numbers,
     rewards,
+    soft_flops,
     unbound,
 )
 from nabla.rewards.process import AGGREGATIONS
@@ -229,7 +230,10 @@ class LikelihoodReward(Reward):
         """Expected log-probability of each row, and the leaf at which rows enter as what is judged."""
         head, tokens = self.judge.head, item.response.tokens
         account = item.response.account
-        account.meter.add(account.phase, Usage(flops=head.flops(len(hidden))))
+        # The gradient in the states is formed together with the values.
+        relaxed = soft_flops(head, item.soft) + soft_flops(head, item.soft, slope=True)
+        flops = 2 * head.flops(len(hidden)) + relaxed
+        account.meter.add(account.phase, Usage(flops=flops))
         values, normalisers = expected_log_likelihood(head, hidden, tokens, item.soft)
         free = slice(item.start, len(tokens))
         known = hidden[free].detach().to(values)

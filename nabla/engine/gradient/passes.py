@@ -23,7 +23,7 @@ from nabla.models.causal_lm import CausalLM
 from nabla.models.precision import work_dtype
 from nabla.models.runner import Runner
 from nabla.objectives.base import Term, TrajectoryObjective, TrajectoryView
-from nabla.rewards.base import Reward, expected_log_likelihood
+from nabla.rewards.base import Reward, expected_log_likelihood, soft_flops
 
 
 @dataclass(eq=False)
@@ -90,7 +90,8 @@ class Passes:
         account = task.account
         head, free = self.lm.head, task.tokens[task.start :]
         values, normalisers = expected_log_likelihood(head, hidden, free, task.soft, task.start)
-        account.meter.add(account.phase, Usage(flops=self.lm.head.flops(len(hidden))))
+        flops = head.flops(len(hidden)) + soft_flops(head, task.soft)
+        account.meter.add(account.phase, Usage(flops=flops))
         return values, normalisers
 
     def _run(self, tasks: Sequence[GradientTask], differentiate: bool) -> list[LanguagePass]:

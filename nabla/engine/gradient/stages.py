@@ -28,7 +28,7 @@ from nabla.engine.gradient.values import GradientTask, TermGradient, TrajectoryG
 from nabla.models.channels import Pull
 from nabla.models.runner import Runner
 from nabla.objectives.base import Term, TrajectoryObjective, TrajectoryView
-from nabla.rewards.base import RelaxedReward
+from nabla.rewards.base import RelaxedReward, soft_flops
 
 
 class Stages:
@@ -183,7 +183,9 @@ class Stages:
                     cotangents.append(derivative.context.to(done.values))
                     leaves.append(done.leaf)
                     slots.append((i, 0, done.before))
-                    task.account.add(done.backward + Usage(flops=self.lm.head.flops(len(done.values))))
+                    head = self.lm.head
+                    flops = head.flops(len(done.values)) + soft_flops(head, task.soft, slope=True)
+                    task.account.add(done.backward + Usage(flops=flops))
                 if not rewards or derivative.reward == 0:
                     continue
                 reward = rewards[i]
