@@ -45,7 +45,8 @@ class MetropolisHastings(Acceptance):
 
     With the proposal's densities (Hastings, 1970) the sampler's own ``π e^{r / temperature}`` stays invariant
     whatever the proposal prefers, as in :mod:`nabla.theory.flows.sequence`. In a sweep over rows of the
-    language model itself every step is exact with ``selector="all"`` and ``max_rollouts=None``.
+    language model itself every step is exact with ``selector="all"`` and ``max_rollouts=None``; a token that
+    ends the text is then never accepted in the place of another one, since no sweep would take it back.
 
     Args:
         temperature: in the reward's own logit unit, > 0.

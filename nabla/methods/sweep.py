@@ -8,6 +8,7 @@ method that it is a control of.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -219,7 +220,7 @@ class Sweep(Method):
             offered = await session.score(offered, keep_graph=self._continues(state, len(edits)))
             best = max(range(len(offered)), key=lambda i: value(offered[i]))
         proposal, token = offered[best], tokens[best]
-        densities = self._densities(view, token) if self.acceptance.needs_densities else None
+        densities = self._densities(session, view, token) if self.acceptance.needs_densities else None
         rollouts = state.rollouts + len(edits)
         accepted = self.acceptance.accept(
             state.current, proposal, session.generator("accept", state.rollouts), densities
@@ -273,16 +274,18 @@ class Sweep(Method):
             session.generator("propose", state.rollouts, state.position),
         )
 
-    def _densities(self, view: ProposalView, token: int) -> Densities:
+    def _densities(self, session: Session, view: ProposalView, token: int) -> Densities:
         """Of a token in place of the current one. Both texts share the row, and the suffixes, which the
-        sampler draws, cancel against the target."""
+        sampler draws, cancel against the target. No selector chooses an end of sequence: from a text that
+        ends here there is no way back."""
         current = view.trajectory
         old = int((view.candidates == current.tokens[view.position]).nonzero()[0, 0])
         new = int((view.candidates == token).nonzero()[0, 0])
         own = current.sampling.filter(view.reference).log_softmax(-1)
+        ends = token in session.vocabulary.eos_ids
         return Densities(
             self.proposal.log_density(view, new),
-            self.proposal.log_density(view, old),
+            -math.inf if ends else self.proposal.log_density(view, old),
             float(own[new] - own[old]),
         )
 

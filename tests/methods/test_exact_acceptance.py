@@ -31,11 +31,13 @@ def space() -> SequenceSpace:
     return SequenceSpace(length=3, weight=1.0, seed=3)
 
 
-def law_after_a_sweep(space: SequenceSpace, exact: bool) -> np.ndarray:
-    """π times the transition matrices of all positions, written out."""
+def law_after_a_sweep(
+    space: SequenceSpace, exact: bool, start: np.ndarray | None = None
+) -> np.ndarray:
+    """A law (π by default) times the transition matrices of all positions, written out."""
     texts = [tuple(y.tolist()) for y in space.responses]
     log_pi, reward = space.log_pi.numpy(), space.reward.numpy()
-    law = np.exp(log_pi)
+    law = np.exp(log_pi) if start is None else start
     for position in range(space.length):
         matrix = np.zeros((len(texts), len(texts)))
         for a, old in enumerate(texts):
@@ -46,6 +48,8 @@ def law_after_a_sweep(space: SequenceSpace, exact: bool) -> np.ndarray:
             for b, new in enumerate(texts):
                 if new[:position] != old[:position] or new[position] == old[position]:
                     continue
+                if exact and new[position] == space.eos:
+                    continue  # nothing would be offered in its place: there is no way back
                 end = position + 1
                 head = sum(np.exp(log_pi[c]) for c, t in enumerate(texts) if t[:end] == new[:end])
                 offer = math.exp(float(q[new[position]])) * np.exp(log_pi[b]) / head
@@ -86,11 +90,32 @@ def test_a_sweep_follows_the_enumerated_chain_and_tells_the_rules_apart(space: S
 
 
 def test_the_exact_chain_leaves_the_target(space: SequenceSpace) -> None:
-    """Only with densities is it closer to the target after a sweep than its start is, from the target it
-    does not move: checked on the written-out chain."""
+    """From the target it does not move, which the rule without densities does; from elsewhere it comes
+    closer: checked on the written-out chain."""
     target = space.target.numpy()
     start = np.abs(np.exp(space.log_pi.numpy()) - target).sum()
     assert np.abs(law_after_a_sweep(space, True) - target).sum() < start
+    np.testing.assert_allclose(law_after_a_sweep(space, True, target), target, rtol=0, atol=1e-12)
+    assert np.abs(law_after_a_sweep(space, False, target) - target).sum() > 1e-2
+
+
+def test_no_end_is_accepted_that_no_step_would_take_back(space: SequenceSpace) -> None:
+    """A token that ends the text is offered by the row, and no selector chooses it again."""
+    method = Sweep(
+        Own(),
+        selector="all",
+        proposal={"name": "sample", "temperature": 1.0},
+        acceptance=MetropolisHastings(),
+        sampling={"temperature": 1.0, "max_new_tokens": space.length},
+        max_rollouts=None,
+    )
+    prompts = [Prompt(str(i), space.prompt.messages) for i in range(60)]
+    offered = []
+    for _, solution in Engine(space.lm, space.rm, seed=3).run(method.solve, prompts):
+        assert isinstance(solution, Solution)
+        offered += [r for r in solution.revisions if r.new_token == space.eos]
+    assert offered
+    assert not any(r.accepted for r in offered)
 
 
 def test_densities_are_asked_for_only_where_they_exist(space: SequenceSpace) -> None:

@@ -118,7 +118,8 @@ class Kernels:
         rule: acceptance probability.
         corrected: pass the proposal correction to the rule (else 0).
         keep_end: never revise an end-of-sequence token, as nabla's selectors do. Such a token can be proposed
-            but not taken back, so no acceptance rule makes that sweep reversible.
+            but not taken back: no rule of rewards and corrections makes that sweep reversible, only one that
+            never accepts it (:class:`~nabla.acceptance.metropolis.MetropolisHastings` in production).
     """
 
     def __init__(
