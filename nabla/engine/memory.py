@@ -13,7 +13,7 @@ from nabla.core.costs import Account, CostMeter
 from nabla.core.trajectory import Trajectory
 from nabla.engine.gradient.values import GradientTask, TrajectoryGradient
 from nabla.engine.requests import GradientRequest, ValuePlan, ValueRequest, identity
-from nabla.objectives.base import Objective, Term, trajectory_terms
+from nabla.objectives.base import Objective, Term, TrajectoryObjective, trajectory_terms
 from nabla.rewards.base import SoftTokens
 
 #: Texts whose objective values are remembered per problem (a few numbers each).
@@ -24,7 +24,8 @@ class Memory:
     """Plans the requests for what is not known yet, and keeps their answers.
 
     The gradient at a hard text is a function of the text alone (SPEC section 7.1): it serves every later
-    position of that text, also after a rejected proposal.
+    position of that text, also after a rejected proposal; the next ones of the same position alone where a
+    term is none of single tokens (``TrajectoryObjective.additive``).
 
     Args:
         prompt_ids: of the problem.
@@ -56,7 +57,7 @@ class Memory:
         if soft is None:
             key = _text_key(text, terms)
             kept = self._gradients.get(key)
-            if kept is not None and kept.start <= start:
+            if kept is not None and (kept.start == start or (kept.start < start and _additive(terms))):
                 self._gradients.move_to_end(key)
                 self.meter.count("gradients_reused")
                 return kept
@@ -118,6 +119,14 @@ class Memory:
             while len(self._values) > KEPT_VALUES:
                 self._dropped.append(self._values.popitem(last=False))
         return {term.name: [row[term.name] for row in rows] for term in plan.terms}
+
+
+def _additive(terms: Sequence[Term]) -> bool:
+    """Derivatives at the tokens do not depend on where the free part begins; a reward reads all of a text."""
+    objectives = [term.objective for term in terms]
+    return all(
+        not o.needs_likelihood or (isinstance(o, TrajectoryObjective) and o.additive) for o in objectives
+    )
 
 
 def _text_key(tokens: Tensor, terms: Sequence[Term]) -> tuple[Any, ...]:

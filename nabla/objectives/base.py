@@ -58,6 +58,11 @@ class Objective(ABC):
 class TrajectoryObjective(Objective):
     """A term that is a function of what the models say of the relaxed text."""
 
+    #: A token's derivative is the same wherever the free part begins, as in a sum over tokens: a gradient
+    #: that was computed from an earlier position on serves later ones. Not so for a mean over the view's
+    #: rows, or a product of their sum with the reward: such gradients are computed anew for each position.
+    additive: ClassVar[bool] = False
+
     @abstractmethod
     def value(self, view: TrajectoryView) -> Float[Tensor, ""]:
         """The term's value, differentiable in the view's tensors."""

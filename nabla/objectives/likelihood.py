@@ -19,6 +19,7 @@ class Likelihood(TrajectoryObjective):
 
     unit = "nats"
     needs_likelihood = True
+    additive = True
 
     def __init__(self, detach_context: bool = False) -> None:
         self.detach_context = detach_context

@@ -15,6 +15,7 @@ class RewardObjective(TrajectoryObjective):
 
     unit = "reward logits"
     needs_reward = True
+    additive = True
 
     def value(self, view: TrajectoryView) -> Float[Tensor, ""]:
         if view.reward is None:

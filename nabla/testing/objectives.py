@@ -65,6 +65,10 @@ def _trajectory(objective: Objective) -> bool:
     return isinstance(objective, TrajectoryObjective)
 
 
+def _additive(objective: Objective) -> bool:
+    return isinstance(objective, TrajectoryObjective) and objective.additive
+
+
 def _divergence(objective: Objective) -> bool:
     return isinstance(objective, LogitObjective) and objective.divergence
 
@@ -292,6 +296,25 @@ def the_gradient_of_a_view_is_the_slope(
         what = ("log-likelihood", "log-likelihood of fixed contexts", "reward")[index]
         noise = 1e-8 + 1e-14 * float(value.detach().abs()) / size
         require_close(slope, difference, f"slope in the {what}", rtol=1e-5, atol=noise)
+
+
+@kit.law(applies=_additive, rows=_sixteenths, reward=rewards, committed=st.integers(0, 5))
+def an_additive_one_does_not_see_what_is_committed(
+    objective: Objective, rows: list[int], reward: float, committed: int
+) -> None:
+    """``additive`` says that a token's derivative is the same wherever the free part begins: gradients that
+    are kept serve later positions (SPEC section 7.1)."""
+    first = committed % len(rows)
+    whole = _derivatives(objective, _view(rows, reward))
+    part = _derivatives(objective, _view(rows[first:], reward))
+    what = ("log-likelihood", "log-likelihood of fixed contexts", "reward")
+    for index, (name, early, late) in enumerate(zip(what, whole, part, strict=True)):
+        if early is None or late is None:
+            require((early is None) == (late is None), f"it reads the {name} in one of two views only")
+            continue
+        early = early if index == 2 else early[first:]
+        said = f"derivative in the {name}, {first} tokens committed"
+        require_close(early, late, said, rtol=1e-12, atol=1e-12)
 
 
 # -- through the models ----------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from nabla.core.prompt import Prompt
 from nabla.core.sampling import Sampling
 from nabla.core.trajectory import Trajectory
 from nabla.engine.gradient.values import TermGradient, TrajectoryGradient
-from nabla.objectives.base import trajectory_terms
+from nabla.objectives.base import TrajectoryObjective, TrajectoryView, trajectory_terms
 from nabla.objectives.likelihood import Likelihood
 from nabla.objectives.reward import RewardObjective
 from nabla.objectives.weighted_sum import WeightedSum
@@ -385,6 +385,31 @@ def test_a_gradient_serves_later_positions_of_its_text() -> None:
             c.engine.workspace.gradients.rows(early, part, where, None, account()),
             fresh.engine.workspace.gradients.rows(late, late.terms[name], where, None, account()),
         )
+
+
+class PerToken(TrajectoryObjective):
+    """A mean over the free tokens: another objective at each position."""
+
+    unit = "nats per token"
+    needs_likelihood = True
+
+    def value(self, view: TrajectoryView) -> Tensor:
+        return -view.log_likelihood.mean()
+
+
+def test_a_gradient_that_is_no_sum_over_tokens_serves_its_own_position_alone() -> None:
+    c, objective = case("llama"), WeightedSum({"mean": 1.0}, {"mean": PerToken()})
+    first = c.trajectory(FINISHED)
+
+    async def method(session: Any) -> Any:
+        early = await session.gradient(first, objective)
+        assert await session.gradient(first, objective) is early
+        return await session.gradient(first.commit(5), objective)
+
+    late, fresh = c.run(method), case("llama")
+    alone = gradient_of(fresh, fresh.trajectory(FINISHED, 5), objective)
+    assert late.start == alone.start == 5
+    close(rows_of(c, late, late.terms["mean"]), rows_of(fresh, alone, alone.terms["mean"]))
 
 
 def test_a_gradient_does_not_serve_earlier_positions_or_other_objectives() -> None:

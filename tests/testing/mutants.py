@@ -410,6 +410,18 @@ class InfinitePerplexity(TrajectoryObjective):
         return (-100 * view.log_likelihood.sum()).exp()
 
 
+@objective("an additive one does not see what is committed")
+class MeanThatClaimsToAdd(TrajectoryObjective):
+    """A mean over the free tokens weighs each by their number."""
+
+    unit = "nats per token"
+    needs_likelihood = True
+    additive = True
+
+    def value(self, view):
+        return -view.log_likelihood.mean()
+
+
 @objective("it is linear in the weights")
 class TwoTermsOneName(LogitObjective):
     """Terms that share a name: their reports and gradients are mixed up."""
