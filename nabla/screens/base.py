@@ -26,7 +26,7 @@ class Screen(ABC):
 
     @abstractmethod
     def first_bad(self, values: Sequence[float], held: float | None) -> int | None:
-        """Position of the first bad token; None while the text may go on.
+        """Position of the first bad token, one that has a value; None while the text may go on.
 
         Args:
             values: of all tokens so far, NaN where there is none (SPEC section 14).

@@ -124,7 +124,9 @@ def it_is_monotone_in_its_threshold(selector: Selector, trajectory: Trajectory, 
         masks = []
         for factor in (0.0, 0.25, 0.5, 1.0, 2.0, 4.0):
             changed = copy.copy(selector)
-            setattr(changed, name, factor * float(value))
+            setting = factor * value
+            # A number of positions stays a whole number.
+            setattr(changed, name, round(setting) if isinstance(value, int) else setting)
             masks.append(_select(changed, trajectory, seed))
         pairs = list(pairwise(masks))
         grows = all(not bool((a & ~b).any()) for a, b in pairs)

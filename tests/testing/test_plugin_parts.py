@@ -10,13 +10,15 @@ import torch
 from nabla.core.errors import ConfigError
 from nabla.core.prompt import Prompt
 from nabla.core.solution import Solution
-from nabla.core.trajectory import Score
+from nabla.core.trajectory import Score, Trajectory
 from nabla.engine.engine import Engine
 from nabla.engine.events import Callback, Events
+from nabla.engine.session import Session
 from nabla.methods.base import methods
 from nabla.methods.sources import Own
 from nabla.methods.sweep import Sweep
 from nabla.problems.sandbox import model_path
+from nabla.selectors.base import Selector
 from nabla.testing import check_acceptance, check_estimator, check_selector
 from nabla.testing.inputs import SessionStandIn, at_once, make_trajectory
 from tests import tiny
@@ -82,6 +84,25 @@ def test_a_selector_looks_at_step_rewards(latin_lm, latin_prompts) -> None:
     for length, steps, positions in heard:
         # Every token is a step of this reward; committed ones and the end are never chosen.
         assert all(position < length and steps[position] < 0 for position in positions)
+
+
+def test_a_selector_may_count_positions() -> None:
+    class Widest(Selector):
+        """The ``count`` positions of the largest entropy."""
+
+        monotone_in = ("count",)
+        pointwise = False
+
+        def __init__(self, count: int = 3) -> None:
+            self.count = count
+
+        async def mask(self, trajectory: Trajectory, session: Session) -> torch.Tensor:
+            order = trajectory.entropy.argsort(descending=True, stable=True)
+            chosen = torch.zeros(len(trajectory), dtype=torch.bool)
+            chosen[order[: self.count]] = True
+            return chosen
+
+    check_selector(Widest())
 
 
 def test_a_method_proposes_in_parallel_from_one_backward_pass(latin_lm, latin_rm, latin_prompts) -> None:
