@@ -78,6 +78,11 @@ class Callback:
     def on_select(self, prompt: Prompt, trajectory: Trajectory, positions: Sequence[int]) -> None:
         """The selector has chosen positions of a new current response."""
 
+    def on_prune(
+        self, prompt: Prompt, kept: Sequence[Trajectory], dropped: Sequence[Trajectory]
+    ) -> None:
+        """A search goes on from some of the texts that it has just judged, and not from others."""
+
     def on_refine_step(self, prompt: Prompt, position: int, report: StepReport) -> None:
         """One optimisation step has been taken."""
 
@@ -132,7 +137,8 @@ class Events(Callback):
 
 def _broadcast(heard: Sequence[Any]) -> Any:
     def call(*arguments: Any, **named: Any) -> None:
-        shown = [value for value in arguments if isinstance(value, Trajectory)]
+        parts = [value if isinstance(value, list | tuple) else (value,) for value in arguments]
+        shown = [value for part in parts for value in part if isinstance(value, Trajectory)]
         for hook in heard:
             if not shown:
                 hook(*arguments, **named)

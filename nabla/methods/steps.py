@@ -39,6 +39,16 @@ def distinct(trajectories: Iterable[Trajectory]) -> list[Trajectory]:
     return list(found.values())
 
 
+def prune(session: Session, judged: Iterable[Trajectory], kept: Iterable[Trajectory]) -> None:
+    """Lets listeners hear from which of the judged texts a search goes on; of equal ones, once."""
+    if not session.events.hears("on_prune"):
+        return
+    going = distinct(kept)
+    known = {text(t) for t in going}
+    left = [t for t in distinct(judged) if text(t) not in known]
+    session.events.on_prune(session.prompt, going, left)
+
+
 def width(session: Session, begun: int, full: int) -> int:
     """Size of the next search of a problem.
 

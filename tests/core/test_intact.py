@@ -10,6 +10,7 @@ import torch
 from nabla.acceptance.base import Acceptance
 from nabla.core.errors import ConfigError
 from nabla.core.intact import intact
+from nabla.engine.events import Callback, Events
 from nabla.proposals.base import Proposal, ProposalView
 from nabla.selectors.base import Selector
 from nabla.testing.inputs import make_trajectory
@@ -70,6 +71,17 @@ def test_a_proposal_that_writes_into_the_row_that_others_share() -> None:
     with pytest.raises(ConfigError, match="Greedy writes into"):
         Greedy().propose(view)
     assert reference.tolist() == [0.0, 1.0]
+
+
+def test_a_listener_that_writes_into_one_of_several_texts() -> None:
+    class Pruner(Callback):
+        def on_prune(self, prompt: Any, kept: Any, dropped: Any) -> None:
+            dropped[1].tokens[0] = 3
+
+    dropped = [text(), text()]
+    with pytest.raises(ConfigError, match="Pruner writes into"):
+        Events([Pruner()]).on_prune(None, [text()], dropped)
+    assert dropped[1].tokens.tolist() == [1, 2, 1]
 
 
 def test_looking_is_allowed_and_an_error_of_the_part_comes_first() -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+from typing import ClassVar
+
 import pytest
 
 from nabla.core.errors import ConfigError
 from nabla.core.sampling import Sampling
 from nabla.core.solution import answer_within
 from nabla.engine.engine import Engine
+from nabla.engine.events import Callback, Events
 from nabla.launch.config.resolve import resolve
 from nabla.methods.base import methods
 from tests import running, toy
@@ -121,6 +125,33 @@ def test_at_temperature_zero_every_search_writes_the_greedy_response(spec, bound
     changes = {"sampling": Sampling(temperature=0.0, max_new_tokens=12), "boundary": boundary}
     solutions = running.run(running.tiny_engine(), methods.build({**spec, **changes}))
     assert [s.tokens for s in solutions] == [s.tokens for s in greedy]
+
+
+PRUNING = [
+    *[spec for spec in SEARCHES if spec["name"] != "rap"],  # which leaves no branch for good
+    {"name": "particle-filter", "particles": 3, **STEPS},
+]
+
+
+@pytest.mark.parametrize("spec", PRUNING, ids=label)
+def test_a_search_says_from_which_texts_it_goes_on(spec):
+    class Heard(Callback):
+        steps: ClassVar[list] = []
+
+        def on_prune(self, prompt, kept, dropped):
+            self.steps.append([[tuple(t.tokens.tolist()) for t in texts] for texts in (kept, dropped)])
+            assert all(t.reward is not None for t in (*kept, *dropped))
+
+    plain = running.run(running.tiny_engine(), methods.build(spec), PROMPTS[:1])
+    heard = running.run(running.tiny_engine(events=Events([Heard()])), methods.build(spec), PROMPTS[:1])
+    assert running.facts(plain) == running.facts(heard)
+    dfs = spec.get("order") == "dfs"  # goes back to what it has left for later
+    assert any(dropped for _, dropped in Heard.steps) or dfs
+    for (kept, dropped), (later, others) in pairwise(Heard.steps):
+        assert not {*kept} & {*dropped}
+        assert len({*kept}) == len(kept)
+        if not dfs:  # all that comes next comes from what was kept
+            assert all(any(text[: len(k)] == k for k in kept) for text in (*later, *others))
 
 
 @pytest.mark.parametrize("spec", RANKED, ids=label)

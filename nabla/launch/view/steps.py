@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from nabla.launch.view.lines import Line
@@ -45,14 +45,27 @@ class Steps:
         if self._open:
             self._belongs(text)
             return
-        last = self.steps[-1] if self.steps else None
-        if last is not None and last["kind"] == "draft" and self.nodes.extends(text, last["text"]):
-            last["text"] = self._current = text  # the same one, written further
-            last["spent"] = _spent(line)
-            last.pop("stop", None)
-            return
         self._current = text
+        same = next((step for step in self._drafts() if step["text"] == text), None)
+        if same is not None:  # drawn once more
+            same["times"] = same.get("times", 1) + 1
+            same["spent"] = _spent(line)
+            return
+        last = next(self._drafts(), None)
+        if last is not None and self.nodes.extends(text, last["text"]):
+            last["text"] = text  # the same one, written further
+            last["spent"] = _spent(line)
+            for name in ("stop", "reward", "times"):
+                last.pop(name, None)
+            return
         self._step("draft", line, text=text)
+
+    def _drafts(self) -> Iterator[Step]:
+        """The texts that were written last, of which nothing has been decided; the latest one first."""
+        for step in reversed(self.steps):
+            if step["kind"] != "draft" or "outcome" in step:
+                return
+            yield step
 
     def _belongs(self, text: int) -> None:
         """A text that was written for an open proposal."""
@@ -68,9 +81,16 @@ class Steps:
 
     def _score(self, line: Line) -> None:
         self.nodes.judge(line)
-        for step in self.steps[-1:]:
-            if step["kind"] == "draft" and step["text"] == line["text"]:
+        for step in self._drafts():
+            if step["text"] == line["text"]:
                 step["reward"], step["spent"] = line["reward"], _spent(line)
+
+    def _prune(self, line: Line) -> None:
+        """Of the texts that were written last: from which a search goes on."""
+        outcomes = {int(text): name for name in ("kept", "dropped") for text in line[name]}
+        for step in list(self._drafts()):
+            step.setdefault("reward", self.nodes.rewards.get(step["text"]))
+            step["outcome"] = outcomes.get(step["text"], "complete")
 
     def _stop(self, line: Line) -> None:
         text, position = int(line["text"]), int(line["position"])

@@ -10,7 +10,7 @@ from nabla.core.sampling import Sampling
 from nabla.core.solution import Solution
 from nabla.core.trajectory import Trajectory
 from nabla.methods.base import Method, methods
-from nabla.methods.steps import Scores, Search, Steps, distinct, search, value, width
+from nabla.methods.steps import Scores, Search, Steps, distinct, prune, search, value, width
 from nabla.rewards.base import require_reward
 from nabla.rollouts.boundaries.base import Boundary, boundaries
 
@@ -85,6 +85,7 @@ class _Beams(Search):
         going = [t for t in scored if not session.ended(t)]
         self.complete += len(scored) - len(going)
         self.open = sorted(distinct(going), key=value, reverse=True)[: self.beams]
+        prune(session, going, self.open)
         self.depth += 1
 
 

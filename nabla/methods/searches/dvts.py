@@ -11,7 +11,7 @@ from nabla.core.solution import Solution
 from nabla.core.trajectory import Trajectory
 from nabla.methods.base import Method, methods
 from nabla.methods.pools import next_round
-from nabla.methods.steps import Scores, Search, Steps, best, search, width
+from nabla.methods.steps import Scores, Search, Steps, best, prune, search, width
 from nabla.rewards.base import require_reward
 from nabla.rollouts.boundaries.base import Boundary, boundaries
 
@@ -87,4 +87,5 @@ class _Trees(Search):
         scored = await self.scores.score(grown)
         kept = [best(scored[i : i + width]) for i in range(0, len(scored), width)]
         self.prefixes = [t for t in kept if not session.ended(t)]
+        prune(session, scored, kept)
         self.depth += 1

@@ -14,7 +14,7 @@ from nabla.core.sampling import Sampling
 from nabla.core.solution import Solution
 from nabla.core.trajectory import Trajectory
 from nabla.methods.base import Method, methods
-from nabla.methods.steps import Scores, Search, Steps, search, width
+from nabla.methods.steps import Scores, Search, Steps, prune, search, width
 from nabla.rewards.base import require_reward
 from nabla.rollouts.boundaries.base import Boundary, boundaries
 
@@ -119,6 +119,7 @@ class Filter(Search):
         self.log_evidence += top + math.log(float((weights - top).exp().mean()))
         kept = systematic((weights - top).exp(), session.generator("resample", self.number, self.depth))
         self.particles = [scored[i] for i in kept]
+        prune(session, scored, self.particles)
         self.values = [self.values[i] for i in kept]
 
     def _log_weights(self, before: list[float], finished: list[bool]) -> Tensor:

@@ -10,7 +10,7 @@ from nabla.core.sampling import Sampling
 from nabla.core.solution import Solution
 from nabla.core.trajectory import Trajectory
 from nabla.methods.base import Method, methods
-from nabla.methods.steps import Scores, Search, Steps, distinct, search, value, width
+from nabla.methods.steps import Scores, Search, Steps, distinct, prune, search, value, width
 from nabla.rewards.base import require_reward
 from nabla.rollouts.boundaries.base import Boundary, boundaries
 
@@ -101,8 +101,9 @@ class _Breadth(Search):
             rows = [state for state in self.open for _ in range(self.thoughts)]
             grown = await self.steps.next(session, rows, self.depth)
         states = distinct([*self.complete, *await self.scores.score(grown)])
-        states = [s for s in states if session.ended(s) or method.promising(s)]
-        kept = sorted(states, key=value, reverse=True)[: self.breadth]
+        promising = [s for s in states if session.ended(s) or method.promising(s)]
+        kept = sorted(promising, key=value, reverse=True)[: self.breadth]
+        prune(session, states, kept)
         self.complete = [s for s in kept if session.ended(s)]
         self.open = [s for s in kept if not session.ended(s)]
         self.depth += 1
@@ -131,4 +132,5 @@ class _Depth(Search):
         self.answered = self.answered or any(session.ended(s) for s in scored)
         going = [s for s in scored if not session.ended(s) and method.promising(s)]
         going.sort(key=value, reverse=True)
+        prune(session, (s for s in scored if not session.ended(s)), going)
         self.stack += [(s, depth + 1) for s in reversed(going)]  # the best on top

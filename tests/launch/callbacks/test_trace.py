@@ -33,6 +33,13 @@ NABLA = {
     "sampling": SAMPLING,
 }
 BACKTRACK = {"name": "backtrack", "screen": "value", "sampling": SAMPLING, "attempts": 6}
+BEAM = {
+    "name": "beam-search",
+    "beams": 1,
+    "expansions": 3,
+    "boundary": {"name": "length", "tokens": 2},
+    "sampling": SAMPLING,
+}
 METHODS = [
     NABLA,
     BACKTRACK,
@@ -40,6 +47,7 @@ METHODS = [
     {"name": "pairs", "attempts": 5, "width": 2, "sampling": SAMPLING},
     {"name": "cold", "steps": 2, "sampling": SAMPLING},
     {"name": "best-of-n", "n": 3, "sampling": SAMPLING},
+    BEAM,
 ]
 
 
@@ -192,3 +200,19 @@ def test_what_is_no_trace(tmp_path, text, said):
     (tmp_path / "t.jsonl").write_text(text)
     with pytest.raises(ConfigError, match=said):
         read_trace(tmp_path / "t.jsonl")
+
+
+def test_a_search_shows_what_it_has_dropped_and_every_reward(tmp_path):
+    path = tmp_path / "trace.jsonl"
+    loop(BEAM, [Trace(str(path))]).run(PROMPTS)
+    assert any(row["event"] == "prune" and row["dropped"] for row in lines(path))
+    for traced in read_trace(path):
+        steps = of_trace(traced)["steps"]
+        assert {step["outcome"] for step in steps} == {"kept", "dropped", "complete"}
+        assert all(step["reward"] is not None for step in steps)
+        prunes = [line for line in traced.lines if line["event"] == "prune"]
+        assert [step["text"] for step in steps if step["outcome"] == "dropped"] == [
+            text for line in prunes for text in sorted(line["dropped"])
+        ]
+        rollouts = sum(line["event"] == "rollout" for line in traced.lines)
+        assert sum(step.get("times", 1) for step in steps) == rollouts

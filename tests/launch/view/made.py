@@ -111,6 +111,28 @@ class Made:
             cost={"phases": {"rollout": whole}, "total": whole, "counts": {}}, checkpoints=[],
         )  # fmt: skip
 
+    def search(self, name: str) -> None:
+        """A search over steps: three draws of a first one, of which two are the same text, and an end."""
+        about = {"schema": SCHEMA, "nabla": "0", "method": "beam-search", "prompt": name}
+        self._line("problem", name, **about)
+        begun, ends = ([1, 2], [" a", " b"]), ([1, 3], [" a", " c"])
+        self.text(name, 0, *begun)
+        self.text(name, 1, *ends)
+        for text in (0, 1, 0):
+            self._line("rollout", name, text=text, spent=self.spent())
+        for text in (0, 1):
+            self._line("score", name, text=text, reward=1.0 - text, ends=[], values=[], spent=self.spent())
+        self._line("prune", name, kept=[0], dropped=[1], spent=self.spent())
+        self.text(name, 2, [4], [" d"], like=0, shared=2)
+        self._line("rollout", name, text=2, spent=self.spent())
+        self._line("score", name, text=2, reward=2.0, ends=[], values=[], spent=self.spent())
+        self._line("prune", name, kept=[], dropped=[], spent=self.spent())
+        self._line(
+            "solution", name, ids=[1, 2, 4], response=" a b d", reward=2.0, finished=True,
+            method="beam-search", candidates=1, revised_positions=[],
+            cost={"total": usage(self.calls)}, checkpoints=[],
+        )  # fmt: skip
+
     def write(self, path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(json.dumps(line) + "\n" for line in self.lines))

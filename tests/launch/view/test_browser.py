@@ -111,6 +111,25 @@ def test_steps_by_key_and_by_mouse(pages, opened, place):
     assert page.locator(".run > .text .tok.revised").count() == 1
 
 
+def test_a_search_shows_what_it_kept_and_what_it_dropped(opened, place):
+    trace, path = made.Made(), place / "search.html"
+    trace.search("s")
+    assert main(["view", str(trace.write(place / "search.jsonl")), "--output", str(path)]) == 0
+    page = opened(path)
+    rows = page.locator(".steps tbody tr").all_inner_texts()
+    assert [row.split("\t")[1:3] for row in rows] == [
+        ["text kept ×2", "1"], ["text dropped", "0"], ["text complete", "2"], ["answer", "2"],
+    ]  # fmt: skip
+    heads = page.locator(".steps th").all_inner_texts()
+    assert heads == ["step", "what", "reward", "calls"]  # no empty columns
+    assert page.locator(".timeline .scroll-x .glyph.dropped").count() == 1
+    assert "proposals" not in page.locator(".facts").inner_text()
+    page.keyboard.press("Home")
+    page.keyboard.press("ArrowRight")
+    assert "does not go on" in page.locator(".note").inner_text()
+    shoot(page, place, "search")
+
+
 def test_problems_are_filtered_by_words_and_kinds(pages, opened):
     page = opened(pages[0])
     page.keyboard.press("/")
@@ -143,6 +162,14 @@ def test_the_tooltip_tells_what_is_known_and_what_is_not(pages, opened, place):
     page.keyboard.press(".")
     assert tip.is_visible()
     assert page.locator(".tok.cursor").count() == 1
+
+
+def test_the_keyboard_reaches_the_tokens_of_both_runs(pages, opened):
+    page = opened(pages[1], width=1500)
+    for own in (1, 0):
+        page.locator(".run > .text").nth(own).focus()
+        page.keyboard.press(".")
+        assert page.locator(".run").nth(own).locator(".tok.cursor").count() == 1
 
 
 def test_the_page_says_what_its_words_mean(pages, opened, place):
@@ -215,6 +242,11 @@ def test_it_can_be_printed_and_read_on_a_small_screen(pages, opened, place):
     shoot(page, place, "print")
     small = opened(pages[1], width=480, height=900)
     assert small.evaluate("document.documentElement.scrollWidth") <= 480
+    for width in (480, 400, 340):
+        small.set_viewport_size({"width": width, "height": 900})
+        for box in small.locator(".controls, .cost-unit select").all():
+            edge = box.bounding_box()
+            assert edge["x"] + edge["width"] <= width - 20  # as far as the column goes
     shoot(small, place, "small")
 
 

@@ -71,7 +71,7 @@ class Problem {
   }
   reward(text) { return this.raw.rewards[text] ?? UNKNOWN; }
   get accepted() { return this.raw.steps.filter((s) => s.outcome === "accepted").length; }
-  get proposals() { return this.raw.steps.filter((s) => s.outcome).length; }
+  get proposals() { return this.raw.steps.filter((s) => s.kind === "proposal" && s.outcome).length; }
 }
 
 function column(name) {

@@ -12,6 +12,9 @@ const GLOSSARY = {
   },
   Steps: {
     "text written": "The method had the language model write a text, from the prompt or further.",
+    "text kept": "A search wrote several texts a step further, and goes on from this one.",
+    "text dropped": "The same, and the search does not go on from this one: others have a better reward, or more weight.",
+    "text complete": "The same, and the text is at its end: a candidate for the answer.",
     "refined, same token drawn": "The token's distribution was refined by gradient descent, and the token that was drawn from it is the one that stood there: nothing to propose.",
     "proposal accepted": "Another token was put at one position and the rest was written anew; the new text is kept.",
     "proposal rejected": "The same, and the old text is kept.",
@@ -23,6 +26,7 @@ const GLOSSARY = {
   },
   "At a step": {
     reward: "What the reward model (or another judge) gives to a text; more is better, and the scale is its own. With an arrow: of the old text and of the new one.",
+    drawn: "How often this very text came out of the draws of one step.",
     "decided by": "What decided between the two texts, by the method's rule. 'Good up to token 6.2 before, 7.5 now' is where a screen expects the first bad token in the old text and in the new one (a mean over places, so with digits): the text that is good for longer is kept. Between two complete texts the reward decides.",
     "first bad token": "Position of the token at which a screen, by the reward's values, held that the new text had most probably gone wrong. Writing stopped there, or at the end of the step.",
     "KL moved": "How far refinement moved the distribution of the token: KL of the refined one from the language model's, in nats. 0: not at all; 0.69 turns a fair coin into one that always shows heads.",

@@ -138,7 +138,8 @@ addEventListener("resize", () => panels.forEach((p) => p.problem && p.draw()));
 addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((d) => { d.open = true; }));
 
 panels.forEach((panel, i) => {
-  panel.element.addEventListener("pointerdown", () => { state.panel = i; state.cursor = -1; });
+  const choose = () => { if (state.panel !== i) { state.panel = i; state.cursor = -1; } };
+  for (const event of ["pointerdown", "focusin"]) panel.element.addEventListener(event, choose);
   $("columns").append(panel.element);
 });
 $("columns").classList.toggle("two", panels.length > 1);

@@ -18,9 +18,14 @@ function svg(tag, attributes = {}, ...children) {
 const OUTCOMES = {
   draft: "text written", refine: "refined, same token drawn", accepted: "proposal accepted",
   rejected: "proposal rejected", "passed over": "proposal passed over", open: "proposal without a decision",
-  answer: "answer",
+  kept: "text kept", dropped: "text dropped", complete: "text complete", answer: "answer",
 };
-const outcomeOf = (step) => (step.kind === "proposal" ? step.outcome ?? "open" : step.kind);
+const outcomeOf = (step) => step.outcome ?? (step.kind === "proposal" ? "open" : step.kind);
+const CHOSEN = {
+  kept: "A text as it was written; the search goes on from it.",
+  dropped: "A text as it was written; the search does not go on from it.",
+  complete: "A text as it was written, to its end: a candidate for the answer.",
+};
 
 class Panel {
   constructor(run) {
@@ -105,7 +110,7 @@ class Panel {
     if (step.kind === "answer") {
       words = "The answer" + (this.problem.raw.revised.length ? "; underlined: tokens that an accepted proposal put there." : ".");
       for (const i of this.problem.raw.revised) marks.set(i, "revised");
-    } else if (step.kind === "draft") words = "A text as it was written.";
+    } else if (step.kind === "draft") words = CHOSEN[step.outcome] ?? "A text as it was written.";
     else if (taken) {
       words = "The text after this step; underlined: what is new.";
       if (!whole) for (let i = step.position; i < this.problem.nodes(text).length; i++) marks.set(i, i === step.position ? "revised here" : "fresh");
@@ -145,9 +150,10 @@ class Panel {
       picture.append(svg("text", { class: "axis", x: right + 12, y: base - 26, text: grouped(most) }));
       picture.append(svg("text", { class: "axis name", x: 2, y: base - 4, text: "cost" }));
     }
-    let held = UNKNOWN, path = "";
+    let held = UNKNOWN, best = -Infinity, path = ""; // of complete texts a search holds the best
     steps.forEach((s, i) => {
-      if (s.kind === "draft") held = s.reward ?? held;
+      if (s.outcome === "complete") best = Math.max(best, s.reward ?? best);
+      if (s.kind === "draft") held = s.outcome === "dropped" ? held : best > -Infinity ? best : s.reward ?? held;
       else if (s.outcome === "accepted") held = s.proposed_reward ?? held;
       else if (s.kind === "answer") held = s.reward ?? held;
       if (held !== UNKNOWN) path += `${path ? "H" : "M"}${x(i)}${path ? "V" : ","}${y(held)}`;
@@ -182,6 +188,7 @@ class Panel {
     if (step.kind === "proposal" && (step.reward ?? UNKNOWN) !== UNKNOWN)
       facts.push(["reward", `${shown(step.reward, 4)} → ${shown(step.proposed_reward, 4)}`]);
     else if ((step.reward ?? UNKNOWN) !== UNKNOWN) facts.push(["reward", shown(step.reward, 4)]);
+    if (step.times) facts.push(["drawn", `${step.times} times`]);
     if (step.why) facts.push(["decided by", step.why]);
     if (step.stop !== undefined) {
       const last = this.problem.nodes(step.proposed ?? step.text).length;
@@ -244,19 +251,21 @@ class Panel {
 
   list() {
     const head = ["step", "what", "position", "token", "reward", "why", "calls"];
-    this.steps.forEach((s, i) => {
+    const lines = this.steps.map((s, i) => {
       const old = s.old_piece ?? (s.kind === "proposal" && !s.whole ? this.problem.piece(this.problem.nodes(s.text)[s.position]) : null);
       const fresh = s.new_piece ?? (s.proposed !== undefined && !s.whole ? this.problem.piece(this.problem.nodes(s.proposed)[s.position]) : null);
       const token = s.kind !== "proposal" ? "" : old === null ? `${s.old} → ${s.new}` : `${visible(old)} → ${visible(fresh ?? "")}`;
       const reward = s.kind === "proposal" && (s.proposed_reward ?? UNKNOWN) !== UNKNOWN ? `${shown(s.reward)} → ${shown(s.proposed_reward)}` : (s.reward ?? UNKNOWN) === UNKNOWN ? "" : shown(s.reward);
       const stopped = s.stop === undefined ? "" : `${s.why ? "; " : ""}${BAD} at ${s.stop}`;
       const why = (s.why ?? "") + stopped;
-      const cells = [i + 1, OUTCOMES[outcomeOf(s)], s.position ?? "", token, reward, why, s.spent ? grouped(s.spent[0]) : ""];
-      this.rows.append(make("tr", { class: outcomeOf(s).replace(" ", "-"), onclick: () => this.select(i) },
-        ...cells.map((text, k) => make("td", { class: k === 3 ? "mono" : "", text: String(text) }))));
+      const cells = [i + 1, OUTCOMES[outcomeOf(s)] + (s.times ? ` ×${s.times}` : ""), s.position ?? "", token, reward, why, s.spent ? grouped(s.spent[0]) : ""];
+      return cells.map(String);
     });
+    const columns = head.map((_, k) => k).filter((k) => lines.some((cells) => cells[k] !== "")); // empty columns take room
+    lines.forEach((cells, i) => this.rows.append(make("tr", { class: outcomeOf(this.steps[i]).replace(" ", "-"), onclick: () => this.select(i) },
+      ...columns.map((k) => make("td", { class: `of-${head[k]}`, text: cells[k] })))));
     return make("details", { class: "all", open: true }, make("summary", { text: `All ${this.steps.length} steps` }),
-      make("div", { class: "scroll" }, make("table", { class: "steps" }, make("thead", {}, make("tr", {}, ...head.map((text) => explained("th", text)))), this.rows)));
+      make("div", { class: "scroll" }, make("table", { class: "steps" }, make("thead", {}, make("tr", {}, ...columns.map((k) => explained("th", head[k], { class: `of-${head[k]}` })))), this.rows)));
   }
 
   phases() {
@@ -273,8 +282,8 @@ function mark(outcome, x, y) {
   if (outcome === "accepted") return svg("path", { d: `M${x},${y - 7}l6.5,11.5h-13z` });
   if (outcome === "rejected") return svg("path", { d: `M${x},${y + 7}l6.5,-11.5h-13z` });
   if (outcome === "refine") return svg("circle", { cx: x, cy: y, r: 2.5 });
-  if (outcome === "answer") return svg("path", { d: `M${x},${y - 7}l6.5,7l-6.5,7l-6.5,-7z` });
-  if (outcome === "draft") return svg("circle", { cx: x, cy: y, r: 5 });
+  if (outcome === "answer" || outcome === "complete") return svg("path", { d: `M${x},${y - 7}l6.5,7l-6.5,7l-6.5,-7z` });
+  if (["draft", "kept", "dropped"].includes(outcome)) return svg("circle", { cx: x, cy: y, r: 5 });
   return svg("rect", { x: x - 4, y: y - 4, width: 8, height: 8 });
 }
 
