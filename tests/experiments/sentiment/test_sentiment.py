@@ -29,6 +29,7 @@ pytest.importorskip("trl", reason="trl is not installed (make install)")
 
 from experiments.sentiment import hacking, openings, train
 from experiments.sentiment.lexicon import compound
+from experiments.training import cards, export
 
 CONFIG = Path(__file__).parents[3] / "experiments" / "configs" / "sentiment.yaml"
 SHAPE = Shape(vocab=60, hidden=32, layers=2, heads=4, kv_heads=2, head_dim=8, intermediate=48)
@@ -89,6 +90,18 @@ def test_a_reward_is_trained_measured_and_read(
     assert loaded(input_ids=ids).logits.shape == (1, 1)
     train.main([*options, *few])
     assert "is finished" in capsys.readouterr().out
+
+
+def test_the_card_has_the_head_and_the_costs_of_all_cards() -> None:
+    name, recipe = "smollm2-sentiment", {"what": "sentiment", "base": "smollm2", "rank": 4, "layers": 8,
+                                         "each": 5, "subjects": 20}  # fmt: skip
+    costs = {"steps": 2, "tokens": 800, "flops": 4e11, "cpu_seconds": 90.0}
+    text = train.card(name, name, recipe, costs, {"correlation": 0.4})
+    kept = (export.PLACE / name / "README.md").read_text(encoding="utf-8")
+    assert text.partition("## ")[0] == kept.partition("## ")[0]
+    other = cards.card(name, {**recipe, "what": "sft", "examples": 9, "first": 0}, costs, [])
+    assert other.partition("\n# ")[0] == text.partition("\n# ")[0]
+    assert all(cards.spent(costs) in card for card in (text, other))
 
 
 def train_options(folder: Path) -> Any:
@@ -161,10 +174,10 @@ def test_what_hacking_is_measured_in_is_written_and_drawn(tmp_path: Path) -> Non
     ]  # fmt: skip
     (tmp_path / "records.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     hacking.main([str(tmp_path), "--into", str(tmp_path / "kept")])
-    lines = (tmp_path / "kept" / "hacking.csv").read_text().splitlines()
+    lines = (tmp_path / "kept" / "lexicon.csv").read_text().splitlines()
     assert lines[0].split(",") == list(hacking.FIELDS)
     assert len(lines) == 1 + 4
-    assert (tmp_path / "kept" / "hacking.png").stat().st_size > 5000
+    assert (tmp_path / "kept" / "lexicon.png").stat().st_size > 5000
 
 
 def vowels(prompt: str, response: str) -> float:
