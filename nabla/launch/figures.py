@@ -47,9 +47,10 @@ OWN = {
     "greedy-finish": ("#5f5f3d", "o"),
     "nabla long steps": ("#e0783a", "X"),
     "nabla long detached": ("#8c1d18", "*"),
+    "random-direction long steps": ("#566300", "p"),
     "best-of-n log π": ("#6886dd", "*"),
 }
-#: For variants of these (``nabla algorithm-1``) beside which the method itself may stand.
+#: For variants of these (``nabla algorithm-1``), beside which the method may stand, and for other names.
 SPARE = ("#8a4f9e", "#00788a", "#b8651b", "#4a7d2c", "#9c3f5f", "#3f5fae")
 #: For what is there to compare with, not named one by one.
 GREY = "#9aa1ab"
@@ -144,9 +145,10 @@ def panels(count: int, size: tuple[float, float], columns: int = 3, **shared: An
 
 def looks(names: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Name → colour and marker, the same in every figure: those of :data:`OWN`, or what follows from the name
-    itself. A method with a setting behind a comma has the method's, where that is free. Of other names that
-    would share a colour, the first has it and the next takes one that is free; beyond eight colours begin
-    again with other markers."""
+    itself. A method with a setting behind a comma has the method's, where that is free. Beside methods of
+    :data:`OWN` other names do not take a colour that another figure gives to a method, as far as there are
+    others. Of names that would share a colour, the first has it and the next takes one that is free; then
+    colours begin again with other markers."""
     taken: dict[str, tuple[str, str]] = {}
     own, set_apart = [n for n in names if n in OWN], [n for n in names if n.partition(",")[0] in OWN]
     for name in dict.fromkeys([*own, *set_apart, *names]):
@@ -154,7 +156,9 @@ def looks(names: Sequence[str]) -> dict[str, dict[str, Any]]:
         if place in OWN and OWN[place] not in taken.values():
             taken[name] = OWN[place]
             continue
-        palette = SPARE if re.split(r"[ ,]", name, maxsplit=1)[0] in OWN else COLOURS
+        variant = re.split(r"[ ,]", name, maxsplit=1)[0] in OWN
+        spare = bool(own) and not set(SPARE) <= {colour for colour, _ in taken.values()}
+        palette = SPARE if variant or spare else COLOURS
         taken[name] = _free(palette, zlib.crc32(name.encode()), set(taken.values()))
     return {name: {"color": taken[name][0], "marker": taken[name][1], "markersize": 4.5} for name in names}
 

@@ -37,6 +37,28 @@ def test_an_evaluation_of_which_tables_were_kept(tmp_path, capsys):
     assert "There are no results of this method" in capsys.readouterr().err
 
 
+def test_a_kept_evaluation_by_a_number_is_drawn_by_that_number(tmp_path, capsys):
+    kept = EXPERIMENTS / "results" / "sentiment"
+    assert main(["plot", str(kept), "--output", str(tmp_path), "--format", "svg"]) == 0
+    names = {Path(line).name for line in capsys.readouterr().out.splitlines()}
+    assert names == {"compound_flops.svg", "compound_all.svg"}
+    lines = (tmp_path / "compound_flops.svg").read_text()
+    assert all(f">{name}</text>" in lines for name in ("revision", "nabla"))
+    shutil.copytree(kept, tmp_path / "kept")
+    (tmp_path / "kept" / "hacking.csv").write_text("method,gap\nrevision,0.1\n")  # of somebody else
+    assert main(["plot", str(tmp_path / "kept"), "--output", str(tmp_path)]) == 2
+    assert "hacking.csv has other columns" in capsys.readouterr().err
+
+
+def test_small_panels_are_those_that_show_something(tmp_path, capsys):
+    kept = EXPERIMENTS / "results" / "real"
+    assert main(["plot", str(kept), "--output", str(tmp_path), "--format", "svg"]) == 0
+    others = (tmp_path / "accuracy_flops_others.svg").read_text()
+    assert others.count(">vgb</text>") == 2  # of five tasks two were solved by it
+    assert ">random-direction long</text>" in others  # and the rest on the next line: it would not fit
+    assert ">random-direction long steps</text>" not in others
+
+
 def test_eight_lines_by_default_the_reference_controls_and_baselines_among_them():
     _, summary = read_results(SANDBOX)
     found = choose(summary)

@@ -65,6 +65,10 @@ def test_every_method_has_a_colour_of_its_own():
     every = looks([*colours, "best-of-n weighted"])
     assert all(every[name]["color"] == colour for name, colour in colours.items())
     assert every["best-of-n weighted"]["color"] not in colours.values()
+    mixed = looks(["backtrack", "abort and restart", "redraw the bad token only"])
+    assert mixed["backtrack"]["color"] == OWN["backtrack"][0]
+    taken = {colour for colour, _ in OWN.values()}
+    assert not taken & {mixed[name]["color"] for name in list(mixed)[1:]}
     beside = looks(["nabla", "nabla algorithm-1"])
     assert looks(["nabla algorithm-1"])["nabla algorithm-1"] == beside["nabla algorithm-1"]
 

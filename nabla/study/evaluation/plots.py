@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,8 @@ BINS = 10
 ACROSS = 2
 #: Small panels side by side.
 SMALL = 4
+#: Characters of a line above a small panel, and beside it.
+WRAPPED, BESIDE = 22, 16
 #: Bars at the ends of lines are so far apart, points.
 BAR = 2.0
 #: Row of a figure whose rows are methods, and its head and foot, inches.
@@ -182,33 +185,46 @@ def _curves(drawing: Drawing, unit: str, task: str) -> tuple[dict[str, list[list
 
 def _others(unit: str, drawing: Drawing) -> Any:
     """A small panel for each method that has no line in the figure of this unit, a band of rows per task;
-    thin: the lines of all methods."""
-    metric, others = drawing.metric, [name for name in _rows_of(drawing) if name not in drawing.shown]
-    across = min(SMALL, len(others))
-    down = -(-len(others) // across)
-    figure, axes = panels(across * down * len(drawing.tasks), (1.75, 1.45), across, sharex=True)
-    for i, task in enumerate(drawing.tasks):
-        curves, budgets = _curves(drawing, unit, task)
-        own = axes[i * across * down : (i + 1) * across * down]
+    thin: the lines of all methods. A method that a task was not solved by has no panel there."""
+    metric, names = drawing.metric, [name for name in _rows_of(drawing) if name not in drawing.shown]
+    found = {task: _curves(drawing, unit, task) for task in drawing.tasks}
+    own = {task: [name for name in names if name in found[task][0]] for task in drawing.tasks}
+    most = max(max(map(len, own.values())), 1)
+    across = -(-most // -(-most // SMALL))  # as many rows as it takes, evenly filled
+    places = [(task, name) for task in drawing.tasks for name in _filled(own[task], across)]
+    figure, axes = panels(len(places), (1.75, 1.45), across, sharex=True)
+    for k, (axis, (task, name)) in enumerate(zip(axes, places, strict=True)):
+        if name is None:
+            axis.set_axis_off()
+            continue
+        curves, budgets = found[task]
+        for curve in curves.values():
+            axis.plot(curve[0], curve[1], color=GREY, linewidth=0.5, alpha=0.45)
+        xs, ys, low, high = curves[name]
+        line(axis, xs, ys, (low, high), {"color": "black", "marker": "o", "markersize": 3}, band=True)
         values = [y for curve in curves.values() for part in curve[2:] for y in part]
-        for k, axis in enumerate(own):
-            if k >= len(others):
-                axis.set_axis_off()
-                continue
-            for curve in curves.values():
-                axis.plot(curve[0], curve[1], color=GREY, linewidth=0.5, alpha=0.45)
-            if others[k] in curves:
-                xs, ys, low, high = curves[others[k]]
-                line(axis, xs, ys, (low, high), {"color": "black", "marker": "o", "markersize": 3}, band=True)
-            axis.set_xscale("log")
-            axis.set_ylim(min(values, default=0.0), max(values, default=1.0))
-            axis.set_title(others[k], fontsize=7.5, fontweight="normal")
-            axis.tick_params(labelsize=7)
-            _plain_ticks(axis, [budgets[0], budgets[-1]] if len(budgets) > 1 else budgets)
-            axis.set_ylabel(task if k % across == 0 else "", fontsize=8, fontweight="bold")
+        axis.set_xscale("log")
+        axis.set_ylim(min(values, default=0.0), max(values, default=1.0))
+        axis.set_title(_wrapped(name, WRAPPED), fontsize=7.5, fontweight="normal")
+        axis.tick_params(labelsize=7)
+        _plain_ticks(axis, [budgets[0], budgets[-1]] if len(budgets) > 1 else budgets)
+        if k % across == 0:
+            axis.set_ylabel(_wrapped(task, BESIDE), fontsize=8, fontweight="bold")
+        below = places[k + across][1] if k + across < len(places) else None
+        axis.tick_params(axis="x", labelbottom=below is None)
     figure.supxlabel(f"{UNIT[unit]} per problem", fontsize=8)
     figure.supylabel(metric.axis, fontsize=8)
     return figure
+
+
+def _wrapped(name: str, width: int) -> str:
+    """On several lines where it is longer; names with hyphens stay whole."""
+    return fill(name, width, break_on_hyphens=False)
+
+
+def _filled(names: Sequence[str], across: int) -> list[str | None]:
+    """The names, and nothing up to the end of their last row."""
+    return [*names, *[None] * (-len(names) % across)]
 
 
 def _plain_ticks(axis: Any, values: Sequence[float]) -> None:
@@ -271,7 +287,7 @@ def _hacking(drawing: Drawing) -> Any:
         axis.plot(xs, ys, linewidth=1.5, **look)
         axis.set_title(names[place], fontsize=7.5, fontweight="normal")
         axis.tick_params(labelsize=7)
-        axis.set_ylabel(task if k % across == 0 else "", fontsize=8, fontweight="bold")
+        axis.set_ylabel(_wrapped(task, BESIDE) if k % across == 0 else "", fontsize=8, fontweight="bold")
     figure.supxlabel("reward of the accepted proposal", fontsize=8)
     figure.supylabel("right by the checker, %", fontsize=8)
     return figure

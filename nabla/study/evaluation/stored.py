@@ -8,7 +8,9 @@ from typing import Any
 
 from nabla.core.errors import ConfigError
 from nabla.core.files import parse_json, read_text
+from nabla.study.evaluation.hacking import HACKING
 from nabla.study.evaluation.journal import RECORDS, journals
+from nabla.study.evaluation.metric import ANSWER, REWARD, Metric
 from nabla.study.evaluation.results import ABOUT, Results, names_of
 from nabla.study.evaluation.summary import summarise
 
@@ -18,8 +20,8 @@ _TEXTS = ("task", "unit", "method")
 
 
 def read_results(folder: Path) -> tuple[Results | None, dict[str, Any]]:
-    """(records, their summary); without records what ``results.csv`` has of it, levels under budgets, and
-    ``hacking.csv``, reward against correctness, where it was kept.
+    """(records, their summary); without records what ``results.csv`` has of it, levels under budgets (of
+    the configuration's metric), and ``hacking.csv``, reward against correctness, where it was kept.
 
     Raises ConfigError for a folder without either, and for damaged files.
     """
@@ -30,20 +32,37 @@ def read_results(folder: Path) -> tuple[Results | None, dict[str, Any]]:
     try:
         config = parse_json(read_text(folder / ABOUT, ABOUT))["config"]
         rows = _rows(folder / TABLE)
-        if "accuracy" not in rows[0]:
-            raise ConfigError(
-                "Without records only accuracies are drawn", got=str(folder), fix="Run the evaluation again."
-            )
+        metric = _metric(config, rows[0])
         return None, {
+            **({} if metric.rate else {"metric": metric.name}),
             "problems": {row["task"]: row["problems"] for row in rows},
             "seeds": config["seeds"],
             "reference": config.get("reference"),
             "names": names_of(config),
             "rows": rows,
-            "hacking": _rows(folder / HACKED) if (folder / HACKED).is_file() else [],
+            "hacking": _hacking(folder / HACKED) if (folder / HACKED).is_file() else [],
         }
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise ConfigError(f"The tables of this evaluation are damaged: {error!r}", got=str(folder)) from error
+
+
+def _metric(config: dict[str, Any], row: dict[str, Any]) -> Metric:
+    """What the rows' levels are of: a report may be of rewards in place of right and wrong."""
+    named = Metric(config.get("metric", ANSWER))
+    if "mean" in row:
+        return Metric(REWARD) if named.rate else named
+    return Metric(ANSWER) if "accuracy" in row else named
+
+
+def _hacking(path: Path) -> list[dict[str, Any]]:
+    rows = _rows(path)
+    if rows and not set(HACKING) <= set(rows[0]):
+        raise ConfigError(
+            f"{HACKED} has other columns than 'nabla evaluate' writes",
+            got=", ".join(rows[0]),
+            fix=f"Its columns are {', '.join(HACKING)}: write the other table into a file of another name.",
+        )
+    return rows
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
