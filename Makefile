@@ -76,10 +76,10 @@ notebooks: $(STAMP)
 	$(BIN)/python -m pytest -q --nbmake --overwrite -c /dev/null --rootdir docs/notebooks docs/notebooks
 	$(BIN)/python -m experiments.site.notebooks
 
-# With the setuptools of $(VENV) (of its [dev] extra): nothing is downloaded. build/ would otherwise keep files
-# that the checkout no longer has.
+# With the setuptools of $(VENV) (of its [dev] extra): nothing is downloaded. build/lib would otherwise keep files
+# that the checkout no longer has; build/site, which 'make docs' made, stays.
 wheel: $(STAMP)
-	rm -rf build
+	rm -rf build/lib build/bdist.*
 	$(BIN)/python -m pip wheel . --quiet --no-deps --no-build-isolation --wheel-dir dist
 
 clean:

@@ -52,13 +52,18 @@ def components(slot: str) -> str:
             first = part.doc.split("\n\n")[0]
             lines.append(
                 f"| `{part.name}` | {_cell(plain(first))} | {_cell(_code(part.signature or ''))} | "
-                f"`{part.home}` |"
+                f"{_breakable(part.home)} |"
             )
     return "\n".join(lines)
 
 
 def _code(text: str) -> str:
     return f"`{text}`" if text.strip("()") else ""
+
+
+def _breakable(path: str) -> str:
+    """A dotted path that a narrow column breaks behind its dots, not within its names."""
+    return f"<code class='path'>{path.replace('.', '.<wbr>')}</code>"
 
 
 def _cell(text: str) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
-from experiments.site import picture, results, roles, tables
+from experiments.site import hooks, picture, results, roles, tables
 from experiments.site.assemble import assemble, places, relinked
 from nabla.engine.engine import Engine
 from nabla.launch.config.run import RunConfig
@@ -66,9 +67,21 @@ def test_a_page_loads_nothing_from_the_network(tmp_path):
         assert "http" not in (target / name).read_text()
 
 
+def test_the_page_whose_links_begin_at_a_servers_root_is_left_out():
+    config = SimpleNamespace(theme=SimpleNamespace(static_templates={"404.html", "sitemap.xml"}))
+    assert hooks.on_config(config).theme.static_templates == {"sitemap.xml"}
+    (hook,) = yaml.safe_load(re.sub(r"!!\S+", "", (ROOT / "mkdocs.yml").read_text()))["hooks"]
+    assert (ROOT / hook).samefile(hooks.__file__)
+
+
 def test_a_bar_in_a_cell_ends_no_cell_and_shows_as_itself():
     assert tables._cell("`str | None` or a\n|b|") == "<code>str &#124; None</code> or a &#124;b&#124;"
     assert tables._cell("`a<b | c` and `d`") == "<code>a&lt;b &#124; c</code> and `d`"
+
+
+def test_a_class_breaks_between_its_names_alone():
+    (row,) = [line for line in tables.components("methods").splitlines() if line.startswith("| `dvts` |")]
+    assert "nabla.<wbr>methods.<wbr>searches.<wbr>dvts.<wbr>DVTS</code>" in row
 
 
 def test_links_are_made_those_of_the_site():
