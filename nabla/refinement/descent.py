@@ -52,6 +52,8 @@ class Descent:
             self.arguments["fused"] = True
         if self.langevin.bounds[0] < 0:
             raise ConfigError("langevin is a temperature and must be >= 0", got=langevin)
+        if self.learning_rate.bounds[0] < 0:
+            raise ConfigError("learning_rate must be >= 0 at every step", got=learning_rate)
         self.start(torch.zeros(1, requires_grad=True))  # bad arguments fail here, not after a rollout
 
     @property

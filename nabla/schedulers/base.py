@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
-from nabla.core.errors import ConfigError, require_finite
+from nabla.core.errors import ComponentError, ConfigError, NablaError, require_finite
 from nabla.core.registry import Registry
 
 
@@ -41,14 +41,58 @@ schedulers: Registry[Schedule] = Registry("schedulers", lambda: Schedule, __pack
 
 def as_schedule(value: int | float | Schedule | str | dict[str, Any], name: str = "value") -> Schedule:
     """A schedule from a schedule, a number (constant) or a registry spec; ``name`` is its argument's, for
-    messages."""
+    messages. Raises ConfigError, also for a schedule that leaves its own bounds."""
     if isinstance(value, bool):
         raise ConfigError(f"{name} is a number or a Schedule", got=value)
     if isinstance(value, int | float):
         from nabla.schedulers.base import Constant
 
         return Constant(require_finite(name, value))
-    return schedulers.build(value)
+    return require_bounded(schedulers.build(value), name)
+
+
+#: Lengths of the runs that a schedule is looked at over before it is used.
+_LENGTHS = (*range(1, 25), 30, 40, 50, 100, 200)
+
+
+def require_bounded(schedule: Schedule, name: str) -> Schedule:
+    """``schedule``; raises ConfigError where its bounds are no two finite numbers in order, and where a value
+    is no finite number or leaves them: whoever takes a schedule goes by its bounds."""
+    who = type(schedule).__name__
+    try:
+        low, high = schedule.bounds
+        low = require_finite(f"{name}: the lower bound of {who}", low)
+        high = require_finite(f"{name}: the upper bound of {who}", high)
+    except NablaError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{name}: the bounds of {who} are no pair of numbers: {error}", fix="Return (smallest, largest)."
+        ) from error
+    except Exception as error:
+        raise ComponentError.of(error, f"The bounds of {who} ({name})") from error
+    if low > high:
+        raise ConfigError(f"{name}: the lower bound of {who} is above the upper one", got=(low, high))
+    slack = 1e-9 * max(abs(low), abs(high))
+    for total in _LENGTHS:
+        for index in range(total):
+            try:
+                found: Any = schedule(Step(index, total))
+            except NablaError:
+                raise
+            except Exception as error:
+                raise ComponentError.of(error, f"{who} ({name}) at step {index} of {total}") from error
+            if type(found) is float and low - slack <= found <= high + slack:
+                continue
+            where = f"{name}: the value of {who} at step {index} of {total}"
+            value = require_finite(where, found)
+            if not low - slack <= value <= high + slack:
+                raise ConfigError(
+                    f"{where} is outside its bounds, {low:g} to {high:g}",
+                    got=value,
+                    fix="Let bounds give the smallest and the largest value that the schedule can take.",
+                )
+    return schedule
 
 
 @schedulers.register("constant")

@@ -8,8 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nabla.core.errors import ConfigError, require_finite
-from nabla.schedulers.base import Constant, Step, as_schedule, schedulers
+from nabla.core.errors import ComponentError, ConfigError, require_finite
+from nabla.estimators.base import estimators
+from nabla.objectives.base import objectives
+from nabla.refinement.descent import Descent
+from nabla.schedulers.base import Constant, Schedule, Step, as_schedule, schedulers
 from nabla.schedulers.cosine import Cosine
 from nabla.schedulers.linear import Linear
 
@@ -135,3 +138,54 @@ def test_require_finite():
 
 def test_the_shipped_schedules_are_registered():
     assert {"constant", "linear", "cosine"} <= set(schedulers)
+
+
+class Custom(Schedule):
+    """What a stranger may write."""
+
+    def __init__(self, value, bounds):
+        self.value, self.range = value, bounds
+
+    def __call__(self, step):
+        return self.value(step) if callable(self.value) else self.value
+
+    @property
+    def bounds(self):
+        return self.range
+
+
+@pytest.mark.parametrize(
+    ("value", "bounds", "said"),
+    [
+        (2.0, (0.0, 1.0), "the value of Custom at step 0 of 1 is outside its bounds, 0 to 1"),
+        (lambda step: 0.0 if step.index < 7 else -1.0, (0.0, 1.0), "at step 7 of 8 is outside"),
+        (math.nan, (0.0, 1.0), "at step 0 of 1 must be finite"),
+        ("0.5", (0.0, 1.0), "at step 0 of 1 must be a number"),
+        (0.5, (1.0, 0.0), "the lower bound of Custom is above the upper one"),
+        (0.5, (math.nan, 1.0), "the lower bound of Custom must be finite"),
+        (0.5, (0.0, None), "the upper bound of Custom must be a number"),
+        (0.5, 1.0, "the bounds of Custom are no pair of numbers"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("name", "build"),
+    [
+        ("langevin", lambda schedule: Descent("SGD", langevin=schedule)),
+        ("learning_rate", lambda schedule: Descent("SGD", learning_rate=schedule)),
+        ("temperature", lambda schedule: estimators.build("soft-embedding", temperature=schedule)),
+        ("weight of reward", lambda schedule: objectives.build("sum", weights={"reward": schedule})),
+    ],
+)
+def test_a_schedule_that_contradicts_its_own_bounds_is_refused(value, bounds, said, name, build):
+    with pytest.raises(ConfigError, match=f"{name}: .*{said}"):
+        build(Custom(value, bounds))
+
+
+def test_a_schedule_that_fails_is_named():
+    with pytest.raises(ComponentError, match=r"Custom \(langevin\) at step 0 of 1 failed with ZeroDivision"):
+        as_schedule(Custom(lambda step: 1 / step.index, (0.0, 1.0)), "langevin")
+
+
+def test_a_learning_rate_falls_to_zero_at_the_least():
+    with pytest.raises(ConfigError, match="learning_rate must be >= 0 at every step"):
+        Descent("SGD", learning_rate=Linear(0.1, -0.1))
