@@ -18,7 +18,11 @@ _LOADING = ("adapter", "chat_template", "device_map", "dtype", "num_labels", "sp
 _ARGUMENT = re.compile(r"\b([a-z_]+)=('[^']*'|\{[^}]*\}|\.\.\.|[\w.]+)")
 
 
-def _path(name: str, text: str) -> str | None:
+#: What a message about a reward's model has in it.
+_JUDGE = re.compile(r"reward model|For(Sequence|Token)Classification")
+
+
+def _path(name: str, about: str) -> str | None:
     """Key path of an argument in a run's configuration."""
     if name in RunConfig.__dataclass_fields__:
         return name
@@ -27,21 +31,22 @@ def _path(name: str, text: str) -> str | None:
         if name in names:
             return f"{place}.{name}"
     if name in _LOADING:
-        return f"{'rm' if 'reward model' in text else 'lm'}_arguments.{name}"
+        return f"{'rm' if _JUDGE.search(about) else 'lm'}_arguments.{name}"
     return None
 
 
-def spoken(text: str, *, options: bool) -> str:
-    """A message with its arguments as options, or as keys of the command's file.
+def spoken(text: str, *, options: bool, about: str = "") -> str:
+    """Advice with its arguments as options, or as keys of the command's file.
 
     Args:
         text: of an error.
+        about: the whole message, which says what model it is about.
         options: the command takes a run's options; else it reads a file alone.
     """
 
     def say(found: re.Match[str]) -> str:
         name, value = found.groups()
-        path = _path(name, text)
+        path = _path(name, about or text)
         if path is None:
             return found.group()
         value = value.strip("'") if value != "..." else {"rm": "PATH", "lm": "PATH"}.get(name, "VALUE")

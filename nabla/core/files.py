@@ -7,6 +7,7 @@ was there before is written over.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -26,6 +27,14 @@ _MARKS = {
 LEVELS = 64
 #: Pipes that are open already: ``<(...)`` and ``/dev/stdin``.
 _OPEN = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")
+
+
+def expanded(path: str | Path) -> Path:
+    """A path with ``~`` written out; as it is where there is no such user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
 
 
 def read_bytes(path: str | Path) -> bytes:
@@ -94,6 +103,15 @@ def _depth(value: Any) -> int:
 def reason(error: BaseException) -> str:
     """What went wrong, without the number and the path that an OSError repeats."""
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+#: What a system says where there is no room for more.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def is_full(error: OSError) -> bool:
+    """Whether a disk, or what one may use of it, is full."""
+    return error.errno in _FULL
 
 
 def json_line(row: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -40,12 +41,19 @@ class Lock:
         patience: seconds to wait for another process to let it go.
         what: is written under the lock, for messages.
         option: how another place is chosen, for messages.
+        waiting: is called once, before the first wait.
 
     Raises ConfigError if another process has it, or if its file system has no locks.
     """
 
     def __init__(
-        self, path: Path, *, patience: float = 0.0, what: str = "results folder", option: str = "--output"
+        self,
+        path: Path,
+        *,
+        patience: float = 0.0,
+        what: str = "results folder",
+        option: str = "--output",
+        waiting: Callable[[], None] | None = None,
     ) -> None:
         self._file = path.open("ab")
         end = time.monotonic() + patience
@@ -55,6 +63,9 @@ class Lock:
                 return
             except OSError as error:
                 if error.errno in _TAKEN and time.monotonic() < end:
+                    if waiting is not None:
+                        waiting()
+                        waiting = None
                     time.sleep(_PAUSE)
                     continue
                 self._file.close()

@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from nabla.core.files import expanded
 from nabla.core.version import __version__
 from nabla.launch.config.run import locate
 from nabla.launch.config.slots import slots
@@ -71,7 +72,7 @@ def model(path: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     computed. Of a hub id: the commit, where this machine has it already. Adapter, tokenizer and chat template
     that are given apart count likewise.
     """
-    place = Path(locate(path)).expanduser()
+    place = expanded(locate(path))
     weights = sorted(p for p in place.glob("*") if p.suffix in _WEIGHTS)
     found = {
         "arguments": {key: str(value) for key, value in arguments.items()},
@@ -87,7 +88,7 @@ def model(path: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
         given = arguments.get(name)
         found[name] = model(given, {}) if isinstance(given, str) else None
     template = arguments.get("chat_template")
-    file = Path(template).expanduser() if isinstance(template, str) and len(template) < 1024 else None
+    file = expanded(template) if isinstance(template, str) and len(template) < 1024 else None
     found["chat_template"] = _hash(file) if file is not None and _is_file(file) else None
     return found
 
@@ -99,7 +100,7 @@ def _named_base(place: Path) -> str | None:
         return None
     try:
         base = str(json.loads(file.read_text(encoding="utf-8")).get("base_model_name_or_path"))
-    except ValueError:  # loading says so
+    except (OSError, ValueError, AttributeError):  # loading says so
         return None
     return base if is_name(base) else None
 

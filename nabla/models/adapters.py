@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from nabla.core.errors import ModelError
+from nabla.core.files import expanded, parse_json, read_text
 from nabla.models.refusals import reason
 from nabla.models.zoo.names import place
 
@@ -18,20 +21,83 @@ def is_adapter(folder: Path) -> bool:
     return (folder / "adapter_config.json").exists() and not (folder / "config.json").exists()
 
 
+#: Files in which PEFT keeps weights.
+_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+#: Kinds of tasks whose adapters judge texts.
+_JUDGES = ("SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS")
+
+
+def require_adapter(adapter: Any, role: str) -> None:
+    """Raises ModelError for what is no adapter, as far as this machine can say: a hub id may be one."""
+    if not isinstance(adapter, str) or not adapter.strip():
+        raise ModelError(f"The adapter of the {role} is a folder, a hub id or a name", got=adapter)
+    folder = expanded(adapter)
+    if not folder.exists():
+        if folder.is_absolute() or adapter.startswith((".", "~")):
+            raise _no_adapter(adapter, role, "there is no such folder")
+        return
+    if not folder.is_dir():
+        raise _no_adapter(adapter, role, "it is a file")
+    if not (folder / "adapter_config.json").is_file():
+        raise _no_adapter(adapter, role, "there is no adapter_config.json in it")
+    if not any((folder / name).is_file() for name in _WEIGHTS):
+        raise _no_adapter(adapter, role, f"there is no {_WEIGHTS[0]} in it")
+
+
+def _no_adapter(adapter: str, role: str, why: str) -> ModelError:
+    return ModelError(
+        f"The adapter of the {role} cannot be loaded: {why}",
+        got=adapter,
+        fix="Pass a PEFT folder (adapter_config.json and weights) made for this model.",
+    )
+
+
+def require_writing(adapter: str, role: str) -> None:
+    """Raises ModelError for an adapter in a folder that was trained to judge texts, where it is to write."""
+    folder = expanded(adapter)
+    if folder.is_dir() and (kind := _config(folder, role).get("task_type")) in _JUDGES:
+        raise ModelError(
+            f"The adapter of the {role} makes a reward model or a classifier of its base: it writes no text",
+            got=f"{adapter} (task_type {kind})",
+            fix="Pass it as the reward (rm=...), and a causal language model as lm=....",
+        )
+
+
+def _config(folder: Path, role: str) -> dict[str, Any]:
+    file = folder / "adapter_config.json"
+    text = read_text(file, f"configuration of the {role}'s adapter", kind=ModelError)
+    try:
+        found = parse_json(text)
+        if not isinstance(found, dict):
+            raise ValueError("it is no mapping")
+    except ValueError as error:
+        raise ModelError(
+            f"The configuration of the {role}'s adapter cannot be read: {error}", got=str(file)
+        ) from error
+    return found
+
+
 def _named_base(folder: Path, role: str) -> str:
     """Folder or hub id of the model that an adapter names. Raises ModelError."""
-    try:
-        text = (folder / "adapter_config.json").read_text(encoding="utf-8")
-        base = json.loads(text).get("base_model_name_or_path")
-    except ValueError as error:
-        raise ModelError(f"The adapter of the {role} cannot be loaded: {error}", got=str(folder)) from error
+    base = _config(folder, role).get("base_model_name_or_path")
+    if not isinstance(base, str | None):
+        raise ModelError(
+            f"The {role} is an adapter that names its base model by no text", got=base
+        )
     if not base:
         raise ModelError(
             f"The {role} is an adapter that does not name its base model",
             got=str(folder),
             fix="Pass the base model as path and this folder as adapter.",
         )
-    return place(str(base))
+    inner = place(base)
+    if (Path(inner).is_absolute() or inner.startswith((".", "~"))) and not expanded(inner).is_dir():
+        raise ModelError(
+            f"The base model that the {role}'s adapter names is not there",
+            got=f"{base} of {folder}",
+            fix="Pass the base model as path and this folder as adapter.",
+        )
+    return inner
 
 
 def base_of(
@@ -42,7 +108,7 @@ def base_of(
     labels as the adapter's own head has)."""
     base, chain = _named_base(folder, role), [str(folder)]
     while is_adapter(Path(base)):
-        if base in chain:
+        if Path(base).resolve() in [Path(inner).resolve() for inner in chain]:
             raise ModelError(f"The adapter of the {role} is its own base model", got=base)
         chain.insert(0, base)
         base = _named_base(Path(base), role)
@@ -74,14 +140,26 @@ def broken_adapter(adapter: str, role: str, error: Exception) -> ModelError:
     return ModelError(f"The adapter of the {role} cannot be loaded: {reason(error)}", got=adapter, fix=fix)
 
 
+def _put_on(model: Any, adapter: str, **arguments: Any) -> Any:
+    from peft import PeftModel
+
+    with warnings.catch_warnings():  # _require_fit says it, as an error
+        warnings.filterwarnings("ignore", "Found missing adapter keys")
+        return PeftModel.from_pretrained(model, adapter, **arguments)
+
+
 def merged(model: Any, adapter: str, role: str) -> Any:
     """A model with an adapter of its layers merged into it, whatever task that was trained for."""
-    from peft import PeftConfig, PeftModel
+    from peft import PeftConfig
 
     try:
         config = PeftConfig.from_pretrained(adapter)
         config.task_type = None  # a reward's body has no head that a language model's adapter asks for
-        return PeftModel.from_pretrained(model, adapter, config=config).merge_and_unload()
+        wrapped = _put_on(model, adapter, config=config)
+        _require_fit(wrapped, _adapter_weights(adapter, role), adapter, role)
+        return wrapped.merge_and_unload()
+    except ModelError:
+        raise
     except Exception as error:
         raise broken_adapter(adapter, role, error) from error
 
@@ -89,8 +167,6 @@ def merged(model: Any, adapter: str, role: str) -> Any:
 def adapted(model: Any, adapter: str, missing: list[str], role: str) -> Any:
     """The model with an adapter merged into it. Raises ModelError where the adapter lacks weights that the
     checkpoint lacks too, and where merging changes what the adapted model gives."""
-    from peft import PeftModel
-
     given = _adapter_weights(adapter, role)
     lacking = [key for key in missing if not any(name.endswith("." + key) for name in given)]
     if lacking:
@@ -101,7 +177,8 @@ def adapted(model: Any, adapter: str, missing: list[str], role: str) -> Any:
             "a base model that has one.",
         )
     try:
-        wrapped = PeftModel.from_pretrained(model, adapter).eval()
+        wrapped = _put_on(model, adapter).eval()
+        _require_fit(wrapped, given, adapter, role)
         inner = wrapped.get_base_model()
         parts = (inner.get_input_embeddings(), inner.get_output_embeddings())
         ends = any(part is not None and not _plain(part) for part in parts)
@@ -110,6 +187,8 @@ def adapted(model: Any, adapter: str, missing: list[str], role: str) -> Any:
             before = wrapped(input_ids=probe).logits if ends else None
             model = wrapped.merge_and_unload().eval()
             after = model(input_ids=probe).logits if ends else None
+    except ModelError:
+        raise
     except Exception as error:
         raise broken_adapter(adapter, role, error) from error
     if before is not None and after is not None:
@@ -123,6 +202,30 @@ def adapted(model: Any, adapter: str, missing: list[str], role: str) -> Any:
                 fix="Use an adapter of the layers between them, or a base with tie_word_embeddings=False.",
             )
     return model
+
+
+def _require_fit(wrapped: Any, given: Mapping[str, torch.Tensor], adapter: str, role: str) -> None:
+    """Raises ModelError where an adapter and its model have not the same layers: PEFT leaves out weights that
+    it finds no place for, and makes up those that are missing."""
+    from peft import get_peft_model_state_dict
+
+    wanted = set(get_peft_model_state_dict(wrapped, save_embedding_layers=False))
+    lacking = sorted(wanted - set(given))
+    # What training saved besides (a head, an embedding) is not the adapter's own.
+    own = {_kind(name) for name in wanted}
+    unknown = sorted(name for name in given if name not in wanted and _kind(name) in own)
+    if lacking or unknown:
+        what = f"lacks {lacking[0]}" if lacking else f"has {unknown[0]}, which the model has not"
+        raise ModelError(
+            f"The adapter of the {role} does not fit: it {what}",
+            got=adapter,
+            fix="Pass a PEFT folder that was made for this model, with all of its weights.",
+        )
+
+
+def _kind(name: str) -> str:
+    """What a weight is: the last part of its name before ``weight`` (``lora_A``)."""
+    return name.removesuffix(".weight").rpartition(".")[2]
 
 
 def _plain(part: Any) -> bool:

@@ -97,7 +97,8 @@ class ChatFormat:
         except Exception as error:
             if type(error).__name__ == "TemplateSyntaxError":  # jinja2's; wrong for every conversation
                 raise ConfigError(
-                    f"The chat template is no valid Jinja: {error}", got=self.template or "the tokenizer's"
+                    f"The chat template of the {self.role} is no valid Jinja: {error}",
+                    got=self.template or "the tokenizer's",
                 ) from error
             raise PromptError(
                 f"The chat template cannot write this conversation: {error}",

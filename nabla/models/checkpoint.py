@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from nabla.core.errors import ModelError
-from nabla.models.loading import WHERE
+from nabla.core.files import expanded
+from nabla.models.adapters import require_adapter, require_writing
+from nabla.models.loading import WHERE, is_path
 from nabla.models.refusals import no_folder, not_loaded
+from nabla.models.zoo.names import place
 
 #: Architectures that judge texts and write none.
 _JUDGES = re.compile(r"For(Sequence|Token)Classification|ForMultipleChoice|Reward|ValueHead|ForScore")
@@ -25,11 +27,17 @@ def require_checkpoint(path: str, arguments: Mapping[str, Any], *, role: str, wr
         role: of the model, for messages.
         writes: it is to be a language model.
     """
-    folder = Path(path).expanduser()
+    folder = expanded(path)
     whole = not (folder / "adapter_config.json").exists() or (folder / "config.json").exists()
+    adapter = str(folder) if not whole else arguments.get("adapter")
+    if adapter is not None:
+        adapter = place(adapter) if isinstance(adapter, str) else adapter
+        require_adapter(adapter, role)
+        if writes:
+            require_writing(adapter, role)
     if folder.is_file() or arguments.get("gguf_file") or not whole:
         return  # a .gguf file says it inside, an adapter names its base; both are said when they are loaded
-    if (folder.is_absolute() or path.startswith((".", "~"))) and not folder.is_dir():
+    if not path.strip() or (is_path(path, folder) and not folder.is_dir()):
         raise no_folder(path, role)
     from transformers import AutoConfig
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from nabla.core.errors import ConfigError, ModelError, is_out_of_memory
-from nabla.core.files import reason
+from nabla.core.files import expanded, reason
 from nabla.core.trust import require_trusted
 from nabla.models.adapters import (
     adapted,
@@ -17,7 +18,9 @@ from nabla.models.adapters import (
     broken_adapter,
     is_adapter,
     merged,
+    require_adapter,
     require_rows,
+    require_writing,
     tokenizer_of,
 )
 from nabla.models.gguf import locate_gguf
@@ -46,9 +49,20 @@ def as_dtype(dtype: str | torch.dtype | None, device: str | torch.device | None)
         return dtype
     if dtype is None:
         return torch.float32 if _on_cpu(device) else "auto"
-    if dtype not in _DTYPES:
+    if not isinstance(dtype, str) or dtype not in _DTYPES:
         raise ConfigError("Unknown dtype", got=dtype, fix=f"Use auto, {', '.join(_DTYPES)}.")
     return _DTYPES[dtype]
+
+
+def require_device(device: Any) -> None:
+    """Raises ConfigError for what names no device."""
+    try:
+        if device is not None:
+            torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ConfigError(
+            "Unknown device", got=device, fix="Use cpu, cuda, or cuda:INDEX, as this machine has them."
+        ) from error
 
 
 def _on_cpu(device: str | torch.device | None) -> bool:
@@ -122,9 +136,13 @@ def load(
     Raises ModelError with the reason if anything is missing or broken.
     """
     require_trusted(arguments)
-    path, adapter = place(path), None if adapter is None else place(adapter)
-    folder, arguments = locate_gguf(Path(path).expanduser(), arguments, role)
-    if (folder.is_absolute() or path.startswith((".", "~"))) and not folder.is_dir():
+    require_device(device)
+    path = place(path)
+    if adapter is not None:
+        adapter = place(adapter) if isinstance(adapter, str) else adapter
+        require_adapter(adapter, role)
+    folder, arguments = locate_gguf(expanded(path), arguments, role)
+    if not path.strip() or (is_path(path, folder) and not folder.is_dir()):
         raise no_folder(path, role)
     path = str(folder) if folder.is_dir() else path
     words, below = path, list[str]()
@@ -132,14 +150,25 @@ def load(
         if adapter is not None:
             raise ModelError(f"The {role} is an adapter, and another one is given", got=adapter)
         adapter = path
+        require_adapter(adapter, role)
         path, words, below, arguments = base_of(folder, role, arguments)
+    if adapter is not None and auto.__name__ == "AutoModelForCausalLM":
+        require_writing(adapter, role)
     arguments.setdefault("trust_remote_code", False)  # None would ask on the terminal
     where = {k: v for k, v in arguments.items() if k in WHERE}
+    wanted = as_dtype(dtype, device)
+    if tokenizer is None:
+        require_tokenizer(words, where, role)
     try:
         tokens = _load_tokenizer(words, tokenizer, where)
+    except ModelError:
+        raise
+    except Exception as error:  # transformers raises many kinds
+        raise not_loaded(error, words, f"{role}'s tokenizer" if Path(words).is_dir() else role) from error
+    try:
         model, report = auto.from_pretrained(
             path,
-            dtype=as_dtype(dtype, device),
+            dtype=wanted,
             device_map=device_map,
             output_loading_info=True,
             **arguments,
@@ -172,6 +201,27 @@ def load(
     return model, tokens
 
 
+def is_path(path: str, folder: Path) -> bool:
+    """Whether it can be no hub id."""
+    return folder.is_absolute() or path.startswith((".", "~")) or path.endswith(".gguf")
+
+
+#: Beginnings and ends of the names of files that a tokenizer is made of.
+_TOKENIZERS = ("tokenizer*", "vocab*", "merges*", "*.model", "*.tiktoken")
+
+
+def require_tokenizer(path: str, where: Mapping[str, Any], role: str) -> None:
+    """Raises ModelError for a folder without one: transformers would make up an empty one."""
+    folder = Path(path) / str(where.get("subfolder") or "")
+    if where.get("gguf_file") or not folder.is_dir() or any(list(folder.glob(n)) for n in _TOKENIZERS):
+        return
+    raise ModelError(
+        f"The {role} has no tokenizer: there are no tokenizer files in its folder",
+        got=str(folder),
+        fix="Save it there too (tokenizer.save_pretrained), or name another one (tokenizer=...).",
+    )
+
+
 def _load_tokenizer(path: str, tokenizer: Any, where: dict[str, Any]) -> Any:
     from transformers import AutoTokenizer
 
@@ -179,6 +229,9 @@ def _load_tokenizer(path: str, tokenizer: Any, where: dict[str, Any]) -> Any:
         return AutoTokenizer.from_pretrained(path, **where)
     if not isinstance(tokenizer, str | Path):
         return tokenizer
+    if (folder := expanded(tokenizer)).is_absolute() and not folder.is_dir():
+        raise ModelError("The tokenizer cannot be loaded: there is no such folder", got=str(tokenizer))
+    require_tokenizer(str(folder), {}, "model that is named as tokenizer")
     # Of another repository: its revisions and folders are not the model's.
     shared = {k: v for k, v in where.items() if k not in ("revision", "subfolder", "gguf_file")}
     return AutoTokenizer.from_pretrained(str(tokenizer), **shared)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from nabla.core.errors import ModelError, is_out_of_memory
 
 
@@ -13,6 +15,10 @@ def reason(error: BaseException, limit: int = 1500) -> str:
     while cause is not None and cause not in seen:
         seen.append(cause)
         text = " ".join(str(cause).split()) or repr(cause)
+        if "ignore_mismatched_sizes" in text:  # the report that it speaks of is a table of another logger
+            text = "its weights have other sizes than its config.json says"
+        if isinstance(cause, KeyError):
+            text = f"{text} is unknown, or missing"
         if not any(text in line for line in lines):
             lines.append(text if cause is error else f"{type(cause).__name__}: {text}")
         cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
@@ -21,9 +27,14 @@ def reason(error: BaseException, limit: int = 1500) -> str:
 
 
 def no_folder(path: str, role: str) -> ModelError:
-    """For a path where there is nothing."""
+    """For a path where there is no folder."""
+    found = "there is no such " + ("file" if path.endswith(".gguf") else "folder")
+    if not path.strip():
+        found = "its path is empty"
+    elif os.path.exists(path):
+        found = "it is a file, no folder"
     return ModelError(
-        f"The {role} cannot be loaded: there is no such folder",
+        f"The {role} cannot be loaded: {found}",
         got=path,
         fix="Pass a folder saved by save_pretrained, a .gguf file, or a hub id such as "
         "'Qwen/Qwen2.5-7B-Instruct'.",

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from nabla.core.errors import ConfigError
-from nabla.core.files import decode, parse_json, read_bytes
+from nabla.core.files import decode, expanded, parse_json, read_bytes
 
 #: ``chat_template`` for base models: contents joined by newlines, one newline behind them, no roles.
 PLAIN = "plain"
@@ -28,7 +27,7 @@ def find_template(tokenizer: Any, template: str | None) -> str | None:
     if "{{" in template or "{%" in template:
         return template
     named = f"{', '.join(map(repr, own))}, " if isinstance(own, Mapping) else ""
-    path = Path(template).expanduser()
+    path = expanded(template)
     try:
         text = decode(read_bytes(path))
         if path.suffix == ".json":

@@ -12,6 +12,7 @@ from typing import Any
 
 from nabla.core.change_point import ChangePoint
 from nabla.core.errors import ConfigError, require_count, require_finite, require_positive
+from nabla.core.files import expanded
 from nabla.screens.base import Screen
 from nabla.screens.fitting import cross_entropy, fit
 from nabla.screens.posterior import Posterior
@@ -105,7 +106,7 @@ class Calibration:
     def load(cls, path: str | Path) -> Calibration:
         """From a JSON file. Raises ConfigError."""
         try:
-            values = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
+            values = json.loads(expanded(path).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ConfigError(f"The calibration cannot be read: {error}", got=str(path)) from error
         if not isinstance(values, dict):

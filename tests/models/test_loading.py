@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from nabla.core.errors import ConfigError, ModelError
 from nabla.models.body import EMPTY, Chunk
 from nabla.models.causal_lm import CausalLM
+from nabla.models.checkpoint import require_checkpoint
 from nabla.models.loading import as_dtype, freeze, load, unwrap
 from nabla.rewards.outcome import OutcomeReward
 from nabla.rewards.process import ProcessReward
@@ -246,6 +247,133 @@ def test_a_broken_adapter(folders: Path, role: str) -> None:
     weights.write_bytes(weights.read_bytes()[:100])
     with pytest.raises(ModelError, match=r"adapter of the .* cannot be loaded"):
         cls.from_pretrained(str(folders / role), adapter=str(folders / f"{role}-adapter"))
+
+
+def _rewritten(change: Any) -> Any:
+    """Harm to the weights' file of an adapter."""
+
+    def harm(adapter: Path) -> None:
+        file = adapter / "adapter_model.safetensors"
+        save_file(change(load_file(file)), file)
+
+    return harm
+
+
+def _configured(**changes: Any) -> Any:
+    """Harm to an adapter's configuration."""
+
+    def harm(adapter: Path) -> None:
+        file = adapter / "adapter_config.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+    return harm
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (
+            _rewritten(lambda w: {k.replace("layers.0", "layers.9"): v for k, v in w.items()}),
+            "does not fit: it lacks",
+        ),
+        (_rewritten(lambda w: {"x": torch.zeros(1)}), "does not fit: it lacks"),
+        (_rewritten(lambda w: dict(list(w.items())[1:])), "does not fit: it lacks"),
+        (
+            _rewritten(lambda w: {**w, next(iter(w)).replace("layers.0", "layers.9"): torch.zeros(1)}),
+            r"does not fit: it has .*layers\.9.*which the model has not",
+        ),
+        (lambda a: (a / "adapter_model.safetensors").unlink(), "there is no adapter_model.safetensors in it"),
+        (lambda a: (a / "adapter_config.json").unlink(), "there is no adapter_config.json in it"),
+        (lambda a: (a / "adapter_config.json").write_text("[1]"), "cannot be read: it is no mapping"),
+        (lambda a: (a / "adapter_config.json").write_bytes(b"\xff"), "cannot be read: byte 0"),
+        (_configured(peft_type="NONSENSE"), "'NONSENSE' is unknown, or missing"),
+        (_configured(task_type="SEQ_CLS"), "it writes no text"),
+        (_configured(task_type="TOKEN_CLS"), "it writes no text"),
+    ],
+)
+@pytest.mark.parametrize("alone", [False, True])
+def test_an_adapter_that_does_not_fit_is_not_left_out_in_silence(
+    folders: Path, harm: Any, said: str, alone: bool
+) -> None:
+    adapter, base = folders / "lm-adapter", str(folders / "lm")
+    _configured(base_model_name_or_path=base)(adapter)
+    harm(adapter)
+    if alone and not (adapter / "adapter_config.json").exists():
+        said = "language model (cannot be loaded|has no tokenizer)"
+    path, arguments = (str(adapter), {}) if alone else (base, {"adapter": str(adapter)})
+    with pytest.raises(ModelError, match=said):
+        CausalLM.from_pretrained(path, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("base", "said"),
+    [
+        ("/no/such/base", "names is not there"),
+        ("./no/such", "names is not there"),
+        (5, "names its base model by no text"),
+        (["x"], "names its base model by no text"),
+        ("", "does not name its base model"),
+        (None, "does not name its base model"),
+    ],
+)
+def test_the_base_that_an_adapter_names(folders: Path, base: Any, said: str) -> None:
+    _configured(base_model_name_or_path=base)(folders / "lm-adapter")
+    with pytest.raises(ModelError, match=said):
+        CausalLM.from_pretrained(str(folders / "lm-adapter"))
+
+
+@pytest.mark.parametrize("adapter", [5, ["a"], "", {}])
+def test_what_is_no_adapter(folders: Path, adapter: Any) -> None:
+    with pytest.raises(ModelError, match="is a folder, a hub id or a name"):
+        require_checkpoint(str(folders / "lm"), {"adapter": adapter}, role="language model")
+
+
+@pytest.mark.parametrize("path", ["", " ", "~nobody-of-this-name/model", "missing.gguf"])
+def test_paths_that_can_be_no_hub_id(path: str) -> None:
+    for take in (
+        lambda: CausalLM.from_pretrained(path),
+        lambda: require_checkpoint(path, {}, role="language model"),
+    ):
+        with pytest.raises(ModelError, match=r"cannot be loaded: (there is no such|its path is)"):
+            take()
+
+
+def test_a_folder_without_a_tokenizer(folders: Path) -> None:
+    """transformers makes up one of no tokens for some models."""
+    for file in [*(folders / "lm").glob("tok*"), *(folders / "lm").glob("*.jinja")]:
+        file.unlink()
+    with pytest.raises(ModelError, match="language model has no tokenizer"):
+        CausalLM.from_pretrained(str(folders / "lm"))
+    CausalLM.from_pretrained(str(folders / "lm"), tokenizer=str(folders / "rm"))
+    with pytest.raises(ModelError, match="named as tokenizer has no tokenizer"):
+        CausalLM.from_pretrained(str(folders / "rm"), tokenizer=str(folders / "lm"))
+    with pytest.raises(ModelError, match="tokenizer cannot be loaded: there is no such folder"):
+        CausalLM.from_pretrained(str(folders / "rm"), tokenizer="/no/such")
+
+
+@pytest.mark.parametrize("device", ["nonsense", "cuda:x", ""])
+def test_what_names_no_device(folders: Path, device: Any) -> None:
+    with pytest.raises(ConfigError, match="Unknown device"):
+        CausalLM.from_pretrained(str(folders / "lm"), device=device)
+
+
+def test_a_configuration_of_other_sizes_is_said_in_plain_words(folders: Path) -> None:
+    file = folders / "lm" / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "intermediate_size": 8}))
+    with pytest.raises(ModelError, match=r"its weights have other sizes than its config\.json says"):
+        CausalLM.from_pretrained(str(folders / "lm"))
+
+
+@pytest.mark.parametrize(("file", "text"), [("tokenizer.json", "{}"), ("tokenizer_config.json", "[]")])
+def test_a_broken_tokenizer_is_told_from_a_broken_model(folders: Path, file: str, text: str) -> None:
+    (folders / "lm" / file).write_text(text)
+    with pytest.raises(ModelError, match="language model's tokenizer cannot be loaded"):
+        CausalLM.from_pretrained(str(folders / "lm"))
+
+
+def test_an_unknown_dtype_is_said_once(folders: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^Unknown dtype"):
+        CausalLM.from_pretrained(str(folders / "lm"), dtype="nonsense")
 
 
 def test_an_adapter_without_the_head_that_the_base_lacks(folders: Path) -> None:

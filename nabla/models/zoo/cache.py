@@ -6,6 +6,7 @@ not at all. What does not match its list is thrown away and made anew.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import logging
@@ -16,8 +17,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nabla.core.errors import ModelError
-from nabla.core.files import parse_json, reason
+from nabla.core.errors import ModelError, is_out_of_memory
+from nabla.core.files import expanded, parse_json, reason
 from nabla.core.locks import Lock
 from nabla.models.gguf import locate_gguf
 from nabla.models.refusals import not_loaded
@@ -39,8 +40,8 @@ def cache_folder() -> Path:
     """``NABLA_CACHE``, or ``nabla`` in ``XDG_CACHE_HOME`` (``~/.cache``)."""
     own = os.environ.get("NABLA_CACHE")
     if own:
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "nabla"
+        return expanded(own)
+    return expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "nabla"
 
 
 def converted(
@@ -65,15 +66,21 @@ def converted(
         raise missing
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        lock = Lock(folder.parent / f".{name}.lock", patience=PATIENCE, what="cache of models",
-                    option="NABLA_CACHE")  # fmt: skip
+        lock = Lock(
+            folder.parent / f".{name}.lock",
+            patience=PATIENCE,
+            what="cache of models",
+            option="NABLA_CACHE",
+            waiting=lambda: log.warning("Another process converts %s: waiting for it", name),
+        )
     except OSError as error:
         raise _no_room(folder, error) from error
     with lock:
         why = fault(folder, source)
         if why is None:  # another process has made it
             return folder
-        if folder.exists():
+        if os.path.lexists(folder):
+            _require_ours(folder)
             log.warning("The kept conversion of %s is not used: %s; it is made anew", name, why)
         if sha256 is not None and source["sha256"] != sha256:
             log.warning("The file of %s is another one than the shipped adapters were trained on", name)
@@ -125,12 +132,24 @@ def _source(files: Sequence[Path]) -> dict[str, Any]:
     return {"name": files[0].name, "size": size, "sha256": sha256_of(*files)}
 
 
+def _require_ours(folder: Path) -> None:
+    """Raises ModelError for a file or folder in a conversion's place that nabla did not make."""
+    if not (folder / MANIFEST).is_file():
+        raise ModelError(
+            "A converted model cannot be kept: in its place is something that nabla did not make "
+            f"(no {MANIFEST})",
+            got=str(folder),
+            fix="Move that away, or set NABLA_CACHE to a folder of its own.",
+        )
+
+
 def _make(folder: Path, files: Sequence[Path], source: Mapping[str, Any]) -> None:
     """Converts beside the place, and moves there."""
-    for left in folder.parent.glob(f".{folder.name}-*"):  # of a process that was killed
+    prefix = f".{folder.name}.made-"  # what another model's process makes now has another beginning
+    for left in folder.parent.glob(glob.escape(prefix) + "*"):  # of a process that was killed
         shutil.rmtree(left, ignore_errors=True)
     try:
-        fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        fresh = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
     except OSError as error:
         raise _no_room(folder, error) from error
     try:
@@ -144,7 +163,7 @@ def _make(folder: Path, files: Sequence[Path], source: Mapping[str, Any]) -> Non
         for file in fresh.iterdir():  # several people may share a cache
             file.chmod(0o644)
         if folder.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+            old = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
             os.replace(folder, old / "old")
             shutil.rmtree(old, ignore_errors=True)
         os.replace(fresh, folder)
@@ -169,20 +188,26 @@ def write(file: Path, folder: Path) -> None:
 
     Raises ConfigError without the package that reads GGUF files, and ModelError.
     """
-    parent, arguments = locate_gguf(file, {}, "language model")
+    role = "model of this file"
+    parent, arguments = locate_gguf(file, {}, role)
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:
         model = AutoModelForCausalLM.from_pretrained(str(parent), dtype="float32", **arguments)
         tokenizer = AutoTokenizer.from_pretrained(str(parent), gguf_file=arguments["gguf_file"])
     except Exception as error:  # transformers raises many kinds
-        raise not_loaded(error, str(file), "language model") from error
+        raise not_loaded(error, str(file), role) from error
     # Unpacked weights are those of any other model: transformers would write down how they were packed.
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     model.hf_quantizer = None
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    try:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    except Exception as error:  # safetensors says in its own way that a disk is full
+        if isinstance(error, OSError) or is_out_of_memory(error):
+            raise
+        raise OSError(reason(error)) from error
     path = folder / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     config["dtype"] = "bfloat16"

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from nabla.core.errors import ModelError
+from nabla.core.files import expanded
 from nabla.models.zoo.cache import cache_folder, converted, fault, sha256_of
 from nabla.models.zoo.catalogue import ADAPTERS, PUBLISHED
 
@@ -39,7 +38,7 @@ def require_at_hand(path: str) -> None:
 
 def prepare(path: str) -> str:
     """As :func:`place`; a ``.gguf`` file of moderate size is converted once, too."""
-    file = Path(path).expanduser()
+    file = expanded(path)
     if file.suffix != ".gguf" or not file.is_file() or file.stat().st_size > LARGEST:
         return place(path)
     missing = ModelError("The file is not there any more", got=path)

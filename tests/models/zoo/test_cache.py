@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from nabla.core.errors import ModelError
+from nabla.core.errors import ConfigError, ModelError
+from nabla.core.locks import Lock
 from nabla.models.causal_lm import CausalLM
 from nabla.models.zoo import cache, cache_folder, converted
 from nabla.models.zoo.cache import MANIFEST, fault
@@ -132,7 +133,7 @@ def test_a_conversion_that_breaks_off_leaves_nothing(file: Path, monkeypatch: An
         with pytest.raises(ModelError, match=r"No space left on device.*\n?.*NABLA_CACHE"):
             converted("tiny", [file], MISSING)
     assert [p.name for p in cache_folder().iterdir()] == [".tiny.lock"]
-    (cache_folder() / ".tiny-killed").mkdir()  # as SIGKILL leaves it
+    (cache_folder() / ".tiny.made-killed").mkdir()  # as SIGKILL leaves it
     converted("tiny", [file], MISSING)
     assert sorted(p.name for p in cache_folder().iterdir()) == [".tiny.lock", "tiny"]
 
@@ -156,6 +157,57 @@ def test_a_broken_file_is_named(tmp_path: Path, monkeypatch: Any) -> None:
     pytest.importorskip("gguf", reason="the package gguf is not installed")
     monkeypatch.setenv("NABLA_CACHE", str(tmp_path / "cache"))
     (tmp_path / "broken.gguf").write_bytes(b"GGUF\0\0")
-    with pytest.raises(ModelError, match="language model cannot be loaded"):
+    with pytest.raises(ModelError, match="model of this file cannot be loaded"):
         converted("broken", [tmp_path / "broken.gguf"], MISSING)
     assert [p.name for p in cache_folder().iterdir()] == [".broken.lock"]
+
+
+@pytest.mark.parametrize("kind", ["folder", "file", "link"])
+def test_what_nabla_did_not_make_is_never_removed(kind: str, file: Path, tmp_path: Path) -> None:
+    place, theirs = cache_folder() / "tiny", tmp_path / "theirs"
+    place.parent.mkdir()
+    if kind == "link":
+        theirs.mkdir()
+        place.symlink_to(theirs)
+    elif kind == "folder":
+        place.mkdir()
+        (place / "thesis.txt").write_text("mine")
+    else:
+        place.write_text("mine")
+    with pytest.raises(ModelError, match=r"something that nabla did not make.*NABLA_CACHE"):
+        converted("tiny", [file], MISSING)
+    assert os.path.lexists(place)
+    assert kind != "folder" or (place / "thesis.txt").read_text() == "mine"
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(file: Path, monkeypatch: Any) -> None:
+    from safetensors import SafetensorError
+    from transformers import LlamaForCausalLM
+
+    def full(*_: Any, **__: Any) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(LlamaForCausalLM, "save_pretrained", full)
+    with pytest.raises(ModelError, match=r"cannot be kept: .*No space left.*NABLA_CACHE"):
+        converted("tiny", [file], MISSING)
+    assert [p.name for p in cache_folder().iterdir()] == [".tiny.lock"]
+
+
+def test_who_waits_for_another_process_says_so(file: Path, made: Path, monkeypatch: Any, caplog: Any) -> None:
+    (made / MANIFEST).write_text("{")
+    forget()
+    monkeypatch.setattr(cache, "PATIENCE", 0.3)
+    with Lock(made.parent / ".tiny.lock"), pytest.raises(ConfigError, match="Another process"):
+        converted("tiny", [file], MISSING)
+    assert caplog.text.count("Another process converts tiny: waiting for it") == 1
+
+
+def test_a_conversion_of_a_longer_name_is_left_alone(file: Path, made: Path) -> None:
+    other = made.parent / ".tiny-0123.made-x"  # another process makes it now
+    left = made.parent / ".tiny.made-x"  # of a process that was killed
+    for folder in (other, left):
+        folder.mkdir()
+    (made / "config.json").write_text("{}")
+    forget()
+    converted("tiny", [file], MISSING)
+    assert (other.exists(), left.exists()) == (True, False)
