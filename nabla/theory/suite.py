@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass
 
 import torch
 
 from nabla.core.errors import ConfigError
+from nabla.core.processes import spawned
 from nabla.theory.duality.base import Check, checks
 from nabla.theory.figures import Figure
 from nabla.theory.report import Findings, Report, Verdict
@@ -67,8 +67,7 @@ def run_checks(
             found[task] = _run(*task, quick)
             _tell(found[task], progress)
     else:
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(jobs, len(tasks)), mp_context=context) as pool:
+        with spawned(min(jobs, len(tasks))) as pool:
             ordered = sorted(tasks, key=lambda task: _COST.get(task[0], 0), reverse=True)
             waiting = {pool.submit(_alone, *task, quick): task for task in ordered}
             for future in as_completed(waiting):

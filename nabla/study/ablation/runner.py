@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
-import os
 import re
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nabla.core.errors import ConfigError, NablaError
+from nabla.core.errors import ConfigError
 from nabla.core.locks import Lock
+from nabla.core.processes import require_guarded, spawned
 from nabla.core.quiet import quiet
 from nabla.launch.fingerprint import without_later
 from nabla.launch.launcher import make_fabric
@@ -71,6 +67,8 @@ class Ablation:
 
     def run(self) -> None:
         """Solves what is missing. Raises NablaError; finished units are kept."""
+        if self.workers > 1:
+            require_guarded()  # before anything is written
         with self._open(), self._processes() as pool:
             search = Search(self.config)
             storage = Storage(self.folder, search)
@@ -122,17 +120,8 @@ class Ablation:
         if self.workers == 1:
             yield None
             return
-        context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(min(self.workers, self.config.size), context, _follow, (os.getpid(),))
-        try:
+        with spawned(min(self.workers, self.config.size)) as pool:
             yield pool
-        except BrokenProcessPool as error:
-            raise NablaError(
-                "A process of this ablation has died",
-                fix="Finished units are kept: start it again, with fewer workers if memory ran out.",
-            ) from error
-        finally:
-            pool.shutdown(cancel_futures=True)
 
     # -- the folder ----------------------------------------------------------------------------------
 
@@ -184,15 +173,3 @@ def _name(point: Point) -> str:
     digest = hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
     slug = re.sub(r"[^a-z0-9.]+", "-", point.label.lower()).strip("-.")[:40]
     return f"{slug}-{digest}"
-
-
-def _follow(parent: int) -> None:
-    """Ends this process when the one that started it is killed, and at Ctrl-C without a word."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 
 from nabla.core.costs import Cost
 from nabla.core.errors import NablaError
+from nabla.core.processes import spawned
 from nabla.core.prompt import Prompt
 from nabla.core.solution import Solution
 from nabla.engine.engine import Engine
@@ -60,11 +61,11 @@ class Spread:
     """
 
     def __init__(self, family: str, problems: int, workers: int, live: int) -> None:
-        context = multiprocessing.get_context("spawn")
         self.live, self.problems = max(1, live // workers), problems
-        self.taken = context.Value("i", 0)
+        self.taken = multiprocessing.get_context("spawn").Value("i", 0)
+        self._stack = ExitStack()
         self.pools = [
-            ProcessPoolExecutor(1, context, _load, (family, problems, rank, workers, self.taken))
+            self._stack.enter_context(spawned(1, _load, (family, problems, rank, workers, self.taken)))
             for rank in range(workers)
         ]
         for pool in self.pools:
@@ -85,8 +86,7 @@ class Spread:
 
     def close(self) -> None:
         """Ends the processes."""
-        for pool in self.pools:
-            pool.shutdown()
+        self._stack.close()
 
 
 @dataclass
