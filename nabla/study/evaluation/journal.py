@@ -12,11 +12,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from nabla.core.errors import ConfigError, NablaError
-from nabla.core.files import parse_json
+from nabla.core.errors import ConfigError, StorageError
+from nabla.core.files import parse_json, reason
 from nabla.core.locks import Lock
 
 RECORDS = "records.jsonl"
@@ -39,24 +40,28 @@ class Journal:
     """
 
     def __init__(self, folder: Path, rank: int) -> None:
-        path = folder / f"journal-{rank}.jsonl"
+        self._path = path = folder / f"journal-{rank}.jsonl"
         self._lock = Lock(path)
         self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
 
     def append(self, key: Sequence[Any], rows: Sequence[dict[str, Any]]) -> None:
-        """A unit's records, on disk when this returns. Raises NablaError if the disk takes only a part,
-        which is taken back."""
+        """A unit's records, on disk when this returns. Raises StorageError if the disk takes none, or only a
+        part, which is taken back."""
         data = b"".join(line(row) for row in rows) + line({_END: list(key), "lines": len(rows)})
         before = os.fstat(self._descriptor).st_size
-        written = os.write(self._descriptor, data)
-        if written < len(data):
-            os.ftruncate(self._descriptor, before)
-            raise NablaError(
-                "The disk did not take a unit of records",
-                got=f"{written} of {len(data)} bytes",
-                fix="Make room and start the same command again; finished units are kept.",
-            )
-        os.fsync(self._descriptor)
+        try:
+            written = os.write(self._descriptor, data)
+            if written < len(data):
+                raise OSError(f"{written} of {len(data)} bytes")
+            os.fsync(self._descriptor)
+        except OSError as error:
+            with suppress(OSError):
+                os.ftruncate(self._descriptor, before)
+            raise StorageError(
+                f"The disk did not take a unit of records: {reason(error)}",
+                got=str(self._path),
+                fix="Make room and start the same command again; finished problems are kept.",
+            ) from error
 
     def close(self) -> None:
         """Ends this process's use of the file."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nabla.core.errors import ConfigError, NablaError
+from nabla.core.errors import ConfigError, NablaError, StorageError
 from nabla.study.evaluation import journal
 from nabla.study.evaluation.journal import RECORDS, Journal, Lock, journals, line, merge, read, recover, units
 
@@ -74,6 +75,24 @@ def test_an_unfinished_run_can_be_read(tmp_path):
     with (tmp_path / "journal-0.jsonl").open("ab") as file:
         file.write(line(rows(2)[0])[:20])
     assert list(read(tmp_path)) == rows(1)
+
+
+@pytest.mark.parametrize("call", ["write", "fsync"])
+def test_a_full_disk_is_told_and_the_next_unit_is_whole(call, tmp_path, monkeypatch):
+    whole = written(tmp_path, 1)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    book = Journal(tmp_path, 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(journal.os, call, full)
+        with pytest.raises(StorageError, match=r"unit of records: No space left.*start the same"):
+            book.append(("t", 2), rows(2))
+    book.close()
+    assert (tmp_path / "journal-0.jsonl").read_bytes() == whole
+    assert written(tmp_path, 2).startswith(whole)
+    assert list(read(tmp_path)) == rows(1) + rows(2)
 
 
 def test_a_disk_that_takes_a_part_keeps_none_of_it(tmp_path, monkeypatch):
