@@ -227,6 +227,21 @@ def test_an_embedded_name_that_does_not_exist_names_the_nearest(capsys):
     assert "'arithmetic-policy'" in err
 
 
+@pytest.mark.parametrize(
+    ("about", "option"),
+    [
+        ("The model Qwen2ForSequenceClassification returns NaN or infinity", "--rm_arguments.dtype float32"),
+        ("The tokenizer has no chat template (of the reward model)", "--rm_arguments.dtype float32"),
+        ("The model Qwen2ForCausalLM returns NaN or infinity", "--lm_arguments.dtype float32"),
+    ],
+)
+def test_advice_names_the_model_that_the_message_is_about(about, option):
+    from nabla.cli import _said
+    from nabla.core.errors import ModelError
+
+    assert option in _said(ModelError(about, fix="Try dtype='float32'."), ["solve"])
+
+
 def test_debug_shows_the_traceback(capsys):
     status, _, err = run(capsys, "--debug", "solve", "hello")
     assert status == 2
@@ -254,7 +269,7 @@ def test_ctrl_c_keeps_what_was_finished(capsys, tmp_path, monkeypatch):
         capsys, "solve", SUM, "53*6-50+29-41", "--method", "greedy", "--output", "out", "--engine.live", "1",
         *CPU,
     )  # fmt: skip
-    assert status == 2
+    assert status == 130
     assert "Interrupted after 1 of 2" in err
     assert SUM in out
     assert len((tmp_path / "out" / "solutions.jsonl").read_text().splitlines()) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -12,12 +13,15 @@ from nabla.core.errors import NablaError, is_out_of_memory
 
 #: Exit status of everything that went wrong in a way the user can mend.
 FAILURE = 2
+#: A signal's number is added to it, as shells do: 130 for Ctrl-C, 143 for SIGTERM.
+SIGNALLED = 128
 #: Options of every command, and of none: they may stand anywhere before ``--``.
 EVERYWHERE = ("--debug", "--allow-code")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command line and returns its exit status: 0, or 2 with one message on standard error."""
+    """Runs a command line and returns its exit status: 0, 2 with one message on standard error, or 128
+    and the number of the signal that ended it, with a message likewise."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     end = given.index("--") if "--" in given else len(given)
     switches = {argument for argument in given[:end] if argument in EVERYWHERE}
@@ -36,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(given: Sequence[str], debug: bool, allow_code: bool) -> int:
     from nabla.cli.parsing import parse
+    from nabla.core.files import is_full
+    from nabla.core.solution import Interrupted
     from nabla.core.trust import code_allowed
 
     try:
@@ -46,14 +52,18 @@ def _run(given: Sequence[str], debug: bool, allow_code: bool) -> int:
         with quiet(debug), one_voice(), code_allowed(allow_code):
             status: int = command.run(call)
     except NablaError as error:
-        return _fail(_said(error, given), debug)
+        stopped = isinstance(error, Interrupted) and isinstance(error.__cause__, KeyboardInterrupt)
+        return _fail(_said(error, given), debug, _signalled(error.__cause__) if stopped else FAILURE)
     except KeyboardInterrupt as stop:
-        return _fail(f"Interrupted ({stop})" if str(stop) else "Interrupted", debug)
+        said = f"Interrupted ({stop})" if str(stop) else "Interrupted"
+        return _fail(said, debug, _signalled(stop))
     except SystemExit as stop:  # the parser has said what is wrong, or printed its help
         if stop.code:
             _hint(given)
         return stop.code if isinstance(stop.code, int) else 0
     except OSError as error:
+        if is_full(error):
+            return _fail(f"{error}. Make room and run this again: what was finished is kept", debug)
         return _fail(f"The system refuses: {error}", debug)
     except Exception as error:
         if is_out_of_memory(error):
@@ -75,15 +85,22 @@ def _said(error: NablaError, given: Sequence[str]) -> str:
     # What the user has written stays as it is; only the advice is put in other words.
     fix = error.fix or ""
     command = next((a for a in given if not a.startswith("-")), "")
-    said = spoken(fix, options=command in ("solve", "compare", "demo", "diagnose"))
+    said = spoken(fix, options=command in ("solve", "compare", "demo", "diagnose"), about=message)
     return message.replace(fix, said) if fix else message
 
 
-def _fail(message: str, debug: bool) -> int:
+def _fail(message: str, debug: bool, status: int = FAILURE) -> int:
     if debug:
         traceback.print_exc()
     print(f"nabla: error: {message}", file=sys.stderr)
-    return FAILURE
+    return status
+
+
+def _signalled(stop: BaseException | None) -> int:
+    """Exit status of a run that a signal ended."""
+    from nabla.cli.terminal import Terminated
+
+    return SIGNALLED + (stop.number if isinstance(stop, Terminated) else signal.SIGINT)
 
 
 def _hint(given: Sequence[str]) -> None:

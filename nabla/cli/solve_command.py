@@ -268,12 +268,14 @@ def _shared(
     fabric: Any, missing: list[Prompt], folder: RunFolder | None
 ) -> tuple[list[Prompt], RunFolder | Share | None]:
     """What is to be solved, as the first process knows it, and where this process keeps its rows."""
+    from nabla.launch.group import together
     from nabla.launch.resume import Share
 
     if fabric.world_size == 1:
         return missing, folder
     place = None if folder is None else folder.path
-    missing, place = fabric.broadcast((missing, place))
+    with together():
+        missing, place = fabric.broadcast((missing, place))
     return missing, folder if fabric.is_global_zero or place is None else Share(place, fabric.global_rank)
 
 

@@ -131,7 +131,15 @@ def _occupy() -> None:
 
 
 class Terminated(KeyboardInterrupt):
-    """A signal asks the process to end."""
+    """A signal asks the process to end.
+
+    Args:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
 
 
 @contextmanager
@@ -155,4 +163,4 @@ def signals() -> Iterator[None]:
 
 def _end(number: int, _: FrameType | None) -> None:
     signal.signal(number, signal.SIG_DFL)
-    raise Terminated(signal.Signals(number).name)
+    raise Terminated(number)

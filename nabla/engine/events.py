@@ -125,7 +125,7 @@ class Events(Callback):
                 for listener in self.listeners
                 if getattr(type(listener), name) is not getattr(Callback, name) or name in vars(listener)
             ]
-            setattr(self, name, _broadcast(heard))
+            setattr(self, name, _ending(heard) if name == "on_run_end" else _broadcast(heard))
 
     def hears(self, hook: str) -> bool:
         """Whether anybody listens: events that cost something to make are skipped otherwise."""
@@ -145,5 +145,22 @@ def _broadcast(heard: Sequence[Any]) -> Any:
                 continue
             with intact(getattr(hook, "__self__", hook), *shown):
                 hook(*arguments, **named)
+
+    return call
+
+
+def _ending(heard: Sequence[Any]) -> Any:
+    """Everybody hears the end, whoever fails at it: others have lines to write and files to close. The first
+    failure is raised then."""
+
+    def call(*arguments: Any) -> None:
+        failures: list[Exception | SystemExit] = []
+        for hook in heard:
+            try:
+                hook(*arguments)
+            except (Exception, SystemExit) as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
 
     return call

@@ -5,7 +5,6 @@ Fabric brings the device, the precision, the loggers and the processes; the engi
 
 from __future__ import annotations
 
-import atexit
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -14,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from nabla.core.errors import ComponentError, ConfigError, NablaError, PromptError, require_threads
+from nabla.core.files import warn
 from nabla.core.prompt import Prompt, numbered
 from nabla.core.solution import Interrupted, RunError, Solution, Stopped
 from nabla.engine.engine import Engine, require_loaded
 from nabla.engine.events import Callback, Events, Run
 from nabla.launch.callbacks.base import callbacks as registry
+from nabla.launch.group import launch, together
 from nabla.launch.threads import threads as torch_threads
 from nabla.launch.threads import threads_for
 from nabla.methods.base import Method, methods
@@ -99,8 +100,7 @@ class TestTimeLoop:
             loggers=loggers,
         )
         if self.fabric.world_size > 1:
-            self.fabric.launch()  # starts the other processes; each runs its share of the problems
-            atexit.register(leave_group)
+            launch(self.fabric)  # starts the other processes; each runs its share of the problems
         self.callbacks = tuple(registry.build(callback) for callback in callbacks)
         self._finished = _Finished()
         self.events = Events((self._finished, *self.callbacks))
@@ -147,6 +147,7 @@ class TestTimeLoop:
         self._finished.found = found  # before any other callback hears of a solution, and may fail
         failures: dict[str, NablaError] = {}
         self._begin(problems)
+        whole = False
         try:
             with torch_threads(self.threads):
                 method = self.prepared(problems if among is None else among)
@@ -155,6 +156,7 @@ class TestTimeLoop:
                     if isinstance(outcome, NablaError):
                         failures[prompt.id] = outcome
             found, failures = self._gather(found), self._gather(failures)
+            whole = not failures
         except KeyboardInterrupt as stop:
             raise Interrupted([found[p.id] for p in mine if p.id in found], len(mine)) from stop
         except (Exception, SystemExit) as error:  # of a callback, or a component that ends the program
@@ -162,7 +164,7 @@ class TestTimeLoop:
                 raise
             raise Stopped([found[p.id] for p in mine if p.id in found], len(mine), error) from error
         finally:
-            self._end([found[p.id] for p in problems if p.id in found], len(problems))
+            self._end([found[p.id] for p in problems if p.id in found], len(problems), whole)
         solutions = [found[p.id] for p in problems if p.id in found]
         if failures:
             ordered = {p.id: failures[p.id] for p in problems if p.id in failures}
@@ -182,12 +184,16 @@ class TestTimeLoop:
         except (Exception, SystemExit) as error:
             raise ComponentError.of(error, "A callback's on_run_start") from error
 
-    def _end(self, solutions: list[Solution], total: int) -> None:
-        """Raises Stopped with all solutions where a callback fails at the end."""
+    def _end(self, solutions: list[Solution], total: int, whole: bool) -> None:
+        """Raises Stopped with all solutions where a callback fails at the end of a run that went well; an
+        error that the run ends with already is not replaced."""
         try:
             self.events.on_run_end(self._about(), solutions)
         except (Exception, SystemExit) as error:
-            raise Stopped(solutions, total, error) from error
+            stopped = Stopped(solutions, total, error)
+            if whole:
+                raise stopped from error
+            warn(f"A callback failed at the end, too: {stopped.what}")
 
     def _about(self) -> Run:
         fabric = self.fabric
@@ -206,7 +212,8 @@ class TestTimeLoop:
         if self.fabric.world_size == 1:
             return own
         parts: list[Any] = [None] * self.fabric.world_size
-        torch.distributed.all_gather_object(parts, own)
+        with together():
+            torch.distributed.all_gather_object(parts, own)
         return {key: value for part in parts for key, value in part.items()}
 
 
@@ -277,12 +284,6 @@ def make_fabric(**arguments: Any) -> Fabric:
             got=f"accelerator={arguments.get('accelerator')!r}, devices={arguments.get('devices')!r}",
             fix="Take as many processes as there are devices, or accelerator='cpu'.",
         ) from error
-
-
-def leave_group() -> None:
-    """Ends the process group before the interpreter ends: its threads would abort the process."""
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
 
 
 def place_models(

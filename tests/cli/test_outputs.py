@@ -231,7 +231,7 @@ def test_a_signal_ends_a_run_that_keeps_what_it_has(name, monkeypatch, capsys):
     monkeypatch.setattr(solve_command, "_callbacks", lambda *_, **__: [After()])
     before = signal.getsignal(getattr(signal, name))
     arguments = ["solve", SUM, "53*6-50+29-41", "--output", "out", "--engine.live", "1", *GREEDY]
-    assert main(arguments) == 2
+    assert main(arguments) == 128 + getattr(signal, name)
     said = capsys.readouterr()
     assert "Interrupted after 1 of 2 problems. The finished solutions are kept" in said.err
     assert name in said.err
@@ -239,6 +239,18 @@ def test_a_signal_ends_a_run_that_keeps_what_it_has(name, monkeypatch, capsys):
     assert len(rows("out/solutions.jsonl")) == 1
     assert json.loads(Path("out/run.json").read_text())["status"] == "interrupted"
     assert signal.getsignal(getattr(signal, name)) == before
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_disk_says_what_to_do(number, monkeypatch, capsys):
+    def run(call):
+        raise OSError(number, os.strerror(number), "records.jsonl.partial")
+
+    monkeypatch.setattr(solve_command, "run", run)
+    assert main(["solve", SUM]) == 2
+    said = capsys.readouterr().err
+    assert os.strerror(number) in said
+    assert "Make room and run this again" in said
 
 
 @pytest.mark.parametrize("error", [RuntimeError("oops"), SystemExit(0)])

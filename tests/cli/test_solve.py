@@ -58,7 +58,7 @@ def interrupted(capsys, monkeypatch, prompts: list[str], solved: int) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(solve, "_callbacks", lambda *_, **__: [_After(solved)])
         status, _, err = run(capsys, *prompts, *GREEDY)
-    assert (status, len(rows())) == (2, solved), err
+    assert (status, len(rows())) == (130, solved), err
 
 
 def test_an_interrupted_run_goes_on_and_ends_like_an_unbroken_one(capsys, monkeypatch, prompts):
@@ -122,7 +122,7 @@ def test_the_log_of_an_interrupted_run_is_not_written_over(capsys, monkeypatch, 
 
     with monkeypatch.context() as patch:
         patch.setattr(solve, "_callbacks", lambda *_, **__: [MetricsLogger(), _After(1)])
-        assert run(capsys, *prompts, *GREEDY, "--logger", "csv")[0] == 2
+        assert run(capsys, *prompts, *GREEDY, "--logger", "csv")[0] == 130
     assert run(capsys, *prompts, *GREEDY, "--logger", "csv")[0] == 0
     logs = [Path("out", "metrics.csv"), Path("out", "metrics-2", "metrics.csv")]
     assert [len(list(csv.DictReader(log.read_text().splitlines()))) for log in logs] == [1, 2]

@@ -12,7 +12,7 @@ import pytest
 from nabla.core.errors import ConfigError, PromptError
 from nabla.core.prompt import Prompt
 from nabla.core.sampling import Sampling
-from nabla.core.solution import Interrupted, RunError
+from nabla.core.solution import Interrupted, RunError, Stopped
 from nabla.engine.events import Callback
 from nabla.launch.launcher import TestTimeLoop
 from nabla.methods.base import Method, methods
@@ -123,6 +123,20 @@ def test_run_hooks_fire_also_after_a_failure(latin_lm):
     with pytest.raises(RunError):
         greedy(latin_lm, callbacks=[Listening()]).run(["1" * 5000])
     assert heard == ["start", "exception", "end"]
+
+
+def test_a_callback_that_fails_at_the_end_replaces_no_error(latin_lm, latin_prompts, capsys):
+    class Failing(Callback):
+        def on_run_end(self, run, solutions):
+            raise RuntimeError("oops")
+
+    with pytest.raises(RunError) as caught:
+        greedy(latin_lm, callbacks=[Failing()]).run([latin_prompts[0], "1" * 5000])
+    assert len(caught.value.solutions) == len(caught.value.failures) == 1
+    assert "A callback failed at the end, too" in (said := capsys.readouterr().err)
+    assert "oops" in said
+    with pytest.raises(Stopped, match="oops"):
+        greedy(latin_lm, callbacks=[Failing()]).run(latin_prompts[:1])
 
 
 def test_two_processes_give_the_results_of_one(tmp_path, latin_lm, latin_rm, latin_prompts):

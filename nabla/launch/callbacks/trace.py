@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from nabla.core.costs import Usage
-from nabla.core.errors import ConfigError, NablaError
-from nabla.core.files import Appender, drop_torn_end, json_line, reason, warn
+from nabla.core.errors import ConfigError, NablaError, StorageError
+from nabla.core.files import Appender, drop_torn_end, json_line, reason
 from nabla.core.prompt import Prompt
 from nabla.core.solution import Solution
 from nabla.core.text import token_text
@@ -79,10 +79,15 @@ class Trace(Callback):
         self._file = self._files[place]
 
     def on_run_end(self, run: Run, solutions: Sequence[Solution]) -> None:
-        """Lines that the disk has not taken are gone with the process, and that is no success."""
+        """Raises StorageError for lines that the disk has not taken: they are gone with the process, and that
+        is no success."""
         error = self._file.flush() if hasattr(self, "_file") else None
         if error is not None:
-            warn(f"{self._file.left} lines of the trace are lost. {error}")
+            raise StorageError(
+                f"{self._file.left} lines of the trace are lost: {error.what}",
+                got=str(self.path),
+                fix="Make room, and run again with another --output for a whole trace.",
+            )
 
     # -- lines -----------------------------------------------------------------------------------
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import json
 import os
 import time
@@ -21,7 +20,8 @@ from nabla.core.quiet import main_process
 from nabla.core.solution import Solution
 from nabla.engine.events import Events
 from nabla.launch.folder import git_commit, versions
-from nabla.launch.launcher import leave_group, make_fabric
+from nabla.launch.group import launch, require_file, together
+from nabla.launch.launcher import make_fabric
 from nabla.problems.tasks.base import Problem, Task, tasks
 from nabla.study.evaluation.claim import claim
 from nabla.study.evaluation.config import EvaluationConfig
@@ -41,6 +41,8 @@ from nabla.study.evaluation.workshop import Workshop
 ABOUT = "evaluation.json"
 #: When and where it ran; nothing that results depend on.
 LOG = "runs.jsonl"
+#: What the first process said last of an evaluation that this one has not come to: its folder, its units.
+_told: list[tuple[str, list[int]]] = []
 
 
 class Evaluation:
@@ -84,11 +86,14 @@ class Evaluation:
     def run(self) -> None:
         """Solves what is missing. Raises ConfigError and ModelError."""
         lock, missing = None, []
+        if self.workers > 1:
+            require_file()
         if main_process():  # before other processes exist: they need not hear of an error
             lock = self._open()
             missing = self._missing()
         try:
-            if not main_process() or missing:
+            # Other processes of this program are at the same line, or wait for it.
+            if missing or (self.workers > 1 and (not main_process() or torch.distributed.is_initialized())):
                 self._work(missing)
             if main_process() and not (self.folder / RECORDS).exists():
                 merge(self.folder, [unit.key for unit in self.plan])
@@ -144,9 +149,10 @@ class Evaluation:
     def _work(self, missing: list[int]) -> None:
         fabric = make_fabric(accelerator=self.config.accelerator, devices=self.workers)
         if self.workers > 1:
-            fabric.launch()  # starts the other processes with this command line
-            atexit.register(leave_group)
-        missing = fabric.broadcast(missing) if self.workers > 1 else missing
+            launch(fabric)  # starts the other processes with this command line
+            missing = self._agreed(fabric, missing)
+        if not missing:
+            return
         threads = torch.get_num_threads()
         torch.set_num_threads(self.config.threads)  # their number decides the last bits
         journal = Journal(self.folder, fabric.global_rank)
@@ -171,7 +177,21 @@ class Evaluation:
             journal.close()
             torch.set_num_threads(threads)
         if self.workers > 1:
-            fabric.barrier()
+            with together():
+                fabric.barrier()
+
+    def _agreed(self, fabric: Any, missing: list[int]) -> list[int]:
+        """The units that the first process found missing, in each process. It did not wait for the others
+        with evaluations of this program that were whole before it started them: they pass over these."""
+        name = str(self.folder.resolve())
+        if not _told:
+            with together():
+                _told.append(fabric.broadcast((name, missing)))
+        there, found = _told[0]
+        if there != name:
+            return []
+        _told.clear()
+        return list(found)
 
     def _require_parent(self) -> None:
         """Ends this process if the first one, whose child it is, was killed."""

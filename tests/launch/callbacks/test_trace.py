@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import errno
 import json
 from collections import Counter
 
 import pytest
 import torch
 
+from nabla.core import files
 from nabla.core.errors import ConfigError
-from nabla.core.solution import RunError
+from nabla.core.solution import RunError, Stopped
 from nabla.engine.events import Callback
 from nabla.launch.callbacks.trace import SCHEMA, Trace
 from nabla.launch.launcher import TestTimeLoop
@@ -171,6 +173,25 @@ def test_a_path_that_cannot_be_written(latin_lm, latin_prompts, tmp_path):
     loop = TestTimeLoop("greedy", latin_lm, callbacks=[trace], accelerator="cpu")
     with pytest.raises(ConfigError, match="trace"):
         loop.run(latin_prompts[:1])
+
+
+def test_lines_that_the_disk_does_not_take_are_no_success(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    class Ends(Callback):
+        heard = False
+
+        def on_run_end(self, run, solutions):
+            self.heard = True
+
+    path, ends = tmp_path / "trace.jsonl", Ends()
+    monkeypatch.setattr(files, "append_whole", full)
+    with pytest.raises(Stopped, match=r"after 1 of 1 problems: \d+ lines of the trace are lost") as caught:
+        loop(METHODS[-1], [Trace(str(path)), ends]).run(PROMPTS[:1])
+    assert [s.prompt.id for s in caught.value.solutions] == [PROMPTS[0].id]
+    assert "No space left" in str(caught.value)
+    assert ends.heard  # the others hear the end all the same
 
 
 def test_a_trace_goes_on_behind_a_torn_line(tmp_path, monkeypatch):
