@@ -37,6 +37,7 @@ CHECKPOINTS: dict[str, tuple[str, int]] = {
     "arithmetic-reward-poor": ("arithmetic-reward", 200),
     "arithmetic-process-reward": ("arithmetic-reward", 1000),
     "latin-outcome-only": ("latin-outcome-only", 300),
+    "arithmetic-outcome-only": ("arithmetic-outcome-only", 450),
     "latin-success": ("latin-success", 250),
     "arithmetic-success": ("arithmetic-success", 350),
 }

@@ -35,6 +35,7 @@ class ModelInfo:
 #: Rewards with a body of their own: of verdicts alone, and of the policy's successes.
 _OWN_BODY: dict[str, tuple[Role, Quality, Target]] = {
     "latin-outcome-only": ("reward", "full", "verdict"),
+    "arithmetic-outcome-only": ("reward", "poor", "verdict"),
     "latin-success": ("process-reward", "full", "success"),
     "arithmetic-success": ("process-reward", "poor", "success"),
 }
