@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import ArgumentParser
 
 from nabla.cli.parsing import Call
-from nabla.core.errors import ConfigError
+from nabla.core.errors import ConfigError, NablaError
+from nabla.core.files import MISSHAPEN, decode, parse_json, read_bytes, stored_in
 
 if TYPE_CHECKING:
     from nabla.launch.figures import Canvas
@@ -41,24 +41,41 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(call: Call) -> int:
     """Draws all figures. Raises ConfigError."""
-    from nabla.cli.storage import make_folder
+    from nabla.cli.storage import make_folder, require_named
     from nabla.launch.figures import Canvas
 
     options = call.options
     folder = Path(options.run)
     draw = _drawer(folder)
-    canvas = Canvas(Path(options.output) if options.output is not None else folder, options.format)
+    require_named(options.output, "Name a folder for the figures.")
+    place = folder if options.output is None else Path(options.output)
+    canvas = Canvas(place, options.format, own=options.output is None or _same(place, folder))
     given = options.methods
     labels = given.split(",") if isinstance(given, str) else given
     names = None if labels is None else [label.strip() for label in labels if label.strip()]
-    make_folder(canvas.folder)
-    try:
-        paths = draw(folder, canvas, names)
-    except OSError as error:
-        raise ConfigError(f"The figures cannot be written: {error}", got=str(canvas.folder)) from error
+    make_folder(place, "folder of the figures", "Choose another --output.")
+    with stored_in(place, "figures", "Make room, or choose another --output."):
+        try:
+            paths = draw(folder, canvas, names)
+        except NablaError:
+            raise
+        # A figure finds out what a reader did not.
+        except (*MISSHAPEN, RuntimeError, AssertionError) as error:
+            raise ConfigError(
+                f"What is stored here cannot be drawn: {type(error).__name__}: {error}",
+                got=str(folder),
+                fix="Is it as nabla has written it? Then this is a bug, and --debug says where.",
+            ) from error
     for path in paths:
         print(path)
     return 0
+
+
+def _same(place: Path, folder: Path) -> bool:
+    try:
+        return place.samefile(folder)
+    except (OSError, ValueError):  # it is not there, or no path at all
+        return False
 
 
 def _drawer(folder: Path) -> Callable[[Path, Canvas, Names], list[Path]]:
@@ -150,8 +167,8 @@ def _diagnoses(folder: Path) -> dict[Path, dict[str, Any]]:
 def _told(path: Path) -> dict[str, Any] | None:
     """A file's mapping; None where it holds none."""
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+        told = parse_json(decode(read_bytes(path)))
+    except (OSError, ValueError):
         return None
     return told if isinstance(told, dict) else None
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import torch
 
 from nabla.core.errors import ConfigError
 from nabla.core.files import require_free, require_writable, unwritable
+from nabla.core.locks import Lock
 from nabla.core.quiet import main_process
 from nabla.launch.folder import RunFolder, default_folder
-from nabla.launch.resume import IDENTITY, LEFTOVERS
+from nabla.launch.resume import IDENTITY, LEFTOVERS, LOCK
 
 
 def output_path(option: str | None, name: str, *, resume: bool = False) -> Path | None:
@@ -26,22 +28,54 @@ def output_path(option: str | None, name: str, *, resume: bool = False) -> Path 
     require_named(option, "Name a folder, or 'none' to keep nothing.")
     folder = default_folder(name) if option is None else Path(option)
     if not (resume and (folder / IDENTITY).is_file()):
-        require_free(folder, LEFTOVERS if resume else ())
+        require_free(folder, LEFTOVERS)
     require_writable(folder)
     return folder
 
 
-def require_named(output: str | None, fix: str) -> None:
-    """Raises ConfigError for an ``--output`` of blanks: its path would be the folder that one stands in."""
-    if output is not None and not output.strip():
-        raise ConfigError("--output has no name", got=output, fix=fix)
+def require_named(given: str | None, fix: str, option: str = "--output") -> None:
+    """Raises ConfigError for a path of blanks: it would be the folder that one stands in."""
+    if given is not None and not given.strip():
+        raise ConfigError(f"{option} has no name", got=given, fix=fix)
 
 
-def make_folder(folder: Path) -> None:
+def make_folder(folder: Path, what: str = "run's folder", fix: str | None = None) -> None:
     """The folder, made with its parents. Raises ConfigError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
+        raise unwritable(folder, error, what, fix) from error
+
+
+@contextmanager
+def held(folder: Path | None) -> Iterator[None]:
+    """Inside, an empty folder is this process's, so that no other one that was started at the same time
+    stores its results over these; it goes again if nothing was stored. None is no folder.
+
+    Raises ConfigError for one that cannot be made, that another process holds, or that is not empty.
+    """
+    if folder is None:
+        yield
+        return
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    make_folder(folder)
+    try:
+        with _locked(folder):
+            try:
+                require_free(folder, LEFTOVERS)
+                yield
+            finally:
+                (folder / LOCK).unlink(missing_ok=True)
+    finally:
+        for place in made:
+            with suppress(OSError):
+                place.rmdir()
+
+
+def _locked(folder: Path) -> Lock:
+    try:
+        return Lock(folder / LOCK, what="run's folder")
+    except OSError as error:
         raise unwritable(folder, error) from error
 
 

@@ -7,13 +7,15 @@ was there before is written over.
 
 from __future__ import annotations
 
+import csv
 import errno
 import json
 import os
 import stat
 import sys
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -120,13 +122,13 @@ def json_line(row: Any) -> str:
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def require_free(folder: Path, allowed: Iterable[str] = ()) -> None:
+def require_free(folder: Path, allowed: Sequence[str] = ()) -> None:
     """Raises ConfigError unless a folder is empty or not there: a run writes over nothing that it did not
     make.
 
     Args:
         folder: where a run is to write.
-        allowed: names that may be in it.
+        allowed: names that may be in it, with ``*`` for any signs.
     """
     try:
         if (folder / "run.json").exists():
@@ -139,7 +141,8 @@ def require_free(folder: Path, allowed: Iterable[str] = ()) -> None:
                 got=str(folder),
                 fix="Choose another --output, or --output none to keep nothing.",
             )
-        there = sorted({p.name for p in folder.iterdir()} - {*allowed}) if folder.exists() else []
+        found = sorted(p.name for p in folder.iterdir()) if folder.exists() else []
+        there = [name for name in found if not any(fnmatchcase(name, own) for own in allowed)]
     except (OSError, ValueError) as error:  # a name that is too long, or holds a zero byte
         raise unwritable(folder, error) from error
     if there:
@@ -167,12 +170,14 @@ def require_writable(folder: Path) -> None:
                 place.rmdir()
 
 
-def unwritable(path: Path, error: Exception, what: str = "run's folder") -> ConfigError:
-    """For a place that nothing can be written to."""
+def unwritable(
+    path: Path, error: Exception, what: str = "run's folder", fix: str | None = None
+) -> ConfigError:
+    """For a place that nothing can be written to; without ``fix`` advice on ``--output``."""
     return ConfigError(
         f"The {what} cannot be written: {reason(error)}",
         got=str(path),
-        fix="Choose another --output, or --output none to keep nothing.",
+        fix=fix or "Choose another --output, or --output none to keep nothing.",
     )
 
 
@@ -236,13 +241,16 @@ class Appender:
             os.close(descriptor)
 
 
-def append_whole(descriptor: int, data: bytes) -> None:
-    """Writes all of it at the end of a file, or nothing. Raises OSError."""
+def append_whole(descriptor: int, data: bytes, *, synced: bool = False) -> None:
+    """Writes all of it at the end of a file (on the disk when this returns, if ``synced``), or nothing. Raises
+    OSError."""
     before = os.fstat(descriptor).st_size
     written = 0
     try:
         while written < len(data):
             written += os.write(descriptor, data[written:])
+        if synced:
+            os.fsync(descriptor)
     except OSError:
         os.ftruncate(descriptor, before)
         raise
@@ -281,15 +289,60 @@ def _write_here(path: Path, text: str) -> None:
         os.close(descriptor)
 
 
-def replace_whole(path: Path, text: str) -> None:
-    """A file of one's own, the old one until the new one is there. Raises OSError."""
-    partial = path.with_name(path.name + ".partial")
+def replace_whole(path: Path, text: str | bytes) -> None:
+    """A file of one's own, the old one until the new one is there, whoever else writes it at the same time.
+    A link stays one, to the new file. Raises OSError."""
+    data = text if isinstance(text, bytes) else text.encode("utf-8", "backslashreplace")
+    path = Path(os.path.realpath(path)) if path.is_symlink() else path
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
-        partial.write_bytes(text.encode("utf-8", "backslashreplace"))
+        partial.write_bytes(data)
         os.replace(partial, path)
-    except OSError:
+    except BaseException:  # a signal, too
         partial.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def stored_in(folder: Path, what: str, fix: str) -> Iterator[None]:
+    """Inside, an OSError is a StorageError that names the folder and says what to do."""
+    try:
+        yield
+    except OSError as error:
+        why = f"The {what} cannot be written: {reason(error)}"
+        raise StorageError(why, got=str(folder), fix=fix) from error
+
+
+#: What data of another shape than the reader's raise.
+MISSHAPEN = (
+    LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, StopIteration,
+    csv.Error,
+)  # fmt: skip
+
+
+@contextmanager
+def reading(what: str, *, got: object = None, fix: str | None = None) -> Iterator[None]:
+    """Inside, whatever stored data of a wrong shape raise is a ConfigError: ``what`` is damaged; and what the
+    system refuses is one, too.
+
+    Args:
+        what: is read, for the message.
+        got: the file, where ``what`` does not say it.
+        fix: what to do.
+    """
+    shown = {} if got is None else {"got": str(got)}
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(f"{what} cannot be read: {reason(error)}", **shown) from error
+    except MISSHAPEN as error:
+        raise ConfigError(f"{what} is damaged: {_shortened(error)}", fix=fix, **shown) from error
+
+
+def _shortened(error: Exception) -> str:
+    """An error's class and words; of data that it quotes, the beginning."""
+    shown = repr(error)
+    return shown if len(shown) <= 200 else shown[:197] + "..."
 
 
 def warn(message: str) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nabla.core.errors import ConfigError
+from nabla.core.files import reason, replace_whole
 
 #: First line of every page: what may be written over.
 MARK = "<!doctype html><!-- a page of nabla -->"
@@ -42,26 +43,31 @@ def save(page: str, path: Path) -> Path:
     require_page(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(page.encode("utf-8", "backslashreplace"))
+        replace_whole(path, page)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"The page cannot be written: {error}", got=str(path)) from error
+        raise _unwritable(path, error) from error
     return path
 
 
 def require_page(path: Path) -> None:
     """Raises ConfigError for anything at that place but a page of before."""
     try:
-        if not path.exists():
+        if not path.exists() and not path.is_symlink():
             return
         if path.is_file():
             with path.open("rb") as file:
                 if file.read(len(MARK)) == MARK.encode():
                     return
     except (OSError, ValueError) as error:
-        raise ConfigError(f"The page cannot be written: {error}", got=str(path)) from error
+        raise _unwritable(path, error) from error
     raise ConfigError(
         "There is something already that is no page of nabla", got=str(path), fix="Choose another file."
     )
+
+
+def _unwritable(path: Path, error: Exception) -> ConfigError:
+    why = f"The page cannot be written: {reason(error)}"
+    return ConfigError(why, got=str(path), fix="Choose another file.")
 
 
 class Page:

@@ -3,6 +3,7 @@ with their intervals. Matplotlib is an extra, imported where something is drawn.
 
 from __future__ import annotations
 
+import io
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -11,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nabla.core.errors import require_one_of
+from nabla.core.errors import ConfigError, require_one_of
 from nabla.core.extras import require_extra
+from nabla.core.files import replace_whole
 
 FORMATS = ("png", "svg", "pdf")
 #: Eight colours for eight lines (after Okabe and Ito), dark enough for text on white; markers tell them too.
@@ -88,6 +90,7 @@ class Canvas:
         folder: of the files.
         format: png, svg or pdf.
         dpi: of png.
+        own: everything in the folder is of the run that is drawn, and is written over.
 
     Raises ConfigError for another format.
     """
@@ -95,18 +98,43 @@ class Canvas:
     folder: Path
     format: str = "png"
     dpi: int = 130
+    own: bool = True
 
     def __post_init__(self) -> None:
         require_one_of(self.format, FORMATS, "Figures cannot be written like that", "Formats")
 
     def save(self, figure: Any, name: str) -> Path:
-        """Writes a figure; ``name`` is without its ending."""
+        """Writes a figure, whole or not at all; ``name`` is without its ending.
+
+        Raises OSError, and ConfigError for a file that is there and that nabla has not drawn.
+        """
         path = self.folder / f"{name}.{self.format}"
-        about = {"Date": None} if self.format == "svg" else None
-        if self.format == "pdf":
-            about = {"CreationDate": None}
-        figure.savefig(path, dpi=self.dpi, metadata=about)
+        if not self.own:
+            require_drawn(path)
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format=self.format, dpi=self.dpi, metadata=_ABOUT[self.format])
+        replace_whole(path, drawn.getvalue())
         return path
+
+
+#: Who has drawn a figure, in the file; and no times.
+_MARK = "a figure of nabla"
+_ABOUT: dict[str, dict[str, str | None]] = {
+    "png": {"Software": _MARK},
+    "svg": {"Creator": _MARK, "Date": None},
+    "pdf": {"Creator": _MARK, "CreationDate": None},
+}
+
+
+def require_drawn(path: Path) -> None:
+    """Raises ConfigError for anything at that place but a figure that nabla has drawn, and OSError."""
+    if not path.exists() and not path.is_symlink():
+        return
+    if path.is_file() and _MARK.encode() in path.read_bytes():
+        return
+    raise ConfigError(
+        "There is a file already that nabla has not drawn", got=str(path), fix="Choose another --output."
+    )
 
 
 @contextmanager

@@ -31,7 +31,7 @@ IDENTITY = "fingerprint.json"
 SOLUTIONS = "solutions.jsonl"
 LOCK = ".lock"
 #: What a kill may leave in a folder before it says whose it is.
-LEFTOVERS = (LOCK, f"{IDENTITY}.partial")
+LEFTOVERS = (LOCK, f"{IDENTITY}.*partial")
 #: Settings of a run that no result depends on.
 _FREE = ("callbacks", "loggers", "devices", "strategy", "num_nodes", "place", "threads")
 

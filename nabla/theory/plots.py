@@ -10,9 +10,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from nabla.core.errors import ConfigError
 from nabla.core.extras import require_extra
-from nabla.core.files import parse_json, read_text
+from nabla.core.files import parse_json, read_text, reading, replace_whole
 from nabla.launch.figures import GREY, Canvas, end_labels, panels, style
 from nabla.theory.figures import Figure, Line, Panel
 
@@ -36,15 +35,14 @@ def save(figures: Sequence[Figure], folder: str | Path | Canvas) -> list[Path]:
 def write(figures: Sequence[Figure], path: Path) -> None:
     """The figures as data."""
     rows = [_plain(asdict(figure)) for figure in figures]
-    path.write_text(json.dumps(rows, ensure_ascii=False) + "\n", encoding="utf-8")
+    replace_whole(path, json.dumps(rows, ensure_ascii=False) + "\n")
 
 
 def read(path: Path) -> list[Figure]:
     """The same, back. Raises ConfigError for a damaged file."""
-    try:
-        return [_of(row) for row in parse_json(read_text(path, FIGURES))]
-    except (LookupError, TypeError, ValueError) as error:
-        raise ConfigError(f"{FIGURES} is damaged: {error!r}", got=str(path)) from error
+    text = read_text(path, FIGURES)
+    with reading(FIGURES, got=path, fix="Run the checks again."):
+        return [_of(row) for row in parse_json(text)]
 
 
 def _of(row: dict[str, Any]) -> Figure:
@@ -55,7 +53,10 @@ def _of(row: dict[str, Any]) -> Figure:
         )
         rest = {name: panel[name] for name in ("title", "x", "y", "log_x", "log_y")}
         made.append(Panel(lines=lines, ticks=tuple(panel["ticks"]), **rest))
-    return Figure(row["name"], tuple(made))
+    name = row["name"]
+    if not name or Path(name).name != name:  # it is the name of a file
+        raise ValueError(f"{name!r} is no name of a figure")
+    return Figure(name, tuple(made))
 
 
 def _numbers(values: Sequence[float | None]) -> tuple[float, ...]:

@@ -73,9 +73,10 @@ def test_the_estimators(tmp_path, capsys):
     shutil.copy(EXPERIMENTS / "estimators" / "estimators.csv", tmp_path)
     assert main(["plot", str(tmp_path)]) == 0
     assert {path.stem for path in tmp_path.glob("*.png")} == {"bias_variance", "gradient_norm", "cosine"}
-    (tmp_path / "estimators.csv").write_text("estimator\nx\n")
-    assert main(["plot", str(tmp_path)]) == 2
-    assert "damaged" in capsys.readouterr().err
+    for data in ("estimator\nx\n", "9" * 140_000):  # longer than a cell that Python's reader takes
+        (tmp_path / "estimators.csv").write_text(data)
+        assert main(["plot", str(tmp_path)]) == 2
+        assert "damaged" in capsys.readouterr().err
 
 
 def test_the_theory(tmp_path, capsys):
@@ -115,5 +116,74 @@ def test_a_diagnosis(tmp_path, capsys):
     assert "value drop" not in text
     assert main(["plot", str(tmp_path), "--methods", "a"]) == 2
     (tmp_path / "results.json").write_text("{}")
+    assert main(["plot", str(tmp_path)]) == 2
+    assert "no result of 'nabla bench'" in capsys.readouterr().err
+
+
+def own_theory(folder: Path, name: str = "own") -> None:
+    folder.mkdir(exist_ok=True)
+    write([Figure(name, (Panel("a", "x", "y", (Line("one", (1.0, 2.0), (3.0, 4.0), "C1"),)),))],
+          folder / "figures.json")  # fmt: skip
+
+
+def test_no_figure_of_somebody_else_is_written_over(tmp_path, capsys):
+    own_theory(tmp_path / "run")
+    theirs = tmp_path / "talk" / "own.png"
+    theirs.parent.mkdir()
+    theirs.write_bytes(b"by hand")
+    drawn = ["plot", str(tmp_path / "run"), "--output"]
+    assert main([*drawn, str(theirs.parent)]) == 2
+    assert "that nabla has not drawn" in capsys.readouterr().err
+    assert theirs.read_bytes() == b"by hand"
+    theirs.unlink()
+    for _ in range(2):  # its own figures are
+        assert main([*drawn, str(theirs.parent)]) == 0
+    (tmp_path / "loop").symlink_to("loop")
+    for place in (str(tmp_path / "loop"), "nu\0l", "x" * 300):
+        assert main([*drawn, place]) == 2
+        assert "The folder of the figures cannot be written" in capsys.readouterr().err
+    assert main([*drawn, " "]) == 2
+    assert "--output has no name" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["../own", "/tmp/own", "a/b", "", "..", 5, None])
+def test_a_name_in_the_data_leads_out_of_no_folder(tmp_path, capsys, name):
+    own_theory(tmp_path / "run")
+    rows = json.loads((tmp_path / "run" / "figures.json").read_text())
+    rows[0]["name"] = name
+    (tmp_path / "run" / "figures.json").write_text(json.dumps(rows))
+    assert main(["plot", str(tmp_path / "run")]) == 2
+    assert "figures.json is damaged" in capsys.readouterr().err
+    assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == ["figures.json"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda line: line.update(style="zzz"),
+        lambda line: line.update(style=None),
+        lambda line: line.update(x=[1.0], y=[None]),
+        lambda line: line.update(x=[1.0, 2.0, 3.0]),
+        lambda line: line.update(label={}),
+    ],
+)
+def test_what_cannot_be_drawn_is_an_error_and_no_bug(tmp_path, capsys, change):
+    own_theory(tmp_path)
+    rows = json.loads((tmp_path / "figures.json").read_text())
+    change(rows[0]["panels"][0]["lines"][0])
+    (tmp_path / "figures.json").write_text(json.dumps(rows))
+    assert main(["plot", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert "cannot be drawn" in said or "is damaged" in said
+    assert "A bug of nabla" not in said
+
+
+@pytest.mark.parametrize("data", [b"[" * 100_000, b"9" * 5000, b"\xff\xfe\x00", b"\xe9", b""])
+def test_files_that_are_no_json_beside_a_run(tmp_path, capsys, data):
+    (tmp_path / "other.json").write_bytes(data)
+    (tmp_path / "folder.json").mkdir()
+    assert main(["plot", str(tmp_path)]) == 2
+    assert "nothing here that figures are drawn of" in capsys.readouterr().err
+    (tmp_path / "results.json").write_bytes(data)
     assert main(["plot", str(tmp_path)]) == 2
     assert "no result of 'nabla bench'" in capsys.readouterr().err

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 from contextlib import suppress
 
 import pytest
 
-from nabla.core.errors import ConfigError, PromptError
+from nabla.core.errors import ConfigError, PromptError, StorageError
 from nabla.core.files import (
     Appender,
     json_line,
     parse_json,
     read_bytes,
     read_text,
+    reading,
     replace_whole,
     require_free,
     require_writable,
+    stored_in,
     write_new,
 )
 
@@ -200,3 +203,46 @@ def test_a_new_file_is_whole_or_not_there(tmp_path, monkeypatch, links):
         write_new(path, "seed: 2")
     assert path.read_text() == "seed: 1"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_replaces_takes_nobody_elses_part(tmp_path, monkeypatch):
+    """Two processes may write one file at once, and a user's own file may be called like a part."""
+    path, theirs = tmp_path / "tables.md", tmp_path / "tables.md.partial"
+    theirs.write_text("by hand")
+    replace_whole(path, "one")
+    assert (path.read_text(), theirs.read_text()) == ("one", "by hand")
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        replace_whole(path, b"two")
+    assert path.read_text() == "one"
+    assert {p.name for p in tmp_path.iterdir()} == {"tables.md", "tables.md.partial"}
+
+
+@pytest.mark.parametrize(
+    "work",
+    [lambda: {}["a"], lambda: int("x"), lambda: math.exp(1e9), lambda: None.a, lambda: next(iter(()))],
+    ids=["key", "value", "range", "attribute", "end"],
+)
+def test_data_of_a_wrong_shape_are_an_error_that_names_the_file(work):
+    with pytest.raises(ConfigError, match=r"It is damaged: .*\(got 'a.json'\). Run it again"), reading(
+        "It", got="a.json", fix="Run it again."
+    ):
+        work()
+
+
+def test_a_disk_that_takes_no_more_says_where_and_what_to_do(tmp_path):
+    with pytest.raises(StorageError, match=r"The report cannot be written: No space.*Make room"), stored_in(
+        tmp_path, "report", "Make room."
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_what_the_system_refuses_to_read_is_an_error_that_names_the_file(tmp_path):
+    with pytest.raises(ConfigError, match=r"It cannot be read: Is a directory \(got 'a'\)"), reading(
+        "It", got="a"
+    ):
+        tmp_path.read_bytes()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import itertools
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from nabla.core.errors import ConfigError
 from nabla.launch.figures import (
     COLOURS,
     DASHES,
+    FORMATS,
     LINES,
     OWN,
     Canvas,
@@ -118,3 +120,41 @@ def test_a_logarithmic_axis_says_plain_numbers_that_do_not_touch():
     assert {"200 M", "500 M", "1 G"} <= set(said)
     assert [label.get_text() for label in axis.get_xticklabels(minor=True) if label.get_text()] == []
     assert counted(1.5e12) == "1.5 T"
+
+
+@pytest.fixture
+def figure():
+    with style():
+        found, (axis,) = panels(1, (2, 2))
+        axis.plot([1, 2])
+        yield found
+
+
+@pytest.mark.parametrize("ending", FORMATS)
+def test_a_figure_in_another_folder_is_written_over_no_file_of_somebody_else(figure, tmp_path, ending):
+    canvas = Canvas(tmp_path, ending, own=False)
+    theirs = tmp_path / f"mine.{ending}"
+    figure.savefig(theirs)
+    before = theirs.read_bytes()
+    with pytest.raises(ConfigError, match="that nabla has not drawn"):
+        canvas.save(figure, "mine")
+    assert theirs.read_bytes() == before
+    for _ in range(2):  # an earlier figure is drawn anew
+        assert canvas.save(figure, "own").stat().st_size > 100
+    assert {p.name for p in tmp_path.iterdir()} == {theirs.name, f"own.{ending}"}
+
+
+def test_a_full_disk_leaves_the_figure_as_it_was(figure, tmp_path, monkeypatch):
+    path = Canvas(tmp_path).save(figure, "own")
+    before = path.read_bytes()
+
+    def full(self, data):
+        with self.open("wb") as file:
+            file.write(data[:100])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space"):
+        Canvas(tmp_path).save(figure, "own")
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]

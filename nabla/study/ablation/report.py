@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from nabla.core.files import replace_whole, stored_in
 from nabla.study.ablation.effects import summarise
 from nabla.study.ablation.plots import write_plots
 from nabla.study.ablation.results import Study
@@ -38,7 +39,9 @@ def write_report(folder: Path, metric: str | None = None) -> dict[str, Any]:
         "tables.md": to_markdown(summary),
         "tables.tex": to_latex(summary),
     }
-    for name, text in texts.items():
-        (folder / name).write_text(text, encoding="utf-8")
-    write_plots(summary, folder)
+    fix = "The records are kept: make room, and write it again by nabla ablate --report FOLDER."
+    with stored_in(folder, "report", fix):
+        for name, text in texts.items():
+            replace_whole(folder / name, text)
+        write_plots(summary, folder)
     return summary

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from nabla.core.errors import ConfigError
+from nabla.core.errors import ConfigError, NablaError
+from nabla.core.files import replace_whole
 from nabla.core.locks import Lock
 from nabla.core.processes import require_guarded, spawned
 from nabla.core.quiet import quiet
@@ -23,7 +24,7 @@ from nabla.launch.launcher import make_fabric
 from nabla.study.ablation.config import AblationConfig, Point
 from nabla.study.ablation.results import DESIGN
 from nabla.study.ablation.search import Search, Storage
-from nabla.study.evaluation.claim import claim, write_whole
+from nabla.study.evaluation.claim import claim
 from nabla.study.evaluation.config import EvaluationConfig
 from nabla.study.evaluation.fingerprint import fingerprint
 from nabla.study.evaluation.monitor import Monitor
@@ -142,7 +143,7 @@ class Ablation:
             "size": self.config.size,
             "points": done,
         }
-        write_whole(self.folder / DESIGN, json.dumps(design, indent=1, ensure_ascii=False) + "\n")
+        replace_whole(self.folder / DESIGN, json.dumps(design, indent=1, ensure_ascii=False) + "\n")
 
 
 def _solve(config: EvaluationConfig, folder: Path) -> None:

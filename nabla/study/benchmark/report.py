@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import platform
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from nabla.core.files import replace_whole
 from nabla.launch.figures import Canvas
 from nabla.launch.folder import git_commit, versions
 from nabla.study.benchmark.bench import Stand
@@ -114,9 +116,7 @@ def write_results(
         "samples": bench.samples,
         "growth": bench.growth,
     }
-    (folder / "results.json").write_text(
-        json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
+    replace_whole(folder / "results.json", json.dumps(about, indent=1, ensure_ascii=False) + "\n")
     rows = [m.to_dict() for m in found]
     for row in rows:
         row["parts"] = "; ".join(f"{name}={value:.6g}" for name, value in row["parts"].items())
@@ -135,7 +135,8 @@ def write_results(
 def _csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     if not rows:
         return
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    replace_whole(path, text.getvalue())

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from nabla.core.errors import ConfigError
-from nabla.core.files import decode, parse_json, read_bytes
+from nabla.core.files import decode, parse_json, read_bytes, reason, replace_whole
 from nabla.core.locks import Lock
 from nabla.launch.fingerprint import difference, known_to
 
@@ -39,26 +39,22 @@ def claim(folder: Path, name: str, about: Mapping[str, Any], what: str) -> Lock:
         folder.mkdir(parents=True, exist_ok=True)
         lock = Lock(folder / LOCK)
         if not path.exists():
-            write_whole(path, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
-    except OSError as error:
+            replace_whole(path, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+        else:
+            _require_same(path, found, what)  # somebody else may have been faster
+    except (OSError, ValueError) as error:
         raise ConfigError(
-            f"The results folder cannot be written: {error}",
+            f"The results folder cannot be written: {reason(error)}",
             got=str(folder),
             fix="Choose another --output.",
         ) from error
     return lock
 
 
-def write_whole(path: Path, text: str) -> None:
-    """The file as a whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
-
-
 def _is_free(folder: Path, name: str) -> bool:
     """An empty folder, but for what a kill may leave before the configuration is written."""
-    return folder.is_dir() and {p.name for p in folder.iterdir()} <= {LOCK, name + ".partial"}
+    left = (LOCK, f"{name}.*partial")
+    return folder.is_dir() and all(any(fnmatchcase(p.name, own) for own in left) for p in folder.iterdir())
 
 
 def _require_same(path: Path, about: Mapping[str, Any], what: str) -> None:

@@ -12,16 +12,16 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from nabla.core.errors import ConfigError, StorageError
-from nabla.core.files import parse_json, reason
+from nabla.core.errors import ConfigError
+from nabla.core.files import append_whole, parse_json, stored_in
 from nabla.core.locks import Lock
 
 RECORDS = "records.jsonl"
 _END = "unit"
+_GO_ON = "Make room and start the same command again; finished units are kept."
 
 
 def line(row: dict[str, Any]) -> bytes:
@@ -40,28 +40,16 @@ class Journal:
     """
 
     def __init__(self, folder: Path, rank: int) -> None:
-        self._path = path = folder / f"journal-{rank}.jsonl"
+        self._folder, path = folder, folder / f"journal-{rank}.jsonl"
         self._lock = Lock(path)
         self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
 
     def append(self, key: Sequence[Any], rows: Sequence[dict[str, Any]]) -> None:
-        """A unit's records, on disk when this returns. Raises StorageError if the disk takes none, or only a
-        part, which is taken back."""
+        """A unit's records, on disk when this returns. Raises StorageError if the disk does not take all of
+        them; a part is taken back."""
         data = b"".join(line(row) for row in rows) + line({_END: list(key), "lines": len(rows)})
-        before = os.fstat(self._descriptor).st_size
-        try:
-            written = os.write(self._descriptor, data)
-            if written < len(data):
-                raise OSError(f"{written} of {len(data)} bytes")
-            os.fsync(self._descriptor)
-        except OSError as error:
-            with suppress(OSError):
-                os.ftruncate(self._descriptor, before)
-            raise StorageError(
-                f"The disk did not take a unit of records: {reason(error)}",
-                got=str(self._path),
-                fix="Make room and start the same command again; finished problems are kept.",
-            ) from error
+        with stored_in(self._folder, "records", _GO_ON):
+            append_whole(self._descriptor, data, synced=True)
 
     def close(self) -> None:
         """Ends this process's use of the file."""
@@ -129,7 +117,8 @@ def recover(folder: Path) -> set[tuple[Any, ...]]:
 def merge(folder: Path, keys: Sequence[tuple[Any, ...]]) -> Path:
     """All units in the given order in one file, complete or not there at all; the journals go.
 
-    A unit that two journals hold (a process outlived its run) counts once.
+    A unit that two journals hold (a process outlived its run) counts once. Raises StorageError for a full
+    disk; the journals stay then.
     """
     where: dict[tuple[Any, ...], tuple[Path, int, int]] = {}
     for path in journals(folder):
@@ -137,16 +126,20 @@ def merge(folder: Path, keys: Sequence[tuple[Any, ...]]) -> Path:
             mark = len(line({_END: list(key), "lines": data.count(b"\n")}))
             where.setdefault(key, (path, offset - mark - len(data), len(data)))
     target, partial = folder / RECORDS, folder / f"{RECORDS}.partial"
-    with partial.open("wb") as file:
-        for key in keys:
-            path, start, length = where[key]
-            with path.open("rb") as source:
-                source.seek(start)
-                file.write(source.read(length))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, target)
-    _sync(folder)
+    try:
+        with stored_in(folder, "records", _GO_ON):
+            with partial.open("wb") as file:
+                for key in keys:
+                    path, start, length = where[key]
+                    with path.open("rb") as source:
+                        source.seek(start)
+                        file.write(source.read(length))
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, target)
+            _sync(folder)
+    finally:
+        partial.unlink(missing_ok=True)
     discard(folder)
     return target
 

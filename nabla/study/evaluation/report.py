@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nabla.core.errors import ConfigError
+from nabla.core.files import replace_whole, stored_in
 from nabla.study.evaluation.hacking import HACKING
 from nabla.study.evaluation.plots import write_plots
 from nabla.study.evaluation.results import Results
@@ -48,7 +49,9 @@ def write_report(
         "tables.md": to_markdown(summary),
         "tables.tex": to_latex(summary),
     }
-    for name, text in texts.items():
-        (folder / name).write_text(text, encoding="utf-8")
-    write_plots(results, summary, folder)
+    fix = "The records are kept: make room, and write it again by nabla evaluate --report FOLDER."
+    with stored_in(folder, "report", fix):
+        for name, text in texts.items():
+            replace_whole(folder / name, text)
+        write_plots(results, summary, folder)
     return results, summary

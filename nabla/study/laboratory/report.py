@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+import io
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from rich import box
 from rich.table import Table
 
 from nabla.core.errors import ConfigError
-from nabla.core.files import read_text
+from nabla.core.files import read_text, reading, replace_whole
 from nabla.study.laboratory.measure import Interval, Measurement
 from nabla.study.laboratory.study import FULL, Row, Study
 from nabla.study.laboratory.truths import Verdict
@@ -83,10 +84,14 @@ def truths_table(found: Sequence[Verdict]) -> Table:
 
 def write_csv(study: Study, path: Path) -> None:
     """One line per estimator and problem; ``x``, ``x_low`` and ``x_high`` for every figure."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, _record(study.rows[0]).keys(), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(_record(row) for row in study.rows)
+    names = list(_record(study.rows[0]))
+    _write(path, [names, *(list(_record(row).values()) for row in study.rows)])
+
+
+def _write(path: Path, rows: Iterable[Sequence[Any]]) -> None:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    replace_whole(path, text.getvalue())
 
 
 def _record(row: Row) -> dict[str, Any]:
@@ -116,8 +121,9 @@ def read_csv(path: Path) -> Study:
     Raises ConfigError for a file that is damaged.
     """
     rows = []
-    try:
-        for record in csv.DictReader(read_text(path, "table of estimators").splitlines()):
+    text = read_text(path, "table of estimators")
+    with reading("The table of estimators", got=path, fix="Run 'nabla estimators' again."):
+        for record in csv.DictReader(text.splitlines()):
             found: dict[str, Any] = {
                 name: Interval(*(float(record[f"{name}{end}"]) for end in ("", "_low", "_high")))
                 for name in INTERVALS
@@ -128,8 +134,6 @@ def read_csv(path: Path) -> Study:
             sizes = int(record["length"]), int(record["candidates"])
             numbers = float(record["temperature"]), float(record["entropy_nats"])
             rows.append(Row(record["estimator"], record["family"], *sizes, *numbers, result))
-    except (LookupError, TypeError, ValueError) as error:
-        raise ConfigError(f"The table of estimators is damaged: {error!r}", got=str(path)) from error
     if not rows:
         raise ConfigError("The table of estimators is empty", got=str(path))
     return Study(FULL, 0, tuple(rows), {}, {}, {})
@@ -137,20 +141,16 @@ def read_csv(path: Path) -> Study:
 
 def write_truths(found: Sequence[Verdict], path: Path) -> None:
     """Claims, figures and verdicts as CSV."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["claim", "measured", "holds"])
-        writer.writerows((v.claim, v.measured, v.holds) for v in found)
+    _write(path, [("claim", "measured", "holds"), *((v.claim, v.measured, v.holds) for v in found)])
 
 
 def write_costs(study: Study, path: Path) -> None:
     """Passes and seconds per estimate as CSV."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(
-            ["estimator", "forward_passes", "backward_passes", "seconds", "seconds_low", "seconds_high"]
-        )
-        for name, cost in study.costs.items():
-            s = cost.seconds
-            times = [f"{x:.4g}" for x in (s.value, s.low, s.high)]
-            writer.writerow([name, cost.forward_passes, cost.backward_passes, *times])
+    rows: list[Sequence[Any]] = [
+        ("estimator", "forward_passes", "backward_passes", "seconds", "seconds_low", "seconds_high")
+    ]
+    for name, cost in study.costs.items():
+        s = cost.seconds
+        times = [f"{x:.4g}" for x in (s.value, s.low, s.high)]
+        rows.append([name, cost.forward_passes, cost.backward_passes, *times])
+    _write(path, rows)

@@ -87,7 +87,7 @@ def test_a_full_disk_is_told_and_the_next_unit_is_whole(call, tmp_path, monkeypa
     book = Journal(tmp_path, 0)
     with monkeypatch.context() as patch:
         patch.setattr(journal.os, call, full)
-        with pytest.raises(StorageError, match=r"unit of records: No space left.*start the same"):
+        with pytest.raises(StorageError, match=r"records cannot be written: No space left.*start the same"):
             book.append(("t", 2), rows(2))
     book.close()
     assert (tmp_path / "journal-0.jsonl").read_bytes() == whole
@@ -95,12 +95,36 @@ def test_a_full_disk_is_told_and_the_next_unit_is_whole(call, tmp_path, monkeypa
     assert list(read(tmp_path)) == rows(1) + rows(2)
 
 
+def full(write):
+    """A disk that takes ten bytes more."""
+    room = [10]
+
+    def take(descriptor, data):
+        if not room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(descriptor, data[: room.pop()])
+
+    return take
+
+
+def test_a_full_disk_leaves_the_journals_where_it_takes_no_whole(tmp_path, monkeypatch):
+    whole = written(tmp_path, 1)
+
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(journal.os, "replace", refuse)
+    with pytest.raises(StorageError, match="No space left"):
+        merge(tmp_path, [("t", 1)])
+    assert (tmp_path / "journal-0.jsonl").read_bytes() == whole
+    assert [p.name for p in tmp_path.iterdir()] == ["journal-0.jsonl"]
+
+
 def test_a_disk_that_takes_a_part_keeps_none_of_it(tmp_path, monkeypatch):
     whole = written(tmp_path, 1)
     book = Journal(tmp_path, 0)
-    real = os.write
-    monkeypatch.setattr(journal.os, "write", lambda fd, data: real(fd, data[:10]))
-    with pytest.raises(NablaError, match="did not take a unit"):
+    monkeypatch.setattr(journal.os, "write", full(os.write))
+    with pytest.raises(StorageError, match=r"The records cannot be written.*start the same command"):
         book.append(("t", 2), rows(2))
     monkeypatch.undo()
     book.append(("t", 3), rows(3))
