@@ -14,7 +14,7 @@ from typing import Any
 
 from nabla.core import pages
 from nabla.core.errors import ConfigError
-from nabla.core.files import parse_json, read_text
+from nabla.core.files import parse_json, read_text, reading
 from nabla.core.solution import Solution
 from nabla.core.version import __version__
 from nabla.launch.callbacks.trace import SCHEMA
@@ -42,7 +42,9 @@ def read_run(place: Path) -> list[Run]:
 
     Raises ConfigError where there is neither, and for a damaged file.
     """
-    if not place.is_dir():
+    with reading("The run", got=place):
+        whole = place.is_dir()
+    if not whole:
         return _by_method(place, [of_trace(traced) for traced in read_trace(place)], True)
     rows = _rows(place / SOLUTIONS)
     if (place / TRACE).is_file():
@@ -73,12 +75,10 @@ def _by_method(place: Path, problems: Sequence[Problem], traced: bool) -> list[R
 def _rows(path: Path) -> dict[str, dict[str, Any]]:
     if not path.is_file():
         return {}
-    try:
-        lines = read_text(path, SOLUTIONS).split("\n")[:-1]  # a kill may have left a part of the last one
+    lines = read_text(path, SOLUTIONS).split("\n")[:-1]  # a kill may have left a part of the last one
+    with reading(path.name, got=path, fix="Solve again."):
         rows = [parse_json(line) for line in lines]
         return {row["id"]: row for row in rows}
-    except (ValueError, LookupError, TypeError) as error:
-        raise ConfigError(f"{path.name} is damaged: {error!r}", got=str(path)) from error
 
 
 def render(runs: Sequence[Run]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from nabla.core.errors import ConfigError
+from nabla.core.files import reading
 from nabla.core.solution import Solution
 from nabla.launch.trace.texts import number
 from nabla.launch.view.lines import Traced
@@ -24,29 +24,29 @@ def of_trace(traced: Traced, row: Mapping[str, Any] | None = None) -> Problem:
 
     Raises ConfigError for damaged lines.
     """
+    what = f"The trace of problem {traced.about['problem']!r}"
+    with reading(what, fix="Solve again with --trace."):
+        return _of_trace(traced, row or {})
+
+
+def _of_trace(traced: Traced, row: Mapping[str, Any]) -> Problem:
     about, nodes = traced.about, Nodes()
     steps, end = Steps(nodes), dict[str, Any]()
-    try:
-        for line in traced.lines:
-            if line["event"] in ("solution", "exception"):
-                end = line
-            else:
-                steps.take(line)
-        final = nodes.find(end["ids"]) if "ids" in end else None
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise ConfigError(
-            f"The trace of problem {about['problem']!r} is damaged: {error!r}",
-            fix="Solve again with --trace.",
-        ) from error
+    for line in traced.lines:
+        if line["event"] in ("solution", "exception"):
+            end = line
+        else:
+            steps.take(line)
+    final = nodes.find(end["ids"]) if "ids" in end else None
     if final is None and "response" in end:
         final = nodes.plain(end["response"])
     cost = end.get("cost", {})
     return {
         "id": about["problem"],
         "method": about.get("method", ""),
-        "prompt": about["prompt"],
+        "prompt": _text(about["prompt"]),
         **({"system": about["system"]} if "system" in about else {}),
-        **_verdict(row or {}),
+        **_verdict(row),
         **{name: end[name] for name in ("response", "reward", "finished", "error") if name in end},
         "final": final,
         "revised": end.get("revised_positions", []),
@@ -70,33 +70,35 @@ def of_row(row: Mapping[str, Any], details: Mapping[str, Any] | None = None) -> 
 
     Raises ConfigError for a row that is none.
     """
+    with reading("A row of the solutions", fix="Solve again."):
+        return _of_row(row, details)
+
+
+def _of_row(row: Mapping[str, Any], details: Mapping[str, Any] | None) -> Problem:
     nodes = Nodes()
-    try:
-        steps = [_revision(nodes, revision) for revision in row["revisions"]]
-        if details:
-            final = max(nodes.texts, default=-1) + 1
-            nodes.texts[final] = nodes.new(details, len(details["piece"]))
-            nodes.ids[final] = list(row["tokens"])
-        else:
-            final = nodes.plain(row["response"])
-        nodes.rewards[final] = row["reward"]
-        cost = row["cost"]
-        return {
-            "id": row["id"],
-            "method": row["method"],
-            "prompt": row["prompt"],
-            **_verdict(row),
-            **{name: row[name] for name in ("response", "reward", "finished")},
-            "final": final,
-            "revised": row["revised_positions"] if details else [],
-            "steps": steps,
-            "refined": {},
-            "norms": {},
-            **{name: cost[name] for name in ("phases", "counts", "total")},
-            **nodes.packed(),
-        }
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise ConfigError(f"A row of the solutions is damaged: {error!r}") from error
+    steps = [_revision(nodes, revision) for revision in row["revisions"]]
+    if details:
+        final = max(nodes.texts, default=-1) + 1
+        nodes.texts[final] = nodes.new(details, len(details["piece"]))
+        nodes.ids[final] = list(row["tokens"])
+    else:
+        final = nodes.plain(_text(row["response"]))
+    nodes.rewards[final] = row["reward"]
+    cost = row["cost"]
+    return {
+        "id": row["id"],
+        "method": row["method"],
+        "prompt": _text(row["prompt"]),
+        **_verdict(row),
+        **{name: row[name] for name in ("response", "reward", "finished")},
+        "final": final,
+        "revised": row["revised_positions"] if details else [],
+        "steps": steps,
+        "refined": {},
+        "norms": {},
+        **{name: cost[name] for name in ("phases", "counts", "total")},
+        **nodes.packed(),
+    }
 
 
 def of_solution(solution: Solution) -> Problem:
@@ -133,3 +135,9 @@ def _revision(nodes: Nodes, revision: Mapping[str, Any]) -> dict[str, Any]:
 
 def _verdict(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: row[name] for name in ("correct", "answer", "task") if name in row}
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value

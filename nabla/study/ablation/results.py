@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from nabla.core.errors import ConfigError
-from nabla.core.files import decode, parse_json, read_bytes
+from nabla.core.files import parse_json, read_text, reading
 from nabla.study.evaluation.journal import read
 from nabla.study.evaluation.metric import Metric
 from nabla.study.evaluation.results import Cell, Results, Runs
@@ -86,13 +86,10 @@ class Study:
         """From a results folder; ``metric`` as :meth:`nabla.study.evaluation.results.Results.load` takes it.
         Raises ConfigError if it is none, no point is finished, or the records lack the metric."""
         path = folder / DESIGN
-        if not path.is_file():
-            raise ConfigError("There are no results of an ablation here", got=str(folder))
-        try:
-            design = parse_json(decode(read_bytes(path)))
-            return cls._of(folder, design, metric)
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, StopIteration) as error:
-            raise ConfigError(f"{DESIGN} is damaged: {error!r}", got=str(path)) from error
+        with reading(DESIGN, got=path, fix="Start the ablation again."):
+            if not path.is_file():
+                raise ConfigError("There are no results of an ablation here", got=str(folder))
+            return cls._of(folder, parse_json(read_text(path, DESIGN)), metric)
 
     @classmethod
     def _of(cls, folder: Path, design: Mapping[str, Any], metric: str | None) -> Study:

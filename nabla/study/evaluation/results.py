@@ -11,7 +11,7 @@ import numpy as np
 
 from nabla.core.budget import UNITS
 from nabla.core.errors import ConfigError
-from nabla.core.files import decode, parse_json, read_bytes
+from nabla.core.files import parse_json, read_text, reading
 from nabla.study.evaluation.config import unreached
 from nabla.study.evaluation.journal import RECORDS, read
 from nabla.study.evaluation.metric import ANSWER, REWARD, Metric
@@ -110,21 +110,14 @@ class Results:
         Raises ConfigError if it is none, holds no finished method, or its records lack the metric.
         """
         path = folder / ABOUT
-        if not path.is_file():
-            raise ConfigError("There are no results of an evaluation here", got=str(folder))
-        try:
-            config = parse_json(decode(read_bytes(path)))["config"]
-        except (OSError, ValueError, LookupError, TypeError) as error:
-            raise ConfigError(f"{ABOUT} is damaged: {error!r}", got=str(path)) from error
-        try:
-            reading = Reading.of(config, metric)
-            return _collect(read(folder), config, reading, complete=(folder / RECORDS).exists())
-        except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise ConfigError(
-                f"The records of this results folder are damaged: {error!r}",
-                got=str(folder),
-                fix="Start the evaluation again with another --output.",
-            ) from error
+        with reading(ABOUT, got=path):
+            if not path.is_file():
+                raise ConfigError("There are no results of an evaluation here", got=str(folder))
+            config = parse_json(read_text(path, ABOUT))["config"]
+        what, fix = "A record of this results folder", "Start the evaluation again with another --output."
+        with reading(what, got=folder, fix=fix):
+            own = Reading.of(config, metric)
+            return _collect(read(folder), config, own, complete=(folder / RECORDS).exists())
 
 
 @dataclass(frozen=True)
@@ -143,7 +136,7 @@ class Reading:
     def of(cls, config: Mapping[str, Any], wanted: str | None) -> Reading:
         """Of a results folder. Raises ConfigError for a metric that its records lack."""
         own = config.get("metric", ANSWER)
-        metric = Metric(wanted or own)
+        metric = Metric(own if wanted is None else wanted)
         if metric.name == ANSWER:
             return cls(metric, "correct")
         if metric.name == own:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nabla.core.errors import ConfigError
-from nabla.core.files import parse_json, read_text
+from nabla.core.files import parse_json, read_text, reading
 from nabla.study.evaluation.hacking import HACKING
 from nabla.study.evaluation.journal import RECORDS, journals
 from nabla.study.evaluation.metric import ANSWER, REWARD, Metric
@@ -25,11 +25,12 @@ def read_results(folder: Path) -> tuple[Results | None, dict[str, Any]]:
 
     Raises ConfigError for a folder without either, and for damaged files.
     """
-    records = (folder / RECORDS).is_file() or journals(folder)
-    if records or not (folder / TABLE).is_file():
+    with reading("This evaluation", got=folder):
+        records = (folder / RECORDS).is_file() or journals(folder) or not (folder / TABLE).is_file()
+    if records:
         results = Results.load(folder)
         return results, summarise(results)
-    try:
+    with reading("A table of this evaluation", got=folder, fix="Run the evaluation again."):
         config = parse_json(read_text(folder / ABOUT, ABOUT))["config"]
         rows = _rows(folder / TABLE)
         metric = _metric(config, rows[0])
@@ -42,8 +43,6 @@ def read_results(folder: Path) -> tuple[Results | None, dict[str, Any]]:
             "rows": rows,
             "hacking": _hacking(folder / HACKED) if (folder / HACKED).is_file() else [],
         }
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise ConfigError(f"The tables of this evaluation are damaged: {error!r}", got=str(folder)) from error
 
 
 def _metric(config: dict[str, Any], row: dict[str, Any]) -> Metric:

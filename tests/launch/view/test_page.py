@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import gzip
 import json
 import random
@@ -151,3 +152,66 @@ def test_damaged_lines_are_an_error(tmp_path, change):
             line |= change
     with pytest.raises(ConfigError, match="damaged"):
         of_runs([trace.write(tmp_path / "t.jsonl")])
+
+
+@pytest.mark.parametrize(
+    ("event", "change"),
+    [
+        ("problem", {"prompt": None}),
+        ("problem", {"prompt": 5}),
+        ("text", {"pieces": [{}, [], {}]}),
+        ("text", {"entropy": ["x"]}),
+        ("text", {"entropy": [10**400]}),
+        ("text", {"like": float("inf"), "shared": 1}),
+        ("solution", {"cost": []}),
+    ],
+)
+def test_values_of_another_kind_are_damage_and_no_bug(tmp_path, capsys, event, change):
+    trace = made.Made()
+    trace.problem("a", proposals=1)
+    for line in trace.lines:
+        if line["event"] == event:
+            line |= change
+    trace.write(tmp_path / "t.jsonl")
+    assert main(["view", str(tmp_path / "t.jsonl"), "--output", str(tmp_path / "x.html")]) == 2
+    said = capsys.readouterr().err
+    assert "is damaged" in said
+    assert "bug" not in said
+    assert not (tmp_path / "x.html").exists()
+
+
+@pytest.mark.parametrize("target", ["loop", "nowhere"])
+def test_a_link_of_somebody_is_no_page(tmp_path, capsys, target):
+    trace = made.Made()
+    trace.problem("a", proposals=1)
+    trace.write(tmp_path / "t.jsonl")
+    (tmp_path / "loop").symlink_to(target)
+    assert main(["view", str(tmp_path / "t.jsonl"), "--output", str(tmp_path / "loop")]) == 2
+    assert "no page of nabla" in capsys.readouterr().err
+    assert (tmp_path / "loop").is_symlink()
+    assert main(["view", "x" * 300, "--output", str(tmp_path / "x.html")]) == 2
+    assert "The run cannot be read: File name too long" in capsys.readouterr().err
+
+
+def test_a_page_behind_a_link_is_made_anew_there(tmp_path):
+    pages.save(f"{pages.MARK} one", tmp_path / "x.html")
+    (tmp_path / "link").symlink_to("x.html")
+    pages.save(f"{pages.MARK} two", tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "x.html").read_text() == f"{pages.MARK} two"
+
+
+def test_a_full_disk_leaves_the_page_as_it_was(tmp_path, monkeypatch):
+    path = tmp_path / "x.html"
+    pages.save(f"{pages.MARK} one", path)
+
+    def full(self, data):
+        with self.open("wb") as file:
+            file.write(data[:10])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(ConfigError, match="The page cannot be written: No space"):
+        pages.save(f"{pages.MARK} two", path)
+    assert path.read_text() == f"{pages.MARK} one"
+    assert list(tmp_path.iterdir()) == [path]

@@ -351,3 +351,16 @@ def test_the_pool_of_all_seeds_gives_curves(tmp_path, monkeypatch):
             continue
         for name, look in (("best_of_k", "-"), ("pass_at_k", ":")):
             assert ([1, 2], [100 * v for v in row[name].values()], look) in drawn
+
+
+@pytest.mark.parametrize("name", [RECORDS, "journal-0.jsonl", "evaluation.json"])
+def test_a_folder_in_place_of_a_file_is_an_error_that_names_the_results(tmp_path, name):
+    folder = write(tmp_path / "r")
+    if name.startswith("journal"):
+        (folder / RECORDS).unlink()
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).mkdir()
+    with pytest.raises(ConfigError, match=r"cannot be read|no results of an evaluation"):
+        Results.load(folder)
+    with pytest.raises(ConfigError, match=r"cannot be read: File name too long"):
+        Results.load(tmp_path / ("x" * 300))
