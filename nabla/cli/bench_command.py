@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from jsonargparse import ArgumentParser
 
 from nabla.cli.parsing import Call, numbers
-from nabla.core.errors import ConfigError, require_threads
+from nabla.core.errors import ConfigError, require_count, require_threads
 from nabla.core.extras import require_extra
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 #: Options of a run that name a pair of models.
 RUN_OPTIONS = ("lm", "rm", "lm_arguments", "rm_arguments")
+#: What a pair is measured at, unless told otherwise.
+PAIR = {"prompt_tokens": 128, "response_tokens": 64, "problems": 8}
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -38,16 +40,32 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="A (default): V 151,936; B: V 32,768, a long prefix; small: seconds; gpu: 7B and 4B shapes.",
     )
     parser.add_argument(
-        "--prompt-tokens", type=int, default=128, help="Of a pair (--lm and --rm): about so many."
+        "--prompt-tokens",
+        type=int | None,
+        default=None,
+        help=f"Of a pair (--lm and --rm): about so many (default {PAIR['prompt_tokens']}).",
     )
-    parser.add_argument("--response-tokens", type=int, default=64, help="Of a pair: of each response.")
-    parser.add_argument("--problems", type=int, default=8, help="Of a pair: so many together.")
+    parser.add_argument(
+        "--response-tokens",
+        type=int | None,
+        default=None,
+        help=f"Of a pair: of each response (default {PAIR['response_tokens']}).",
+    )
+    parser.add_argument(
+        "--problems",
+        type=int | None,
+        default=None,
+        help=f"Of a pair: so many together (default {PAIR['problems']}).",
+    )
     parser.add_argument(
         "--targets", type=str | int | None, default=None, help="Numbers, separated by commas (default: all)."
     )
     parser.add_argument("--repeats", type=int, default=7, help="Samples per figure.")
     parser.add_argument(
-        "--dense-repeats", type=int, default=1, help="Samples of the dense reference; 0 leaves it out."
+        "--dense-repeats",
+        type=int | None,
+        default=None,
+        help="Samples of the dense reference (default 1); 0 leaves it out. A pair has none.",
     )
     parser.add_argument(
         "--output",
@@ -70,57 +88,67 @@ def run(call: Call) -> int:
     """Measures, prints and stores. Raises ConfigError."""
     import torch
 
-    from nabla.cli.storage import make_folder, output_path
+    from nabla.cli.storage import held, output_path
     from nabla.study.benchmark.bench import Stand
-    from nabla.study.benchmark.report import write_results
 
     options = call.options
     require_threads(options.threads, "--threads")
-    for name in ("repeats", "prompt_tokens", "response_tokens", "problems"):
-        if options[name] < 1:
-            raise ConfigError(f"--{name.replace('_', '-')} must be at least 1", got=options[name])
-    setting, models = _subject(call)
+    require_count("--repeats", options.repeats, minimum=1)
+    for name in PAIR:
+        if options[name] is not None:
+            require_count(_option(name), options[name], minimum=1)
+    if options.dense_repeats is not None:
+        require_count("--dense-repeats", options.dense_repeats, note=" (which leaves the reference out)")
     targets = _numbers(options.targets, options.ablate or options.profile)
     folder = output_path(options.output, "bench")
     if folder is not None:
         require_extra("eval", "matplotlib", purpose="The figures of nabla bench (none with --output none)")
-        make_folder(folder)
+    elif options.profile:
+        raise ConfigError("--profile writes traces and needs a folder", fix="Pass --output DIR.")
+    setting, models = _subject(call)
     before = torch.get_num_threads()
     torch.set_num_threads(options.threads)
     try:
-        bench = Stand(
-            setting, options.repeats, max(options.dense_repeats, 0), _teller(), options.threads, models
-        )
-        found: list[Measurement] = []
-        ablations: list[Speedup] = []
-        traces: list[Path] = []
-
-        def store(measured: list[Measurement]) -> None:  # a stopped run leaves what it has
-            found[:] = measured
-            if folder is not None:
-                write_results(bench, found, ablations, folder, list(call.arguments))
-
-        try:
-            store(_measured(bench, targets, store))
-            if options.ablate:
-                from nabla.study.benchmark.speedups import ablate
-
-                ablations += ablate(bench)
-                store(found)
-            if options.profile:
-                if folder is None:
-                    raise ConfigError("--profile writes traces and needs a folder", fix="Pass --output DIR.")
-                from nabla.study.benchmark.profiling import write_traces
-
-                traces += write_traces(bench, folder)
-        finally:  # what was measured before an end, whichever it is
-            if found or ablations or traces:
-                _show(bench, found, ablations, traces)
+        with held(folder):
+            dense = 1 if options.dense_repeats is None else options.dense_repeats
+            bench = Stand(setting, options.repeats, dense, _teller(), options.threads, models)
+            _measure(bench, targets, folder, call)
     finally:
         torch.set_num_threads(before)
     if folder is not None:
         print(f"stored in {folder}", file=sys.stderr)
     return 0
+
+
+def _measure(bench: Stand, targets: list[int], folder: Path | None, call: Call) -> None:
+    from nabla.core.files import stored_in
+    from nabla.study.benchmark.report import write_results
+
+    options = call.options
+    found: list[Measurement] = []
+    ablations: list[Speedup] = []
+    traces: list[Path] = []
+
+    def store(measured: list[Measurement]) -> None:  # a stopped run leaves what it has
+        found[:] = measured
+        if folder is not None:
+            with stored_in(folder, "results", "Make room and run it again; what was measured is above."):
+                write_results(bench, found, ablations, folder, list(call.arguments))
+
+    try:
+        store(_measured(bench, targets, store))
+        if options.ablate:
+            from nabla.study.benchmark.speedups import ablate
+
+            ablations += ablate(bench)
+            store(found)
+        if options.profile and folder is not None:
+            from nabla.study.benchmark.profiling import write_traces
+
+            traces += write_traces(bench, folder)
+    finally:  # what was measured before an end, whichever it is
+        if found or ablations or traces:
+            _show(bench, found, ablations, traces)
 
 
 def _show(
@@ -158,12 +186,19 @@ def _subject(call: Call) -> tuple[Setting, tuple[CausalLM, TransformerReward] | 
     """What is measured: a setting, whose models are made, or a pair of given models. Raises ConfigError."""
     options, values = call.options, call.values
     if not values:
+        for name in PAIR:
+            if options[name] is not None:
+                raise ConfigError(
+                    f"{_option(name)} is of a pair of models, and there is none",
+                    got=options[name],
+                    fix=f"Pass --lm and --rm, or leave out {_option(name)}.",
+                )
         return _setting(options.setting or "A", options.device), None
-    for name in ("setting", "targets"):
+    for name in ("setting", "targets", "dense_repeats"):
         if options[name] is not None:
             raise ConfigError(
-                f"--{name} chooses among models of fixed shapes, --lm and --rm name others",
-                fix=f"Leave out --{name}, or --lm and --rm.",
+                f"{_option(name)} is of models of fixed shapes, --lm and --rm name others",
+                fix=f"Leave out {_option(name)}, or --lm and --rm.",
             )
     for name in ("ablate", "profile"):
         if options[name]:
@@ -186,15 +221,20 @@ def _subject(call: Call) -> tuple[Setting, tuple[CausalLM, TransformerReward] | 
     config = RunConfig.of({**values, **arguments})
     lm, reward = config.load_models()
     name = " + ".join(Path(path).name for path in (*model_paths(config.lm), *model_paths(config.rm)))
+    at = {name: usual if options[name] is None else options[name] for name, usual in PAIR.items()}
     setting = pair_setting(
         name,
         lm,
         reward,
-        prefix=options.prompt_tokens,
-        response=options.response_tokens,
-        problems=options.problems,
+        prefix=at["prompt_tokens"],
+        response=at["response_tokens"],
+        problems=at["problems"],
     )
     return setting, (lm, reward)  # type: ignore[return-value]
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _setting(name: str, device: str | None) -> Setting:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import ArgumentParser
 
 from nabla.cli.parsing import RUN, Call
-from nabla.cli.studies import add_task
+from nabla.cli.studies import add_task, require_task
 from nabla.core.errors import ConfigError, NablaError
 from nabla.core.extras import require_extra
 from nabla.launch.config.run import RunConfig
@@ -119,6 +119,7 @@ def _chosen(call: Call) -> dict[str, tuple[Checker, list[Problem]]]:
             name: (TASKS[name], TASKS[name].problems("test", count, options.problem_seed))
             for name in families
         }
+    require_task(options.task)
     if call.config.lm is None:
         raise ConfigError(
             "There is no language model for this task",

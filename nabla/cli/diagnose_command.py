@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser
 
 from nabla.cli.parsing import RUN, Call
-from nabla.cli.studies import add_task
-from nabla.core.errors import ConfigError, require_count
+from nabla.cli.studies import add_task, require_task
+from nabla.core.errors import ConfigError, NablaError, require_count
 from nabla.core.extras import require_extra
 from nabla.launch.config.run import RunConfig
 
@@ -59,36 +60,57 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(call: Call) -> int:
     """Measures, prints and stores. Raises NablaError."""
-    from nabla.cli.storage import open_folder, output_path
-    from nabla.core.display import Display
+    from nabla.cli.storage import held, output_path
     from nabla.launch.readiness import require_ready
-    from nabla.study.diagnosis.report import write
-    from nabla.study.diagnosis.study import Progress, diagnose
 
     require_extra("eval", "scipy", "matplotlib", purpose="nabla diagnose")
     subjects = _subjects(call)
     path = output_path(call.options.output, "diagnose")
     for subject in subjects:
         subject.require_one_process()
-        for spec in [*subject.rewards.values()] or [None]:
-            require_ready(subject.run(spec))
+        for name, spec in [*subject.rewards.items()] or [("", None)]:
+            with _of_rewards(name if call.options.rewards is not None else None):
+                require_ready(subject.run(spec))
     resolved = {
         subject.task.name: {**subject.run(None).resolved(), "rewards": dict(subject.rewards)}
         for subject in subjects
     }
+    with held(path):
+        return _diagnose(subjects, path, resolved, call)
+
+
+@contextmanager
+def _of_rewards(name: str | None) -> Iterator[None]:
+    """Inside, an error is of that entry of ``--rewards``, which a run knows as its rm; None: of no entry."""
+    try:
+        yield
+    except NablaError as error:
+        if name is None:
+            raise
+        raise ConfigError(f"--rewards.{name} cannot be used: {error}") from error
+
+
+def _diagnose(subjects: list[Subject], path: Path | None, resolved: dict[str, Any], call: Call) -> int:
+    from nabla.cli.storage import open_folder
+    from nabla.core.display import Display
+    from nabla.core.files import stored_in
+    from nabla.study.diagnosis.report import write
+    from nabla.study.diagnosis.study import Progress, diagnose
+
     folder = None
     try:
         for subject in subjects:
             progress = Progress()
             with Display(progress.lines):
                 found = diagnose(subject, progress)
+            _show(found, path)
             if folder is None and path is not None:
                 import torch
 
                 folder = open_folder(path, resolved, call.arguments, torch.device("cpu"))
-            _show(found, path)
             if folder is not None:
-                write(found, folder.path)
+                with stored_in(folder.path, "diagnosis", "Make room and run it again; it is shown above."):
+                    write(found, folder.path)
     except BaseException:
         if folder is not None:
             folder.finish("failed")
@@ -116,8 +138,8 @@ def _subjects(call: Call) -> list[Subject]:
     if isinstance(options.task, str) and options.task in ("all", *TASKS):
         chosen = [Sandbox(name) for name in (TASKS if options.task == "all" else [options.task])]
     else:
-        chosen = [registry.build(options.task)]
-    labelled = read_labelled(options.process_bench) if options.process_bench else []
+        chosen = [registry.build(require_task(options.task))]
+    labelled = [] if options.process_bench is None else read_labelled(options.process_bench)
     subjects = []
     for task in chosen:
         problems = task.chosen(options.problems, seed=options.problem_seed, offset=options.offset)
@@ -138,6 +160,9 @@ def _settled(call: Call, task: Task) -> tuple[RunConfig, Mapping[str, Any]]:
     if named is not None and config.rm is not None:
         raise ConfigError("Rewards are given twice", got="--rm and --rewards", fix="Leave out one of them.")
     rewards = dict(named) if named is not None else {}
+    for name, spec in rewards.items():
+        if not isinstance(spec, str | dict):
+            raise ConfigError(f"--rewards.{name} is a path, or a dict of a name and arguments", got=spec)
     if config.rm is not None:
         rewards = {"reward": config.rm}
     if isinstance(task, Sandbox):

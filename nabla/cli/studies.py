@@ -7,8 +7,9 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
+from nabla.cli.parsing import Call
 from nabla.cli.storage import require_named
-from nabla.core.errors import ConfigError
+from nabla.core.errors import ConfigError, require_one_of
 
 
 def add_task(parser: ArgumentParser) -> None:
@@ -20,6 +21,16 @@ def add_task(parser: ArgumentParser) -> None:
         help="Sandbox family of the problems (latin, arithmetic, all), or any task: a name, or a dict of a "
         "name and arguments (then with --lm).",
     )
+
+
+def require_task(name: str | dict[str, Any]) -> str | dict[str, Any]:
+    """``--task``. Raises ConfigError for a name that is neither a family's nor a registered task's."""
+    from nabla.problems.sandbox import TASKS
+    from nabla.problems.tasks.base import tasks
+
+    if isinstance(name, str):
+        require_one_of(name, ["all", *TASKS, *tasks], "There is no such --task", "Families and tasks")
+    return name
 
 
 def add_study_arguments(parser: ArgumentParser, what: str) -> None:
@@ -43,6 +54,37 @@ def add_study_arguments(parser: ArgumentParser, what: str) -> None:
     parser.add_argument(
         "--report", type=str | None, default=None, help="Only tables and plots of this results folder again."
     )
+
+
+def reported(call: Call, *changes: str) -> Path | None:
+    """The folder of ``--report``; None where a study is to run.
+
+    Args:
+        call: the command line.
+        changes: options that change a report, too.
+
+    Raises ConfigError for any other option beside it: a report runs nothing, and would pass it over.
+    """
+    folder = call.options.report
+    if folder is None:
+        return None
+    allowed = {"report", "metric", *changes}
+    given = {a.partition("=")[0][2:] for a in call.arguments if a.startswith("--")} - allowed
+    told = [f"--{name}" for name in sorted(given)]
+    told += [name for name in (getattr(call.options, "file", None), _file(call)) if name is not None]
+    if told:
+        raise ConfigError(
+            "--report writes the tables and plots of a folder again and runs nothing",
+            got=" ".join(told),
+            fix=f"Leave out {', '.join(told)}, or --report.",
+        )
+    require_named(folder, "Name a folder.", "--report")
+    return Path(folder)
+
+
+def _file(call: Call) -> str | None:
+    """The configuration that an ablation's command line names."""
+    return call.options.config if call.command == "ablate" else None
 
 
 def results_folder(options: Any, file: str, what: str) -> Path:

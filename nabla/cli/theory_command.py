@@ -6,6 +6,7 @@ import json
 import os
 import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser
@@ -13,9 +14,11 @@ from jsonargparse import ArgumentParser
 from nabla.cli.parsing import Call
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
-    from nabla.theory.report import Report
+    from nabla.theory.report import Findings, Report
+    from nabla.theory.suite import Outcome
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -37,12 +40,11 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(call: Call) -> int:
     """Prints the table of reports; exit status 1 if a verdict fails. Raises NablaError."""
-    from nabla.cli.storage import make_folder, output_path
+    from nabla.cli.storage import held, output_path
     from nabla.core.console import make_console
     from nabla.theory.duality.base import checks
-    from nabla.theory.plots import FIGURES, save, write
     from nabla.theory.report import Verdict
-    from nabla.theory.suite import names, run_checks
+    from nabla.theory.suite import merged, names, run_checks
 
     options, console = call.options, make_console()
     if options.list:
@@ -60,21 +62,46 @@ def run(call: Call) -> int:
             finished.add(report.check)
             console.print(f"{report.check} done after {time.perf_counter() - begin:.0f} s", style="dim")
 
-    outcome = run_checks(options.checks, quick=options.quick, seeds=options.seeds, jobs=jobs, progress=tell)
-    seconds = time.perf_counter() - begin
-    console.print(report_table(outcome.reports, options.seeds))
+    found: dict[tuple[str, int], Findings] = {}
+    with held(folder):
+        try:
+            run_checks(
+                options.checks,
+                quick=options.quick,
+                seeds=options.seeds,
+                jobs=jobs,
+                progress=tell,
+                found=found,
+            )
+        finally:  # what was finished before an end, whichever it is
+            outcome = merged(found, list(dict.fromkeys(options.checks)))
+            if outcome.reports:
+                _show(outcome, options.seeds, time.perf_counter() - begin, console)
+                if folder is not None:
+                    _store(outcome, folder, console)
+    return 1 if outcome.verdict is Verdict.FAIL else 0
+
+
+def _show(outcome: Outcome, seeds: int, seconds: float, console: Console) -> None:
+    from nabla.theory.report import Verdict
+
+    console.print(report_table(outcome.reports, seeds))
     counts = {v: sum(r.verdict is v for r in outcome.reports) for v in Verdict}
     console.print(", ".join(f"{n} {v.value}" for v, n in counts.items()) + f", in {seconds:.0f} s")
-    if folder is not None:
-        make_folder(folder)
+
+
+def _store(outcome: Outcome, folder: Path, console: Console) -> None:
+    from nabla.cli.storage import make_folder
+    from nabla.core.files import replace_whole, stored_in
+    from nabla.theory.plots import FIGURES, save, write
+
+    make_folder(folder)
+    with stored_in(folder, "reports", "Make room and run the checks again; the table is above."):
         rows = [_plain(asdict(report)) for report in outcome.reports]
-        (folder / "reports.json").write_text(
-            json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
+        replace_whole(folder / "reports.json", json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
         write(outcome.figures, folder / FIGURES)
         paths = save(outcome.figures, folder)
-        console.print(f"{len(paths)} plots and reports.json in {folder}", markup=False)
-    return 1 if outcome.verdict is Verdict.FAIL else 0
+    console.print(f"{len(paths)} plots and reports.json in {folder}", markup=False)
 
 
 def report_table(reports: tuple[Report, ...], seeds: int = 1) -> Table:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import as_completed
 from dataclasses import dataclass
 
 import torch
 
-from nabla.core.errors import ConfigError
+from nabla.core.errors import require_count, require_threads
 from nabla.core.processes import spawned
 from nabla.theory.duality.base import Check, checks
 from nabla.theory.figures import Figure
 from nabla.theory.report import Findings, Report, Verdict
 
+#: Of a check, at the most.
+SEEDS = 10_000
 #: In the order of a reader; others that are registered follow.
 ORDER = ("stationarity", "trajectories", "dissipation", "amortised", "text", "gap")
 
@@ -43,6 +45,7 @@ def run_checks(
     seeds: int = 1,
     jobs: int = 1,
     progress: Callable[[Report], None] | None = None,
+    found: dict[tuple[str, int], Findings] | None = None,
 ) -> Outcome:
     """Runs checks by name (all by default) under seeds 0, 1, ...
 
@@ -52,16 +55,18 @@ def run_checks(
         seeds: how many; with more than one, values are means and their spread is reported.
         jobs: processes; each uses one thread.
         progress: called with each finished report (of one seed).
+        found: gets what each check has found under each seed as soon as it is finished, so that it is there
+            when the run is stopped; :func:`merged` makes an outcome of it.
 
     Raises ConfigError for unknown names or counts below 1, and whatever a check raises.
     """
-    if seeds < 1 or jobs < 1:
-        raise ConfigError("seeds and jobs must be at least 1", got=(seeds, jobs))
+    require_count("seeds", seeds, minimum=1, maximum=SEEDS)
+    require_threads(jobs, "jobs")
     chosen = list(dict.fromkeys(wanted)) or names()
     tasks = [(name, seed) for seed in range(seeds) for name in chosen]
     for name in chosen:
         checks[name]  # unknown names fail before anything runs
-    found: dict[tuple[str, int], Findings] = {}
+    found = {} if found is None else found
     if jobs == 1 or len(tasks) == 1:
         for task in tasks:
             found[task] = _run(*task, quick)
@@ -73,11 +78,16 @@ def run_checks(
             for future in as_completed(waiting):
                 found[waiting[future]] = future.result()
                 _tell(found[waiting[future]], progress)
-    reports = []
-    for name in chosen:
-        rows = [found[name, seed].reports for seed in range(seeds)]
-        reports += [Report.merge(same) for same in zip(*rows, strict=True)]
-    figures = [figure for name in chosen for figure in found[name, 0].figures]
+    return merged(found, chosen)
+
+
+def merged(found: Mapping[tuple[str, int], Findings], order: Sequence[str] = ()) -> Outcome:
+    """What finished checks have found, by (name, seed): seeds merged, in the order of the names."""
+    reports, figures = [], []
+    for name in order or names():
+        seeds = [findings for (own, _), findings in sorted(found.items()) if own == name]
+        reports += [Report.merge(same) for same in zip(*(one.reports for one in seeds), strict=True)]
+        figures += seeds[0].figures if seeds else []
     return Outcome(tuple(reports), tuple(figures))
 
 

@@ -78,3 +78,70 @@ def test_seeds_are_spread(own: None) -> None:
     assert outcome.verdict is Verdict.FAIL
     with pytest.raises(ConfigError):
         run_checks(["own"], seeds=0)
+
+
+@pytest.fixture
+def stopped(own: None) -> Iterator[None]:
+    """A check that somebody stops."""
+
+    @checks.register("stopped")
+    @dataclass(frozen=True)
+    class Stopped(Check):
+        claim = "never"
+
+        @classmethod
+        def quick(cls) -> Stopped:
+            return cls()
+
+        def run(self, seed: int) -> Findings:
+            raise KeyboardInterrupt
+
+    yield
+    checks._names.pop(checks._classes.pop("stopped"))
+
+
+def test_what_was_finished_before_a_stop_is_shown_and_stored(
+    stopped: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main(["theory", "own", "stopped", "--jobs", "1", "--output", str(out)]) == 2
+    said = capsys.readouterr()
+    assert "parity" in said.out
+    assert "Interrupted" in said.err
+    assert {row["check"] for row in json.loads((out / "reports.json").read_text())} == {"own"}
+    assert {p.name for p in out.iterdir()} == {"reports.json", "figures.json", "own.png"}
+    assert main(["theory", "stopped", "--jobs", "1", "--output", str(tmp_path / "none")]) == 2
+    assert not (tmp_path / "none").exists()  # there is nothing to keep
+
+
+def test_two_at_once_do_not_share_a_folder(
+    own: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The second one is refused before it computes, and what the first one has stored stays."""
+    out = tmp_path / "out"
+    run = checks["own"].run
+    status = []
+
+    def meanwhile(self: Check, seed: int) -> Findings:
+        monkeypatch.setattr(checks["own"], "run", run)
+        status.append(main(["theory", "own", "--output", str(out)]))
+        return run(self, seed)
+
+    monkeypatch.setattr(checks["own"], "run", meanwhile)
+    assert main(["theory", "own", "--output", str(out)]) == 0
+    assert status == [2]
+    assert "Another process is writing to this run's folder" in capsys.readouterr().err
+    assert (out / "reports.json").is_file()
+
+
+def test_a_full_disk_is_an_error_after_the_table(
+    own: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("nabla.theory.plots.replace_whole", full)
+    assert main(["theory", "own", "--output", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr()
+    assert "parity" in said.out
+    assert "The reports cannot be written: No space left on device" in said.err
