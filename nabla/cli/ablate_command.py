@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from jsonargparse import ArgumentParser
 
 from nabla.cli.parsing import Call
-from nabla.cli.studies import add_study_arguments, results_folder
+from nabla.cli.studies import add_study_arguments, reported, results_folder
 from nabla.core.display import Display
 from nabla.core.errors import ConfigError
 from nabla.core.extras import require_extra
@@ -29,8 +29,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(call: Call) -> int:
     """Runs, or goes on, and reports. Raises NablaError; finished units are kept."""
     options = call.options
-    if options.report is not None:
-        return _report(Path(options.report), options.metric)
+    folder = reported(call)
+    if folder is not None:
+        return _report(folder, options.metric)
     if options.config is None:
         raise ConfigError("There is nothing to ablate", fix="Pass a CONFIG, or --report FOLDER.")
     # Now, and not after hours of work, when the report needs them.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import ArgumentParser
 
 from nabla.cli.parsing import Call
+from nabla.core.errors import require_count
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,6 +48,8 @@ def run(call: Call) -> int:
     from nabla.core.console import make_console
     from nabla.launch.config.presets import DEMOS
 
+    if call.options.problems is not None:
+        require_count("--problems", call.options.problems, minimum=1)
     console = make_console()
     repairs = 0
     for name in DEMOS:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import ArgumentParser
 
 from nabla.cli.parsing import Call, numbers
-from nabla.cli.studies import add_study_arguments, results_folder
+from nabla.cli.studies import add_study_arguments, reported, results_folder
 from nabla.core.display import Display, rate
 from nabla.core.errors import ConfigError
 from nabla.core.extras import require_extra
@@ -63,8 +63,9 @@ def run(call: Call) -> int:
     from nabla.study.evaluation.runner import Evaluation
 
     options = call.options
-    if options.report is not None:
-        return _report(Path(options.report), options.reference, options.metric)
+    folder = reported(call, "reference")
+    if folder is not None:
+        return _report(folder, options.reference, options.metric)
     file = options.file or options.config
     if file is None:
         raise ConfigError("There is nothing to evaluate", fix="Pass --config FILE, or --report FOLDER.")

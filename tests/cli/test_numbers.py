@@ -71,6 +71,13 @@ def test_an_odd_number_is_refused_with_its_option(name, capsys, tmp_path):
         ["solve", "--task", "sandbox", "--offset", "-1"],
         ["bench", "--repeats", "0"],
         ["bench", "--threads", "inf"],
+        ["bench", "--dense-repeats", "-1"],
+        ["bench", "--prompt-tokens", "64"],
+        ["bench", "--problems", "0"],
+        ["bench", "--profile", "--output", "none"],
+        ["bench", "--lm", "a", "--rm", "b", "--dense-repeats", "3"],
+        ["demo", "--problems", "0"],
+        ["theory", "--seeds", "1000000000000"],
         ["theory", "--seeds", "0"],
         ["theory", "--jobs", "0"],
         ["estimators", "--seed", "x"],
@@ -83,3 +90,30 @@ def test_the_other_commands_refuse_them_too(arguments, capsys):
     said = capsys.readouterr().err
     assert "Traceback" not in said
     assert "A bug" not in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["diagnose", "--task", "lattin"], "There is no such --task (got 'lattin'). Did you mean 'latin'?"),
+        (["compare", "--task", "lattin"], "There is no such --task (got 'lattin'). Did you mean 'latin'?"),
+        (["compare", "--task", "gsm8k"], "There is no language model"),
+        (["diagnose", "--task", "latin", "--rewards", "{a: 1}"], "--rewards.a is a path"),
+        (["diagnose", "--task", "latin", "--rewards", "{a: {name: x}}"], "--rewards.a cannot be used"),
+        (["diagnose", "--task", "latin", "--process_bench", ""], "cannot be read"),
+        (["demo", "--problems", "-1"], "--problems must be at least 1 (got -1)"),
+        (["bench", "--problems", "3"], "--problems is of a pair of models"),
+        (["bench", "--dense-repeats", "-1"], "--dense-repeats must be at least 0"),
+        (["bench", "--profile", "--output", "none"], "needs a folder"),
+        (["evaluate", "--report", " "], "--report has no name"),
+        (["ablate", "--report", ""], "--report has no name"),
+        (["evaluate", "--report", "x", "--problems", "0"], "Leave out --problems, or --report"),
+        (["evaluate", "e.yaml", "--report=x", "--quick"], "Leave out --quick, e.yaml, or --report"),
+        (["ablate", "a.yaml", "--report", "x"], "Leave out a.yaml, or --report"),
+    ],
+)
+def test_what_is_wrong_is_said_in_the_words_of_the_command(arguments, said, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    assert said in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

@@ -101,6 +101,9 @@ PLAIN = st.recursive(
 
 def mutated(draw: Any, value: Any) -> Any:
     """A valid tree with something else at one place, or at none."""
+    if isinstance(value, list) and value and draw(st.integers(0, 3)):
+        place = draw(st.integers(0, len(value) - 1))
+        return [*value[:place], mutated(draw, value[place]), *value[place + 1 :]]
     if isinstance(value, dict) and value and draw(st.integers(0, 3)):
         key = draw(st.sampled_from(sorted(value)))
         changed = {**value, key: mutated(draw, value[key])}
@@ -256,8 +259,9 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-def attempt(arguments: list[str]) -> None:
-    """One command line: its status is 0, 1 or 2, and it says what is wrong in a line, not in a traceback."""
+def attempt(arguments: list[str]) -> int | None:
+    """One command line: its status is 0, 1 or 2 (None: it came through to what is cut off), and it says what
+    is wrong in a line, not in a traceback."""
     out, err = io.StringIO(), io.StringIO()
     status: int | None = None
     try:
@@ -265,7 +269,7 @@ def attempt(arguments: list[str]) -> None:
             status = main(arguments)
     except Reached:
         REACHED["reached"] += 1
-        return
+        return None
     except Hang:
         raise AssertionError(f"hangs: {arguments}") from None
     said = err.getvalue()
@@ -276,6 +280,7 @@ def attempt(arguments: list[str]) -> None:
         assert "Traceback" not in said + out.getvalue(), (arguments, said)
     if status == 2:
         assert said.strip(), arguments
+    return status
 
 
 #: Lines that are in order but for what the fuzz adds: without them nearly every try ends at its first fault.
