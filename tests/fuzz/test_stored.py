@@ -22,7 +22,7 @@ from tests.fuzz.test_fuzz import NASTY, TRIES, as_text, attempt, contents, damag
 #: Of each kind of run a twentieth of the command lines: ten in CI, a hundred by ``make fuzz``.
 often = settings(fuzzed, max_examples=max(TRIES // 20, 1))
 #: Of so many tries one lays its figures out and renders them, which takes seconds; the others end there.
-DRAWN = 10
+DRAWN = 20
 CELLS = ["", "nan", "inf", "-1", "1e400", "x", "True", '"', "0", "9" * 5000, "9" * 140_000]
 ENDED: Counter[tuple[str, int]] = Counter()
 
@@ -95,6 +95,7 @@ def test_whole_runs_are_read(kind, tmp_path, monkeypatch) -> None:
     make, doors = RUNS[kind]
     monkeypatch.chdir(tmp_path)
     make(Path("run"))
+    unrendered(monkeypatch)
     for door in doors:
         assert attempt(door.split()) == 0, door
     assert os.listdir(tmp_path) != ["run"]
