@@ -246,7 +246,7 @@ def spread(places: Sequence[float], gap: float, low: float, high: float) -> list
     return found
 
 
-def end_labels(axis: Any, ends: Mapping[str, tuple[float, float]], colours: Mapping[str, str]) -> None:
+def end_labels(axis: Any, ends: Mapping[str, tuple[float, float]], colours: Mapping[str, Any]) -> None:
     """Names of lines at their right ends, apart from each other; a thin line leads to one that was moved.
 
     Call it when the axis has its limits.
@@ -254,7 +254,7 @@ def end_labels(axis: Any, ends: Mapping[str, tuple[float, float]], colours: Mapp
     Args:
         axis: where the lines are.
         ends: name → (x, y) of the line's last point.
-        colours: of the names.
+        colours: of the names, as matplotlib takes them.
     """
     if not ends:
         return
