@@ -242,7 +242,7 @@ class Appender:
 
 
 def append_whole(descriptor: int, data: bytes, *, synced: bool = False) -> None:
-    """Writes all of it at the end of a file (on the disk when this returns, if ``synced``), or nothing. Raises
+    """Writes all of it at the end of a file, or nothing; ``synced``: on the disk when this returns. Raises
     OSError."""
     before = os.fstat(descriptor).st_size
     written = 0

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from nabla.core.errors import ConfigError, NablaError
+from nabla.core.errors import ConfigError
 from nabla.core.files import replace_whole
 from nabla.core.locks import Lock
 from nabla.core.processes import require_guarded, spawned

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nabla.core.errors import ConfigError, NablaError, StorageError
+from nabla.core.errors import ConfigError, StorageError
 from nabla.study.evaluation import journal
 from nabla.study.evaluation.journal import RECORDS, Journal, Lock, journals, line, merge, read, recover, units
 
