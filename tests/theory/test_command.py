@@ -104,13 +104,13 @@ def test_what_was_finished_before_a_stop_is_shown_and_stored(
     stopped: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    assert main(["theory", "own", "stopped", "--jobs", "1", "--output", str(out)]) == 2
+    assert main(["theory", "own", "stopped", "--jobs", "1", "--output", str(out)]) == 130
     said = capsys.readouterr()
     assert "parity" in said.out
     assert "Interrupted" in said.err
     assert {row["check"] for row in json.loads((out / "reports.json").read_text())} == {"own"}
     assert {p.name for p in out.iterdir()} == {"reports.json", "figures.json", "own.png"}
-    assert main(["theory", "stopped", "--jobs", "1", "--output", str(tmp_path / "none")]) == 2
+    assert main(["theory", "stopped", "--jobs", "1", "--output", str(tmp_path / "none")]) == 130
     assert not (tmp_path / "none").exists()  # there is nothing to keep
 
 
