@@ -77,61 +77,40 @@ def test_an_unfinished_run_can_be_read(tmp_path):
     assert list(read(tmp_path)) == rows(1)
 
 
-@pytest.mark.parametrize("call", ["write", "fsync"])
-def test_a_full_disk_is_told_and_the_next_unit_is_whole(call, tmp_path, monkeypatch):
-    whole = written(tmp_path, 1)
-
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    book = Journal(tmp_path, 0)
-    with monkeypatch.context() as patch:
-        patch.setattr(journal.os, call, full)
-        with pytest.raises(StorageError, match=r"records cannot be written: No space left.*start the same"):
-            book.append(("t", 2), rows(2))
-    book.close()
-    assert (tmp_path / "journal-0.jsonl").read_bytes() == whole
-    assert written(tmp_path, 2).startswith(whole)
-    assert list(read(tmp_path)) == rows(1) + rows(2)
+def full(*_):
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def full(write):
+def nearly_full(write):
     """A disk that takes ten bytes more."""
     room = [10]
+    return lambda descriptor, data: write(descriptor, data[: room.pop()]) if room else full()
 
-    def take(descriptor, data):
-        if not room:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return write(descriptor, data[: room.pop()])
 
-    return take
+@pytest.mark.parametrize(
+    ("call", "disk"), [("write", full), ("write", nearly_full(os.write)), ("fsync", full)],
+    ids=["nothing", "a part", "unsynced"],
+)  # fmt: skip
+def test_a_disk_that_does_not_take_a_unit_keeps_none_of_it(call, disk, tmp_path, monkeypatch):
+    whole = written(tmp_path, 1)
+    book = Journal(tmp_path, 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(journal.os, call, disk)
+        with pytest.raises(StorageError, match=r"records cannot be written: No space left.*start the same"):
+            book.append(("t", 2), rows(2))
+    assert (tmp_path / "journal-0.jsonl").read_bytes() == whole
+    book.append(("t", 3), rows(3))
+    book.close()
+    assert list(read(tmp_path)) == rows(1) + rows(3)
 
 
 def test_a_full_disk_leaves_the_journals_where_it_takes_no_whole(tmp_path, monkeypatch):
     whole = written(tmp_path, 1)
-
-    def refuse(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(journal.os, "replace", refuse)
+    monkeypatch.setattr(journal.os, "replace", full)
     with pytest.raises(StorageError, match="No space left"):
         merge(tmp_path, [("t", 1)])
     assert (tmp_path / "journal-0.jsonl").read_bytes() == whole
     assert [p.name for p in tmp_path.iterdir()] == ["journal-0.jsonl"]
-
-
-def test_a_disk_that_takes_a_part_keeps_none_of_it(tmp_path, monkeypatch):
-    whole = written(tmp_path, 1)
-    book = Journal(tmp_path, 0)
-    monkeypatch.setattr(journal.os, "write", full(os.write))
-    with pytest.raises(StorageError, match=r"The records cannot be written.*start the same command"):
-        book.append(("t", 2), rows(2))
-    monkeypatch.undo()
-    book.append(("t", 3), rows(3))
-    book.close()
-    assert (tmp_path / "journal-0.jsonl").read_bytes() == whole + b"".join(
-        [*(line(row) for row in rows(3)), line({"unit": ["t", 3], "lines": 3})]
-    )
 
 
 def test_two_processes_do_not_share_a_file(tmp_path):
