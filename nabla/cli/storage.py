@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from nabla.core.errors import ConfigError
-from nabla.core.files import require_free, require_writable, unwritable
+from nabla.core.files import only_filled, require_free, require_writable, unwritable
 from nabla.core.locks import Lock
 from nabla.core.quiet import main_process
 from nabla.launch.folder import RunFolder, default_folder
@@ -57,19 +57,14 @@ def held(folder: Path | None) -> Iterator[None]:
     if folder is None:
         yield
         return
-    made = [place for place in (folder, *folder.parents) if not place.exists()]
-    make_folder(folder)
-    try:
+    with only_filled(folder):
+        make_folder(folder)
         with _locked(folder):
             try:
                 require_free(folder, LEFTOVERS)
                 yield
             finally:
                 (folder / LOCK).unlink(missing_ok=True)
-    finally:
-        for place in made:
-            with suppress(OSError):
-                place.rmdir()
 
 
 def _locked(folder: Path) -> Lock:

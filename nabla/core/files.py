@@ -141,8 +141,7 @@ def require_free(folder: Path, allowed: Sequence[str] = ()) -> None:
                 got=str(folder),
                 fix="Choose another --output, or --output none to keep nothing.",
             )
-        found = sorted(p.name for p in folder.iterdir()) if folder.exists() else []
-        there = [name for name in found if not any(fnmatchcase(name, own) for own in allowed)]
+        there = others(folder, allowed) if folder.exists() else []
     except (OSError, ValueError) as error:  # a name that is too long, or holds a zero byte
         raise unwritable(folder, error) from error
     if there:
@@ -154,16 +153,30 @@ def require_free(folder: Path, allowed: Sequence[str] = ()) -> None:
         )
 
 
+def others(folder: Path, allowed: Sequence[str]) -> list[str]:
+    """Names in a folder but for those that may be in it, with ``*`` for any signs. Raises OSError."""
+    found = sorted(p.name for p in folder.iterdir())
+    return [name for name in found if not any(fnmatchcase(name, own) for own in allowed)]
+
+
 def require_writable(folder: Path) -> None:
     """Raises ConfigError for a folder that a run could not write to: tries it, and leaves nothing behind."""
-    made = [p for p in (folder, *folder.parents) if not p.exists()]
+    with only_filled(folder):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            probe = folder / ".writable"
+            write_new(probe, "x" * 4096)
+            probe.unlink()
+        except (OSError, ValueError) as error:
+            raise unwritable(folder, error) from error
+
+
+@contextmanager
+def only_filled(folder: Path) -> Iterator[None]:
+    """Inside, a folder may be made with its parents; those that are empty in the end go again."""
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        write_new(probe, "x" * 4096)
-        probe.unlink()
-    except (OSError, ValueError) as error:
-        raise unwritable(folder, error) from error
+        yield
     finally:
         for place in made:
             with suppress(OSError, ValueError):

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from nabla.core.errors import ConfigError
-from nabla.core.files import decode, parse_json, read_bytes, reason, replace_whole
+from nabla.core.files import decode, others, parse_json, read_bytes, reason, replace_whole
 from nabla.core.locks import Lock
 from nabla.launch.fingerprint import difference, known_to
 
@@ -38,10 +37,14 @@ def claim(folder: Path, name: str, about: Mapping[str, Any], what: str) -> Lock:
             )
         folder.mkdir(parents=True, exist_ok=True)
         lock = Lock(folder / LOCK)
-        if not path.exists():
-            replace_whole(path, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
-        else:
-            _require_same(path, found, what)  # somebody else may have been faster
+        try:
+            if not path.exists():
+                replace_whole(path, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+            else:
+                _require_same(path, found, what)  # somebody else may have been faster
+        except BaseException:
+            lock.close()  # a notebook keeps the error, and with it the lock
+            raise
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"The results folder cannot be written: {reason(error)}",
@@ -53,8 +56,7 @@ def claim(folder: Path, name: str, about: Mapping[str, Any], what: str) -> Lock:
 
 def _is_free(folder: Path, name: str) -> bool:
     """An empty folder, but for what a kill may leave before the configuration is written."""
-    left = (LOCK, f"{name}.*partial")
-    return folder.is_dir() and all(any(fnmatchcase(p.name, own) for own in left) for p in folder.iterdir())
+    return folder.is_dir() and not others(folder, (LOCK, f"{name}.*partial"))
 
 
 def _require_same(path: Path, about: Mapping[str, Any], what: str) -> None:

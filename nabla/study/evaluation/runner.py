@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from nabla.core.errors import ConfigError, NablaError, located, require_threads
+from nabla.core.files import reason
 from nabla.core.locks import Lock
 from nabla.core.prompt import Prompt
 from nabla.core.quiet import main_process
@@ -126,8 +127,9 @@ class Evaluation:
             with (self.folder / LOG).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(entry) + "\n")
         except OSError as error:
+            lock.close()
             raise ConfigError(
-                f"The results folder cannot be written: {error}",
+                f"The results folder cannot be written: {reason(error)}",
                 got=str(self.folder),
                 fix="Choose another --output.",
             ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -98,6 +99,17 @@ def test_another_configuration_touches_nothing(unbroken):
     with pytest.raises(ConfigError, match=r"another configuration; config\.problems: 4 there, 3 here"):
         Evaluation(small(problems=3), unbroken).run()
     assert {path.name: path.read_bytes() for path in unbroken.iterdir()} == before
+
+
+def test_a_run_that_the_disk_refused_holds_its_folder_no_longer(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("nabla.study.evaluation.claim.replace_whole", full)
+    with pytest.raises(ConfigError, match="cannot be written: No space left") as kept:
+        Evaluation(small(), tmp_path / "r").run()
+    with Lock(tmp_path / "r" / LOCK):  # although the error, and its frames, are still there
+        assert kept.tb is not None
 
 
 def test_an_offset_skips_the_first_problems(tmp_path):
