@@ -3,7 +3,6 @@ texts without a label (SPEC section 14)."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -12,7 +11,7 @@ from typing import Any
 
 from nabla.core.change_point import ChangePoint
 from nabla.core.errors import ConfigError, require_count, require_finite, require_positive
-from nabla.core.files import expanded
+from nabla.core.files import expanded, parse_json, read_text, reading
 from nabla.screens.base import Screen
 from nabla.screens.fitting import cross_entropy, fit
 from nabla.screens.posterior import Posterior
@@ -105,10 +104,9 @@ class Calibration:
     @classmethod
     def load(cls, path: str | Path) -> Calibration:
         """From a JSON file. Raises ConfigError."""
-        try:
-            values = json.loads(expanded(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"The calibration cannot be read: {error}", got=str(path)) from error
+        text = read_text(expanded(path), "calibration")
+        with reading("The calibration", got=path, fix="Let 'nabla diagnose' write it again."):
+            values = parse_json(text)
         if not isinstance(values, dict):
             raise ConfigError("No calibration of a gate", got=values)
         return cls.from_dict(values)

@@ -262,6 +262,10 @@ def test_a_calibration_is_stored_and_read(tmp_path):
         file.write_text(json.dumps(wrong))
         with pytest.raises(ConfigError, match="No calibration"):
             Calibration.load(file)
+    for damaged in ("{", "[" * 100_000):
+        file.write_text(damaged)
+        with pytest.raises(ConfigError, match="calibration is damaged"):
+            Calibration.load(file)
     with pytest.raises(ConfigError, match="cannot be read"):
         Calibration.load(tmp_path / "none.json")
 
