@@ -27,21 +27,24 @@ _WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 _JUDGES = ("SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS")
 
 
-def require_adapter(adapter: Any, role: str) -> None:
-    """Raises ModelError for what is no adapter, as far as this machine can say: a hub id may be one."""
+def require_adapter(adapter: Any, role: str) -> str:
+    """Folder or hub id of an adapter. Raises ModelError for what is none, as far as this machine can say: a
+    hub id may be one."""
     if not isinstance(adapter, str) or not adapter.strip():
         raise ModelError(f"The adapter of the {role} is a folder, a hub id or a name", got=adapter)
-    folder = expanded(adapter)
+    named: str = place(adapter)
+    folder = expanded(named)
     if not folder.exists():
-        if folder.is_absolute() or adapter.startswith((".", "~")):
-            raise _no_adapter(adapter, role, "there is no such folder")
-        return
+        if folder.is_absolute() or named.startswith((".", "~")):
+            raise _no_adapter(named, role, "there is no such folder")
+        return named
     if not folder.is_dir():
-        raise _no_adapter(adapter, role, "it is a file")
+        raise _no_adapter(named, role, "it is a file")
     if not (folder / "adapter_config.json").is_file():
-        raise _no_adapter(adapter, role, "there is no adapter_config.json in it")
+        raise _no_adapter(named, role, "there is no adapter_config.json in it")
     if not any((folder / name).is_file() for name in _WEIGHTS):
-        raise _no_adapter(adapter, role, f"there is no {_WEIGHTS[0]} in it")
+        raise _no_adapter(named, role, f"there is no {_WEIGHTS[0]} in it")
+    return named
 
 
 def _no_adapter(adapter: str, role: str, why: str) -> ModelError:
@@ -80,11 +83,7 @@ def _config(folder: Path, role: str) -> dict[str, Any]:
 def _named_base(folder: Path, role: str) -> str:
     """Folder or hub id of the model that an adapter names. Raises ModelError."""
     base = _config(folder, role).get("base_model_name_or_path")
-    if not isinstance(base, str | None):
-        raise ModelError(
-            f"The {role} is an adapter that names its base model by no text", got=base
-        )
-    if not base:
+    if not isinstance(base, str) or not base:
         raise ModelError(
             f"The {role} is an adapter that does not name its base model",
             got=str(folder),

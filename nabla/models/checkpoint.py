@@ -11,7 +11,6 @@ from nabla.core.files import expanded
 from nabla.models.adapters import require_adapter, require_writing
 from nabla.models.loading import WHERE, is_path
 from nabla.models.refusals import no_folder, not_loaded
-from nabla.models.zoo.names import place
 
 #: Architectures that judge texts and write none.
 _JUDGES = re.compile(r"For(Sequence|Token)Classification|ForMultipleChoice|Reward|ValueHead|ForScore")
@@ -31,8 +30,7 @@ def require_checkpoint(path: str, arguments: Mapping[str, Any], *, role: str, wr
     whole = not (folder / "adapter_config.json").exists() or (folder / "config.json").exists()
     adapter = str(folder) if not whole else arguments.get("adapter")
     if adapter is not None:
-        adapter = place(adapter) if isinstance(adapter, str) else adapter
-        require_adapter(adapter, role)
+        adapter = require_adapter(adapter, role)
         if writes:
             require_writing(adapter, role)
     if folder.is_file() or arguments.get("gguf_file") or not whole:

@@ -139,8 +139,7 @@ def load(
     require_device(device)
     path = place(path)
     if adapter is not None:
-        adapter = place(adapter) if isinstance(adapter, str) else adapter
-        require_adapter(adapter, role)
+        adapter = require_adapter(adapter, role)
     folder, arguments = locate_gguf(expanded(path), arguments, role)
     if not path.strip() or (is_path(path, folder) and not folder.is_dir()):
         raise no_folder(path, role)
@@ -149,8 +148,7 @@ def load(
     if is_adapter(folder):
         if adapter is not None:
             raise ModelError(f"The {role} is an adapter, and another one is given", got=adapter)
-        adapter = path
-        require_adapter(adapter, role)
+        adapter = require_adapter(path, role)
         path, words, below, arguments = base_of(folder, role, arguments)
     if adapter is not None and auto.__name__ == "AutoModelForCausalLM":
         require_writing(adapter, role)

@@ -310,8 +310,8 @@ def test_an_adapter_that_does_not_fit_is_not_left_out_in_silence(
     [
         ("/no/such/base", "names is not there"),
         ("./no/such", "names is not there"),
-        (5, "names its base model by no text"),
-        (["x"], "names its base model by no text"),
+        (5, "does not name its base model"),
+        (["x"], "does not name its base model"),
         ("", "does not name its base model"),
         (None, "does not name its base model"),
     ],
