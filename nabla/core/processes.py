@@ -77,11 +77,7 @@ def require_guarded() -> None:
     main = sys.modules["__main__"]
     path = getattr(main, "__file__", None)
     if path and getattr(main, "__spec__", None) is None and not os.path.isfile(path):
-        raise ConfigError(
-            "Several processes each read this program again, and it is no file",
-            got=path,
-            fix="Write it to a file and run that, or take one process.",
-        )
+        raise no_file(path)
     line = _unguarded()
     if line is not None:
         raise ConfigError(
@@ -89,6 +85,15 @@ def require_guarded() -> None:
             got=line,
             fix='Put it under: if __name__ == "__main__": (or take one process).',
         )
+
+
+def no_file(program: str) -> ConfigError:
+    """For a program that was piped in or typed, where other processes are to run it too."""
+    return ConfigError(
+        "Several processes each start this program again, and it is no file",
+        got=program,
+        fix="Write it to a file and run that, or take one process.",
+    )
 
 
 def _unguarded() -> str | None:

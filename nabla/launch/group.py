@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from nabla.core.errors import ConfigError, NablaError
+from nabla.core.errors import NablaError
 from nabla.core.files import warn
+from nabla.core.processes import no_file
 from nabla.core.quiet import main_process
 
 if TYPE_CHECKING:
@@ -63,11 +64,7 @@ def require_file() -> None:
     if not main_process() or torch.distributed.is_initialized():
         return
     if hasattr(sys, "ps1") or (__main__.__spec__ is None and not Path(sys.argv[0]).is_file()):
-        raise ConfigError(
-            "Several processes each start this program again, and it is no file",
-            got=sys.argv[0] or "an interactive session",
-            fix="Write it to a file and run that, or take one process.",
-        )
+        raise no_file(sys.argv[0] or "an interactive session")
 
 
 @contextmanager

@@ -50,7 +50,7 @@ class Solves:
 
 
 class Spread:
-    """The same problems over processes of one thread each, all of them loaded and warm.
+    """The same problems over processes of one thread each, all of them loaded and warm, which end with it.
 
     Small models gain nothing from a second thread: its share of a product is over before it has started.
 
@@ -84,9 +84,11 @@ class Spread:
         """The longest of the processes' times for their models' work alone, in full batches, all at once."""
         return max(future.result() for future in [pool.submit(_replay, self.live) for pool in self.pools])
 
-    def close(self) -> None:
-        """Ends the processes."""
-        self._stack.close()
+    def __enter__(self) -> Spread:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
 
 
 @dataclass

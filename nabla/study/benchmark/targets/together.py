@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from functools import partial
 
 from nabla.core.errors import NumericalError
@@ -35,10 +36,10 @@ def _measure(bench: Stand, family: str) -> list[Measurement]:
     spreads: dict[str, Spread] = {}
     times: dict[str, list[float]] = {}
     fill: dict[str, Occupancy] = {}
-    try:
+    with ExitStack() as stack:
         if several:
             for name, problems in (("first", count), ("many", REFILLED * count)):
-                spreads[name] = Spread(family, problems, bench.threads, count)
+                spreads[name] = stack.enter_context(Spread(family, problems, bench.threads, count))
         replay = spreads["first"].replay if several else partial(first.replay, count)
         replay()  # the first one records, and warms up
         for _ in range(min(bench.repeats, REPEATS)):
@@ -60,9 +61,6 @@ def _measure(bench: Stand, family: str) -> list[Measurement]:
                     _require_same(family, answers, expected)
             bench.tell("their models' work in full batches")
             times.setdefault("full", []).append(replay())
-    finally:
-        for spread in spreads.values():
-            spread.close()
     found = []
     for name, what in (
         ("first", f"{count} {family} problems"),
