@@ -63,12 +63,10 @@ def run(call: Call) -> int:
 
 
 def _store(study: Study, truths: Sequence[Verdict], folder: Path) -> None:
-    from nabla.cli.storage import make_folder
     from nabla.core.files import stored_in
     from nabla.study.laboratory.plots import write_plots
     from nabla.study.laboratory.report import write_costs, write_csv, write_truths
 
-    make_folder(folder)
     with stored_in(folder, "study", "Make room and run it again; the tables are above."):
         write_csv(study, folder / "estimators.csv")
         write_truths(truths, folder / "truths.csv")

@@ -91,11 +91,9 @@ def _show(outcome: Outcome, seeds: int, seconds: float, console: Console) -> Non
 
 
 def _store(outcome: Outcome, folder: Path, console: Console) -> None:
-    from nabla.cli.storage import make_folder
     from nabla.core.files import replace_whole, stored_in
     from nabla.theory.plots import FIGURES, save, write
 
-    make_folder(folder)
     with stored_in(folder, "reports", "Make room and run the checks again; the table is above."):
         rows = [_plain(asdict(report)) for report in outcome.reports]
         replace_whole(folder / "reports.json", json.dumps(rows, indent=1, ensure_ascii=False) + "\n")

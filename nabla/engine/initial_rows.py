@@ -313,12 +313,12 @@ def projection(
 ) -> Callable[[Tensor], Tensor]:
     """Hidden states → logits over candidates, at the cost of the accounts with their numbers of rows: one
     product, and one more each time a gradient comes back."""
-    width = head.usable if candidates is None else candidates.shape[-1]
+    width = None if candidates is None else candidates.shape[-1]
 
     def project(states: Tensor) -> Tensor:
         def pay(_: object = None) -> None:
             for account, rows in payers:
-                account.meter.add("gradient", Usage(flops=2.0 * rows * width * states.shape[-1]))
+                account.meter.add("gradient", Usage(flops=head.flops(rows, width)))
 
         pay()
         logits = head.logits(states, candidates)

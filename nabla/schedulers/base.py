@@ -45,8 +45,6 @@ def as_schedule(value: int | float | Schedule | str | dict[str, Any], name: str 
     if isinstance(value, bool):
         raise ConfigError(f"{name} is a number or a Schedule", got=value)
     if isinstance(value, int | float):
-        from nabla.schedulers.base import Constant
-
         return Constant(require_finite(name, value))
     return require_bounded(schedulers.build(value), name)
 

@@ -154,8 +154,8 @@ class Trace(Callback):
     def on_prune(
         self, prompt: Prompt, kept: Sequence[Trajectory], dropped: Sequence[Trajectory]
     ) -> None:
-        numbers_of = [[self._text(prompt, text) for text in texts] for texts in (kept, dropped)]
-        self._write("prune", prompt.id, kept=numbers_of[0], dropped=numbers_of[1])
+        going, left = ([self._text(prompt, text) for text in texts] for texts in (kept, dropped))
+        self._write("prune", prompt.id, kept=going, dropped=left)
 
     def on_select(self, prompt: Prompt, trajectory: Trajectory, positions: Sequence[int]) -> None:
         problem, own = self._problem(prompt), self._text(prompt, trajectory)

@@ -7,13 +7,14 @@ its budgets, and the reward of its answer so far, are known all the while.
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from nabla.core.errors import NablaError
+from nabla.core.files import replace_whole
 from nabla.core.prompt import Prompt
 from nabla.core.solution import Solution
 from nabla.core.trajectory import Trajectory
@@ -79,12 +80,8 @@ class Pulse(Callback):
         if now - self._last < EVERY and not at_once:
             return
         self._last = now
-        partial = self.path.with_suffix(".partial")
-        try:
-            partial.write_text(json.dumps(self.state), encoding="utf-8")
-            os.replace(partial, self.path)
-        except OSError:
-            return
+        with suppress(OSError):
+            replace_whole(self.path, json.dumps(self.state))
 
     @property
     def state(self) -> dict[str, Any]:

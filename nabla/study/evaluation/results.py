@@ -110,12 +110,12 @@ class Results:
         Raises ConfigError if it is none, holds no finished method, or its records lack the metric.
         """
         path = folder / ABOUT
-        with reading(ABOUT, got=path):
+        fix = "Start the evaluation again with another --output."
+        with reading(ABOUT, got=path, fix=fix):
             if not path.is_file():
                 raise ConfigError("There are no results of an evaluation here", got=str(folder))
             config = parse_json(read_text(path, ABOUT))["config"]
-        what, fix = "A record of this results folder", "Start the evaluation again with another --output."
-        with reading(what, got=folder, fix=fix):
+        with reading("A record of this results folder", got=folder, fix=fix):
             own = Reading.of(config, metric)
             return _collect(read(folder), config, own, complete=(folder / RECORDS).exists())
 
