@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from nabla.core.files import expanded
+from nabla.core.files import decode, expanded, parse_json, read_bytes
 from nabla.core.version import __version__
 from nabla.launch.config.run import locate
 from nabla.launch.config.slots import slots
@@ -99,7 +99,7 @@ def _named_base(place: Path) -> str | None:
     if not file.is_file() or (place / "config.json").exists():
         return None
     try:
-        base = str(json.loads(file.read_text(encoding="utf-8")).get("base_model_name_or_path"))
+        base = str(parse_json(decode(read_bytes(file))).get("base_model_name_or_path"))
     except (OSError, ValueError, AttributeError):  # loading says so
         return None
     return base if is_name(base) else None

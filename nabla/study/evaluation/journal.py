@@ -22,6 +22,7 @@ from nabla.core.locks import Lock
 RECORDS = "records.jsonl"
 _END = "unit"
 _GO_ON = "Make room and start the same command again; finished units are kept."
+_AGAIN = "Remove that file; what it holds is then solved again."
 
 
 def line(row: dict[str, Any]) -> bytes:
@@ -80,7 +81,7 @@ def units(path: Path, start: int = 0) -> Iterator[tuple[tuple[Any, ...], bytes, 
                 raise ConfigError(
                     "A journal of this results folder is damaged",
                     got=f"{path} up to byte {offset}",
-                    fix="Remove that file; its units are then solved again.",
+                    fix=_AGAIN,
                 )
             yield tuple(mark[_END]), b"".join(lines[:-1]), offset
             lines = []
@@ -156,24 +157,29 @@ def read(folder: Path) -> Iterator[dict[str, Any]]:
     if merged.exists():
         with merged.open("rb") as file:
             for number, text in enumerate(file, 1):
-                yield _parsed(text, merged, number)
+                yield _parsed(text, f"Line {number} of {RECORDS}")
         return
     seen: set[tuple[Any, ...]] = set()
     for path in journals(folder):
         for key, data, _ in units(path):
             if key not in seen:
                 seen.add(key)
-                for number, text in enumerate(data.splitlines(), 1):
-                    yield _parsed(text, path, number)
+                yield from records(data, path)
 
 
-def _parsed(text: bytes, path: Path, number: int) -> dict[str, Any]:
+def records(data: bytes, path: Path) -> Iterator[dict[str, Any]]:
+    """Of a unit's lines in a journal. Raises ConfigError for a malformed one."""
+    for text in data.splitlines():
+        yield _parsed(text, f"A line of {path.name}")
+
+
+def _parsed(text: bytes, place: str) -> dict[str, Any]:
     try:
         row = parse_json(text)
+        if not isinstance(row, dict):
+            raise ValueError("it is no mapping")
     except ValueError as error:
-        raise ConfigError(f"Line {number} of {path.name} is no record: {error}", got=text[:80]) from error
-    if not isinstance(row, dict):
-        raise ConfigError(f"Line {number} of {path.name} is no record", got=row)
+        raise ConfigError(f"{place} is no record: {error}", got=text[:80], fix=_AGAIN) from error
     return row
 
 

@@ -11,7 +11,6 @@ bits.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Collection
@@ -20,7 +19,7 @@ from types import TracebackType
 from typing import Any
 
 from nabla.core.locks import Lock
-from nabla.study.evaluation.journal import Journal, journals, units
+from nabla.study.evaluation.journal import Journal, journals, records, units
 
 FOLDER = "unfinished"
 
@@ -58,7 +57,7 @@ class Unfinished:
         for key, data, offset in units(path):
             end = offset
             if key[:-1] == self.key:
-                self.rows[key[-1]] = [json.loads(text) for text in data.splitlines()]
+                self.rows[key[-1]] = [*records(data, path)]
         os.truncate(path, end)  # what a kill left of a write
 
     def add(self, problem: str, rows: Rows) -> None:

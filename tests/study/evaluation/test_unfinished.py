@@ -58,6 +58,16 @@ def test_only_what_is_finished_is_swept(tmp_path):
     sweep(tmp_path, [])
 
 
+def test_a_line_that_somebody_changed_is_named(tmp_path):
+    path = tmp_path / FOLDER / "journal-7.jsonl"
+    for line in (b'{"problem":', b"[" * 100_000, b"5"):
+        whole = written(tmp_path, "a")
+        path.write_bytes(whole.replace(whole.partition(b"\n")[0], line, 1))
+        with pytest.raises(ConfigError, match=r"A line of journal-7\.jsonl is no record.*Remove that file"):
+            Unfinished(tmp_path, 7, KEY, SIZE)
+        path.unlink()
+
+
 def test_two_processes_do_not_share_a_unit(tmp_path):
     with Unfinished(tmp_path, 7, KEY, SIZE) as kept:
         kept.add("a", rows("a"))
