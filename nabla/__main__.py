@@ -1,6 +1,6 @@
 """``python -m nabla``."""
 
-from nabla.cli import main
+from nabla.cli import program
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(program())

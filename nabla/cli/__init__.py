@@ -15,8 +15,17 @@ from nabla.core.errors import NablaError, is_out_of_memory
 FAILURE = 2
 #: A signal's number is added to it, as shells do: 130 for Ctrl-C, 143 for SIGTERM.
 SIGNALLED = 128
+#: Commands that go on where they were stopped when they are given again, word for word.
+RESUMED = ("evaluate", "ablate")
 #: Options of every command, and of none: they may stand anywhere before ``--``.
 EVERYWHERE = ("--debug", "--allow-code")
+
+
+def program() -> int:
+    """The program ``nabla``: :func:`main`, without a traceback for Ctrl-C before and behind it."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where a shell ignores it
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    return main()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,8 +39,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from nabla.cli.terminal import outputs, signals
 
     with outputs() as out:
-        with signals():
-            status = _run(given, "--debug" in switches, "--allow-code" in switches)
+        debug = "--debug" in switches
+        try:
+            with signals():
+                status = _run(given, debug, "--allow-code" in switches)
+        except KeyboardInterrupt as stop:  # while another end was told
+            status = _interrupted(stop, given, debug)
         out.flush()
         if out.lost is None or isinstance(out.lost, BrokenPipeError):  # the reader has seen enough
             return status
@@ -39,24 +52,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(given: Sequence[str], debug: bool, allow_code: bool) -> int:
-    from nabla.cli.parsing import parse
     from nabla.core.files import is_full
+    from nabla.core.quiet import main_process, one_voice, quiet
     from nabla.core.solution import Interrupted
     from nabla.core.trust import code_allowed
 
     try:
+        from nabla.cli.parsing import parse
+
         call = parse(given)
         command = importlib.import_module(f"nabla.cli.{call.command}_command")
-        from nabla.core.quiet import one_voice, quiet
-
         with quiet(debug), one_voice(), code_allowed(allow_code):
             status: int = command.run(call)
     except NablaError as error:
         stopped = isinstance(error, Interrupted) and isinstance(error.__cause__, KeyboardInterrupt)
+        if stopped and not main_process():  # the first one tells it
+            return _signalled(error.__cause__)
         return _fail(_said(error, given), debug, _signalled(error.__cause__) if stopped else FAILURE)
     except KeyboardInterrupt as stop:
-        said = f"Interrupted ({stop})" if str(stop) else "Interrupted"
-        return _fail(said, debug, _signalled(stop))
+        return _interrupted(stop, given, debug)
     except SystemExit as stop:  # the parser has said what is wrong, or printed its help
         if stop.code:
             _hint(given)
@@ -94,6 +108,19 @@ def _fail(message: str, debug: bool, status: int = FAILURE) -> int:
         traceback.print_exc()
     print(f"nabla: error: {message}", file=sys.stderr)
     return status
+
+
+def _interrupted(stop: KeyboardInterrupt, given: Sequence[str], debug: bool) -> int:
+    """One word for all processes of a run, by the first one."""
+    from nabla.core.quiet import main_process
+
+    if not main_process():
+        return _signalled(stop)
+    said = f"Interrupted ({stop})" if str(stop) else "Interrupted"
+    command = next((a for a in given if not a.startswith("-")), "")
+    if command in RESUMED:
+        said = f"{said}. What was finished is kept: the same command goes on from there."
+    return _fail(said, debug, _signalled(stop))
 
 
 def _signalled(stop: BaseException | None) -> int:

@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -36,6 +37,11 @@ def _spelt(error: UnicodeError) -> tuple[str, int]:
 
 
 codecs.register_error("nabla", _spelt)
+
+
+#: Seconds within which further signals say the same: a key that is held, a shell that tells a whole group.
+PRESS = 1.0
+_AT_ONCE = b"\nnabla: error: Interrupted again, and ended at once. What was stored until then is kept.\n"
 
 
 class Output:
@@ -144,16 +150,18 @@ class Terminated(KeyboardInterrupt):
 
 @contextmanager
 def signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP end a run as Ctrl-C does, so that it keeps what it has; the second one ends it at
-    once."""
+    """Ctrl-C, SIGTERM and SIGHUP end a run so that it keeps what it has, and says so; one that comes later
+    than that of the same press of keys ends it at once, with a word."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before: dict[int, Any] = {}
-    for name in ("SIGTERM", "SIGHUP"):
+    ours = (signal.SIG_DFL, signal.default_int_handler)  # nohup ignores SIGHUP, a shell's & ignores SIGINT
+    end = _Ender()
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP
-            before[number] = signal.signal(number, _end)
+        if number is not None and signal.getsignal(number) in ours:
+            before[number] = signal.signal(number, end)
     try:
         yield
     finally:
@@ -161,6 +169,18 @@ def signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _end(number: int, _: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_DFL)
-    raise Terminated(number)
+class _Ender:
+    """Takes the signals that end a run."""
+
+    def __init__(self) -> None:
+        self._begin: float | None = None
+
+    def __call__(self, number: int, _: FrameType | None) -> None:
+        if self._begin is None:
+            self._begin = time.monotonic()
+            raise KeyboardInterrupt if number == signal.SIGINT else Terminated(number)
+        if time.monotonic() - self._begin < PRESS:
+            return
+        with suppress(OSError):
+            os.write(2, _AT_ONCE)
+        os._exit(128 + number)

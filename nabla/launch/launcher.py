@@ -19,7 +19,7 @@ from nabla.core.solution import Interrupted, RunError, Solution, Stopped
 from nabla.engine.engine import Engine, require_loaded
 from nabla.engine.events import Callback, Events, Run
 from nabla.launch.callbacks.base import callbacks as registry
-from nabla.launch.group import launch, together
+from nabla.launch.group import dismiss, launch, together
 from nabla.launch.threads import threads as torch_threads
 from nabla.launch.threads import threads_for
 from nabla.methods.base import Method, methods
@@ -158,6 +158,7 @@ class TestTimeLoop:
             found, failures = self._gather(found), self._gather(failures)
             whole = not failures
         except KeyboardInterrupt as stop:
+            dismiss()
             raise Interrupted([found[p.id] for p in mine if p.id in found], len(mine)) from stop
         except (Exception, SystemExit) as error:  # of a callback, or a component that ends the program
             if isinstance(error, NablaError) and not found:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import json
 import os
 import signal
@@ -17,7 +18,7 @@ import yaml
 
 import nabla.cli.solve_command as solve_command
 from nabla.cli import main
-from nabla.cli.terminal import Output, outputs
+from nabla.cli.terminal import Output, outputs, signals
 from nabla.engine.events import Callback
 
 ROOT = Path(__file__).parents[2]
@@ -239,6 +240,76 @@ def test_a_signal_ends_a_run_that_keeps_what_it_has(name, monkeypatch, capsys):
     assert len(rows("out/solutions.jsonl")) == 1
     assert json.loads(Path("out/run.json").read_text())["status"] == "interrupted"
     assert signal.getsignal(getattr(signal, name)) == before
+
+
+def press() -> None:
+    """Ctrl-C."""
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(0.01)
+
+
+def test_a_second_ctrl_c_of_the_same_press_does_not_break_what_the_first_one_ends():
+    stored = False
+    before = signal.getsignal(signal.SIGINT)
+    with signals():
+        try:
+            press()
+        except KeyboardInterrupt:
+            press()
+            stored = True
+    assert stored
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_a_later_ctrl_c_ends_at_once_with_a_word():
+    script = (
+        "import os, signal, time, nabla.cli.terminal as terminal\n"
+        "terminal.PRESS = 0.0\n"
+        "with terminal.signals():\n"
+        "    try:\n        os.kill(os.getpid(), signal.SIGINT); time.sleep(9)\n"
+        "    finally:\n        os.kill(os.getpid(), signal.SIGINT); time.sleep(9)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 128 + signal.SIGINT
+    assert "Interrupted again, and ended at once. What was stored until then is kept." in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+#: While the command line is still being loaded, and while the interpreter ends.
+EARLY = """
+class Finder:
+    def find_spec(name, *_):
+        if name == "nabla.cli.parsing":
+            press()
+sys.meta_path.insert(0, Finder)
+"""
+LATE = "atexit.register(press)\n"
+
+
+@pytest.mark.parametrize("moment", [EARLY, LATE])
+def test_ctrl_c_before_and_behind_a_command_is_no_traceback(moment):
+    script = (
+        "import atexit, os, signal, sys, time\n"
+        "def press(): os.kill(os.getpid(), signal.SIGINT); time.sleep(1)\n"
+        f"{moment}"
+        "from nabla.cli import program\n"
+        "sys.argv = ['nabla', 'list']\n"
+        "raise SystemExit(program())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode in (128 + signal.SIGINT, -signal.SIGINT)
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["evaluate", "ablate"])
+def test_a_stopped_study_says_how_it_goes_on(command, monkeypatch, capsys):
+    module = importlib.import_module(f"nabla.cli.{command}_command")
+    monkeypatch.setattr(module, "run", lambda call: press())
+    assert main([command, "study.yaml"]) == 128 + signal.SIGINT
+    assert "Interrupted. What was finished is kept: the same command goes on" in capsys.readouterr().err
+    monkeypatch.setenv("LOCAL_RANK", "1")  # the first process tells it
+    assert main([command, "study.yaml"]) == 128 + signal.SIGINT
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])

@@ -104,6 +104,52 @@ def test_a_program_that_no_process_can_start_again(how, tmp_path):
     assert not (tmp_path / "a").exists()
 
 
+SLOW = """
+import os, sys, time
+from pathlib import Path
+
+def wait(*_):
+    Path("waits").write_text(str(os.getpid()))
+    time.sleep(100)
+
+if __name__ == "__main__":
+    if os.environ.get("LOCAL_RANK") == "1":
+        if os.environ["WHERE"] == "joins":
+            wait()
+        import nabla.study.evaluation.runner as runner
+        runner.Workshop = wait
+    from nabla.cli import program
+    raise SystemExit(program())
+"""
+
+
+@pytest.mark.parametrize("where", ["joins", "works"])
+def test_a_signal_is_heard_while_the_first_process_waits_for_another_one(where, tmp_path):
+    (tmp_path / "program.py").write_text(SLOW)
+    (tmp_path / "e.yaml").write_text(yaml.safe_dump({**SMALL, "problems": 2, "shard": 1}))
+    command = [sys.executable, "program.py", "evaluate", "e.yaml", "--workers", "2", "--output", "out"]
+    environment = {**ENVIRONMENT, "WHERE": where}
+    waits, own = tmp_path / "waits", tmp_path / "out" / "journal-0.jsonl"
+    with subprocess.Popen(
+        command, env=environment, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        end = time.monotonic() + 120
+        while not waits.exists() or (where == "works" and not (own.exists() and own.stat().st_size)):
+            assert process.poll() is None, process.stderr and process.stderr.read()
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        time.sleep(1)  # until it waits
+        process.terminate()
+        begin = time.monotonic()
+        _, said = process.communicate(timeout=60)
+    assert time.monotonic() - begin < 25, said
+    assert process.returncode == 128 + signal.SIGTERM, said
+    assert said.count("nabla: error:") == 1
+    assert "Interrupted (SIGTERM). What was finished is kept: the same command goes on" in said
+    assert "Traceback" not in said
+    assert not alive(int(waits.read_text()))
+
+
 @pytest.mark.parametrize(
     ("error", "said"),
     [

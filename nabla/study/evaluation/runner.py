@@ -21,7 +21,7 @@ from nabla.core.quiet import main_process
 from nabla.core.solution import Solution
 from nabla.engine.events import Events
 from nabla.launch.folder import git_commit, versions
-from nabla.launch.group import launch, require_file, together
+from nabla.launch.group import dismiss, launch, require_file, together
 from nabla.launch.launcher import make_fabric
 from nabla.problems.tasks.base import Problem, Task, tasks
 from nabla.study.evaluation.claim import claim
@@ -175,6 +175,9 @@ class Evaluation:
                     now = replace(unit, problems=self._missing_of)
                     spent = time.perf_counter() - begin
                     self.progress(min(finished, len(self.plan)), len(self.plan), now, spent)
+        except KeyboardInterrupt:
+            dismiss()
+            raise
         finally:
             journal.close()
             torch.set_num_threads(threads)
