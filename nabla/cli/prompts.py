@@ -32,8 +32,14 @@ def read_prompts(texts: Sequence[str], file: str | None, system: str | None) -> 
 def read_file(file: str, *, system: str | None = None, first: int = 0) -> list[Prompt]:
     """Prompts of a file; ``first`` is the number of the first one."""
     path = Path(file)
-    # A line ends at a line feed alone: JSON may hold U+2028 and other ends of lines in its strings.
-    lines = read_text(file, "prompts", fix=_FORMAT, kind=PromptError).split("\n")
+    text = read_text(file, "prompts", fix=_FORMAT, kind=PromptError)
+    before, zero, _ = text.partition("\0")
+    if zero:  # of UTF-16 without its mark, or what a crash left of a file
+        place = before.count("\n") + 1
+        raise PromptError(f"The prompts cannot be read: line {place} has a zero byte; save the file as UTF-8",
+                          got=file, fix=_FORMAT)  # fmt: skip
+    # Lines end as editors end them, and nowhere else: JSON may hold U+2028 and its like in its strings.
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     if path.suffix not in (".txt", ".jsonl"):
         raise PromptError("Unknown kind of prompt file", got=file, fix=_FORMAT)
     found: list[Prompt] = []

@@ -27,6 +27,8 @@ def read(path: Path, name: str, data: bytes):
         ("latin.txt", "é".encode("latin-1"), "no UTF-8"),
         ("binary.jsonl", bytes(range(256)), "no UTF-8"),
         ("wide.txt", SUM.encode("utf-16"), "UTF-16"),
+        ("unmarked.txt", SUM.encode("utf-16-le"), "line 1 has a zero byte"),
+        ("crashed.jsonl", b'{"prompt": "1"}\n' + bytes(9), "line 2 has a zero byte"),
         ("deep.jsonl", b'{"prompt": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "nested"),
         ("digits.jsonl", b'{"prompt": "1", "answer": ' + b"9" * 5000 + b"}", "digits"),
         ("role.jsonl", b'{"messages": [{"role": "root", "content": "1"}]}', "role is unknown .*'root'"),
@@ -62,6 +64,14 @@ def test_a_byte_order_mark_is_no_part_of_the_first_prompt(name, tmp_path):
     line = SUM if name == "p.txt" else json.dumps({"prompt": SUM})
     (prompt,) = read(tmp_path, name, b"\xef\xbb\xbf" + line.encode() + b"\r\n")
     assert prompt.text == SUM
+
+
+@pytest.mark.parametrize("name", ["p.txt", "p.jsonl"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_of_any_editor(end, name, tmp_path):
+    sums = [SUM, "53*6-50+29-41"]
+    lines = sums if name == "p.txt" else [json.dumps({"prompt": text}) for text in sums]
+    assert [p.text for p in read(tmp_path, name, (end.join(lines) + end).encode())] == sums
 
 
 def test_line_ends_inside_a_text_are_text(tmp_path):
