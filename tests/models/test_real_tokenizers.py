@@ -257,7 +257,7 @@ def test_another_tokenizer_by_name(folder: str, tmp_path: Path) -> None:
     for given in (other, str(tmp_path / "other")):
         lm = CausalLM.from_pretrained(folder, tokenizer=given)
         assert lm.decode(lm.encode(Prompt.of("1"))) == "5"
-    with pytest.raises(ModelError, match="language model cannot be loaded"):
+    with pytest.raises(ModelError, match="tokenizer cannot be loaded: there is no such folder"):
         CausalLM.from_pretrained(folder, tokenizer=str(tmp_path / "nothing"))
 
 
@@ -295,7 +295,7 @@ def test_the_cause_is_kept(tmp_path: Path, folder: str) -> None:
     with pytest.raises(ModelError, match=r"reward model.*general misfortune.*needs the library xyz"):
         load(Broken, folder, role="reward model")
     shutil.copy(Path(folder) / "config.json", tmp_path / "config.json")
-    with pytest.raises(ModelError, match="language model cannot be loaded"):
+    with pytest.raises(ModelError, match="language model has no tokenizer"):
         load(AutoModelForCausalLM, str(tmp_path), role="language model")
 
 
