@@ -32,6 +32,16 @@ def _elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.fixture(autouse=True)
+def _heard():
+    """A suite that runs in the background has inherited ignored signals, and so would what it starts."""
+    defaults = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in defaults.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 def nabla(command: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """A shell command in which ``nabla`` is this package's."""
     return subprocess.run(
