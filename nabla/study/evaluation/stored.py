@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def _hacking(path: Path) -> list[dict[str, Any]]:
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    lines = csv.DictReader(read_text(path, path.name).splitlines())
+    lines = csv.DictReader(io.StringIO(read_text(path, path.name), newline=""))
     return [{name: _value(name, text) for name, text in line.items()} for line in lines]
 
 

@@ -123,7 +123,7 @@ def read_csv(path: Path) -> Study:
     rows = []
     text = read_text(path, "table of estimators")
     with reading("The table of estimators", got=path, fix="Run 'nabla estimators' again."):
-        for record in csv.DictReader(text.splitlines()):
+        for record in csv.DictReader(io.StringIO(text, newline="")):
             found: dict[str, Any] = {
                 name: Interval(*(float(record[f"{name}{end}"]) for end in ("", "_low", "_high")))
                 for name in INTERVALS

@@ -31,3 +31,14 @@ def test_what_is_stored_is_read_back(tmp_path):
     assert read_results(kept)[1]["hacking"] == []
     (kept / HACKED).write_text(to_csv(summary["hacking"], HACKING))
     assert read_results(kept)[1]["hacking"] == [pytest.approx(row) for row in summary["hacking"]]
+
+
+def test_a_name_of_several_lines_is_one_cell(tmp_path):
+    """The writer quotes it; U+2028 and a line feed end no row of it."""
+    summary = summarise(Results.load(write(tmp_path / "r")))
+    named = [{**row, "method": f"a\u2028b\n{row['method']}"} for row in summary["rows"]]
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (kept / "evaluation.json").write_text((tmp_path / "r" / "evaluation.json").read_text())
+    (kept / TABLE).write_text(to_csv(named, columns(summary)[0]), encoding="utf-8")
+    assert [row["method"] for row in read_results(kept)[1]["rows"]] == [row["method"] for row in named]
