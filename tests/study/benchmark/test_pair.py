@@ -120,8 +120,8 @@ def test_a_reward_without_a_gradient_is_an_error() -> None:
     [
         (["--lm", "somewhere"], "needs a language model and a reward model"),
         (["--rm", "somewhere"], "needs a language model and a reward model"),
-        (["--lm", "a", "--rm", "b", "--setting", "A"], "--setting chooses among models of fixed shapes"),
-        (["--lm", "a", "--rm", "b", "--targets", "1"], "--targets chooses among models of fixed shapes"),
+        (["--lm", "a", "--rm", "b", "--setting", "A"], "--setting is of models of fixed shapes"),
+        (["--lm", "a", "--rm", "b", "--targets", "1"], "--targets is of models of fixed shapes"),
         (["--lm", "a", "--rm", "b", "--ablate"], "--ablate works with --setting only"),
         (["--lm", "/no/such/folder", "--rm", "/no/such/folder"], "cannot be loaded"),
         (["--prompt-tokens", "0"], "--prompt-tokens must be at least 1"),
