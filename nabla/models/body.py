@@ -103,7 +103,9 @@ class Body:
         self.windows = attention_windows(self.config)
         accepted = inspect.signature(module.forward).parameters
         self._takes_positions = "position_ids" in accepted
-        self._takes_cache = "past_key_values" in accepted and "use_cache" in accepted
+        #: What the model calls the keys and values that it takes and returns (transformers 5.24: cache).
+        self.cache_name = next((name for name in ("past_key_values", "cache") if name in accepted), None)
+        self._takes_cache = self.cache_name is not None and "use_cache" in accepted
         #: A recurrence's own state would be kept, and changed in place while a gradient needs it (RWKV).
         self._keeps_state = "use_cache" in accepted and not self._takes_cache
         # Llama 4 scales queries by their place in the cache, padding on the left included.
@@ -242,17 +244,18 @@ class Body:
         if self._takes_cache:
             arguments["use_cache"] = keep and self.reuse_prefix
             if reuse and deepest > 0:
-                arguments["past_key_values"] = self._stack(chunks, deepest, keep)
+                arguments[str(self.cache_name)] = self._stack(chunks, deepest, keep)
                 arguments["use_cache"] = True
             elif arguments["use_cache"]:
-                arguments["past_key_values"] = self._empty_cache()
+                arguments[str(self.cache_name)] = self._empty_cache()
         checkpointed = self.checkpoint and torch.is_grad_enabled()
         with self._in_place(), self._checkpointed() if checkpointed else nullcontext():
             output = self.module(**arguments)
         # A model spread over devices ends on another one than it begins on: states come back to the first,
         # where embeddings and the states of other passes are.
         hidden = output.last_hidden_state.to(device)
-        cache = getattr(output, "past_key_values", None) if keep and self.reuse_prefix else None
+        kept = keep and self.reuse_prefix and self.cache_name is not None
+        cache = getattr(output, str(self.cache_name), None) if kept else None
 
         # All rows of a layer at once: many small views take longer than a small model's layer.
         layers = [] if cache is None else [tuple(x.unbind() for x in _made(one)) for one in cache.layers]
@@ -328,7 +331,7 @@ class Body:
         arguments: dict[str, Any] = {
             "inputs_embeds": self.embed(tokens.unsqueeze(1)),
             "attention_mask": mask,
-            "past_key_values": cache,
+            str(self.cache_name): cache,
             "use_cache": True,
         }
         if self._takes_positions:

@@ -76,8 +76,7 @@ class Head:
         """FLOPs of the way back from so many candidates' logits to their hidden states."""
         return self.flops(rows, candidates if self._gathers(rows, candidates) else None)
 
-    def _gathers(self, rows: int, candidates: int) -> bool:
-        """Few of the head's rows are read for the way back; otherwise all of them, in one product."""
+    def _gathers(self, rows: int, candidates: int) -> bool:  # else all of the head's rows in one product
         return rows * candidates < self.usable
 
     def _finish(self, raw: Tensor) -> Tensor:
@@ -94,10 +93,8 @@ class Head:
         hidden: Float[Tensor, "*batch hidden"],
         candidates: Int[Tensor, "*batch_or_not k"] | None = None,
     ) -> Float[Tensor, "*batch k"]:
-        """Logits of all usable ids, or of ``candidates`` (``[K]``, or one row of K per hidden state).
-
-        float32 (float64 for float64 models); ``-inf`` at blocked ids.
-        """
+        """Logits of all usable ids, or of ``candidates`` (``[K]``, or one row of K per hidden state): float32
+        (float64 for float64 models); ``-inf`` at blocked ids."""
         weight, bias = self.weight, self.module.bias
         hidden = hidden.to(weight.device)
         # Latents are optimised in float32: keep their small moves.

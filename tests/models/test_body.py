@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import shutil
 from typing import Any
 
@@ -322,3 +323,21 @@ def test_a_model_without_such_parts_is_refused() -> None:
     part.module.layers = torch.nn.ModuleList()
     with pytest.raises(ConfigError, match="compile_layers"):
         part.compile()
+
+
+@pytest.mark.parametrize("name", ["past_key_values", "cache"])
+def test_prefixes_are_kept_under_either_name_of_the_cache(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers 5.24 calls ``past_key_values`` ``cache``; a model without either runs prefixes anew."""
+    module = tiny.causal_lm().body.module
+
+    def named(self: Any, inputs_embeds: Tensor, use_cache: bool = False) -> None: ...
+
+    parameter = inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None)
+    signature = inspect.signature(named)
+    named.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[*signature.parameters.values(), parameter]
+    )
+    monkeypatch.setattr(type(module), "forward", named)
+    body = Body(module, module.config)
+    assert body.reuse_prefix
+    assert body.cache_name == name

@@ -65,7 +65,7 @@ def test_a_file_that_is_not_where_it_was_named(tmp_path: Path, monkeypatch: Any)
 def test_a_broken_file(tmp_path: Path) -> None:
     pytest.importorskip("gguf", reason="the package gguf is not installed")
     (tmp_path / "broken.gguf").write_bytes(b"GGUF\0\0")
-    with pytest.raises(ModelError, match="language model cannot be loaded"):
+    with pytest.raises(ModelError, match="language model's tokenizer cannot be loaded"):
         CausalLM.from_pretrained(str(tmp_path / "broken.gguf"))
 
 

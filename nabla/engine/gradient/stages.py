@@ -155,6 +155,11 @@ class Stages:
         reward_derivative = float(grads[2]) if leaf is not None else 0.0
         return _Derivative(float(value.detach()), grads[0], grads[1], reward_derivative)
 
+    def _head_slope(self, rows: int, task: GradientTask) -> Usage:
+        """What the way back through the language model's head costs."""
+        head = self.lm.head
+        return Usage(flops=head.flops(rows) + soft_flops(head, task.soft, slope=True))
+
     def _pull_back(
         self,
         terms: Sequence[Term],
@@ -183,9 +188,7 @@ class Stages:
                     cotangents.append(derivative.context.to(done.values))
                     leaves.append(done.leaf)
                     slots.append((i, 0, done.before))
-                    head = self.lm.head
-                    flops = head.flops(len(done.values)) + soft_flops(head, task.soft, slope=True)
-                    task.account.add(done.backward + Usage(flops=flops))
+                    task.account.add(done.backward + self._head_slope(len(done.values), task))
                 if not rewards or derivative.reward == 0:
                     continue
                 reward = rewards[i]
@@ -206,9 +209,7 @@ class Stages:
             retain = k + 1 < len(terms) or any(p is not None and p.kept is not None for p in passes)
             shares = [float(len(t.tokens) - t.start) for t in tasks]
             with self.runner.timed([t.account for t in tasks], shares):
-                grads = torch.autograd.grad(
-                    sources, leaves, cotangents, retain_graph=retain, allow_unused=True
-                )
+                grads = torch.autograd.grad(sources, leaves, cotangents, retain, allow_unused=True)
             for (i, channel, before), leaf, grad in zip(slots, leaves, grads, strict=True):
                 arrived(i, k, channel, (torch.zeros_like(leaf) if grad is None else grad)[before:])
         return [

@@ -117,8 +117,9 @@ class Floor:
 @torch.no_grad()
 def _prefix(module: Any, embedded: Tensor) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
     """Keys and values of a prefix, layer by layer, and its hidden states."""
-    output = module(inputs_embeds=embedded[None], past_key_values=DynamicCache(), use_cache=True)
-    layers = [(layer.keys, layer.values) for layer in output.past_key_values.layers]
+    cache = DynamicCache()
+    output = module(inputs_embeds=embedded[None], past_key_values=cache, use_cache=True)
+    layers = [(layer.keys, layer.values) for layer in cache.layers]
     return layers, output.last_hidden_state
 
 
