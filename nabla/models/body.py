@@ -72,6 +72,13 @@ class BodyOutput:
 _TOKENWISE = ("MLP", "Norm")
 
 
+def cache_name(module: nn.Module) -> str:
+    """What a model calls the keys and values that it takes and returns: ``cache`` since transformers 5.24,
+    ``past_key_values`` before; empty where it has none."""
+    accepted = inspect.signature(module.forward).parameters
+    return next((name for name in ("past_key_values", "cache") if name in accepted), "")
+
+
 class Body:
     """The layers of a frozen decoder, without its head.
 
@@ -103,9 +110,8 @@ class Body:
         self.windows = attention_windows(self.config)
         accepted = inspect.signature(module.forward).parameters
         self._takes_positions = "position_ids" in accepted
-        #: What the model calls the keys and values that it takes and returns (transformers 5.24: cache).
-        self.cache_name = next((name for name in ("past_key_values", "cache") if name in accepted), None)
-        self._takes_cache = self.cache_name is not None and "use_cache" in accepted
+        self.cache_name = cache_name(module)
+        self._takes_cache = self.cache_name != "" and "use_cache" in accepted
         #: A recurrence's own state would be kept, and changed in place while a gradient needs it (RWKV).
         self._keeps_state = "use_cache" in accepted and not self._takes_cache
         # Llama 4 scales queries by their place in the cache, padding on the left included.
@@ -244,18 +250,17 @@ class Body:
         if self._takes_cache:
             arguments["use_cache"] = keep and self.reuse_prefix
             if reuse and deepest > 0:
-                arguments[str(self.cache_name)] = self._stack(chunks, deepest, keep)
+                arguments[self.cache_name] = self._stack(chunks, deepest, keep)
                 arguments["use_cache"] = True
             elif arguments["use_cache"]:
-                arguments[str(self.cache_name)] = self._empty_cache()
+                arguments[self.cache_name] = self._empty_cache()
         checkpointed = self.checkpoint and torch.is_grad_enabled()
         with self._in_place(), self._checkpointed() if checkpointed else nullcontext():
             output = self.module(**arguments)
         # A model spread over devices ends on another one than it begins on: states come back to the first,
         # where embeddings and the states of other passes are.
         hidden = output.last_hidden_state.to(device)
-        kept = keep and self.reuse_prefix and self.cache_name is not None
-        cache = getattr(output, str(self.cache_name), None) if kept else None
+        cache = getattr(output, self.cache_name, None) if keep and self.reuse_prefix else None
 
         # All rows of a layer at once: many small views take longer than a small model's layer.
         layers = [] if cache is None else [tuple(x.unbind() for x in _made(one)) for one in cache.layers]
@@ -331,7 +336,7 @@ class Body:
         arguments: dict[str, Any] = {
             "inputs_embeds": self.embed(tokens.unsqueeze(1)),
             "attention_mask": mask,
-            str(self.cache_name): cache,
+            self.cache_name: cache,
             "use_cache": True,
         }
         if self._takes_positions:

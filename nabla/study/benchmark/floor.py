@@ -16,6 +16,7 @@ from transformers import DynamicCache
 
 from nabla.core.costs import Account, CostMeter
 from nabla.core.prompt import Prompt
+from nabla.models.body import cache_name
 from nabla.models.causal_lm import CausalLM
 from nabla.rewards.base import Response
 from nabla.rewards.transformer import TransformerReward
@@ -118,7 +119,7 @@ class Floor:
 def _prefix(module: Any, embedded: Tensor) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
     """Keys and values of a prefix, layer by layer, and its hidden states."""
     cache = DynamicCache()
-    output = module(inputs_embeds=embedded[None], past_key_values=cache, use_cache=True)
+    output = module(inputs_embeds=embedded[None], use_cache=True, **{cache_name(module): cache})
     layers = [(layer.keys, layer.values) for layer in cache.layers]
     return layers, output.last_hidden_state
 
@@ -126,7 +127,7 @@ def _prefix(module: Any, embedded: Tensor) -> tuple[list[tuple[Tensor, Tensor]],
 def _run(module: Any, embedded: Tensor, prefix: list[tuple[Tensor, Tensor]]) -> Tensor:
     cache = DynamicCache(ddp_cache_data=prefix)
     with torch.enable_grad():
-        output = module(inputs_embeds=embedded, past_key_values=cache, use_cache=True)
+        output = module(inputs_embeds=embedded, use_cache=True, **{cache_name(module): cache})
     hidden: Tensor = output.last_hidden_state
     return hidden
 

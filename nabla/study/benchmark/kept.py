@@ -89,7 +89,7 @@ def on_meta(
     model = random_model(shape, kind, positions=length, dtype=dtype, device="meta")
     body, cache = Body(model.base_model, model.config), DynamicCache()
     embedded = torch.empty(1, length, shape.hidden, dtype=dtype, device="meta")
-    body.module(inputs_embeds=embedded, use_cache=True, **{str(body.cache_name): cache})
+    body.module(inputs_embeds=embedded, use_cache=True, **{body.cache_name: cache})
     keys = KeyValues(tuple((layer.keys[0], layer.values[0]) for layer in cache.layers))
     return body, keys.crop
 
