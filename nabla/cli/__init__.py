@@ -98,9 +98,13 @@ def _said(error: NablaError, given: Sequence[str]) -> str:
         message = f"{message} ({cause})"
     # What the user has written stays as it is; only the advice is put in other words.
     fix = error.fix or ""
-    command = next((a for a in given if not a.startswith("-")), "")
-    said = spoken(fix, options=command in ("solve", "compare", "demo", "diagnose"), about=message)
+    said = spoken(fix, options=_command(given) in ("solve", "compare", "demo", "diagnose"), about=message)
     return message.replace(fix, said) if fix else message
+
+
+def _command(given: Sequence[str]) -> str:
+    """The command that a line gives; empty where there is none."""
+    return next((a for a in given if not a.startswith("-")), "")
 
 
 def _fail(message: str, debug: bool, status: int = FAILURE) -> int:
@@ -117,8 +121,7 @@ def _interrupted(stop: KeyboardInterrupt, given: Sequence[str], debug: bool) -> 
     if not main_process():
         return _signalled(stop)
     said = f"Interrupted ({stop})" if str(stop) else "Interrupted"
-    command = next((a for a in given if not a.startswith("-")), "")
-    if command in RESUMED:
+    if _command(given) in RESUMED:
         said = f"{said}. What was finished is kept: the same command goes on from there."
     return _fail(said, debug, _signalled(stop))
 

@@ -71,7 +71,8 @@ def reported(call: Call, *changes: str) -> Path | None:
     allowed = {"report", "metric", *changes}
     given = {a.partition("=")[0][2:] for a in call.arguments if a.startswith("--")} - allowed
     told = [f"--{name}" for name in sorted(given)]
-    told += [name for name in (getattr(call.options, "file", None), _file(call)) if name is not None]
+    file = call.options["config" if call.command == "ablate" else "file"]  # the one without an option's name
+    told += [] if file is None else [file]
     if told:
         raise ConfigError(
             "--report writes the tables and plots of a folder again and runs nothing",
@@ -80,11 +81,6 @@ def reported(call: Call, *changes: str) -> Path | None:
         )
     require_named(folder, "Name a folder.", "--report")
     return Path(folder)
-
-
-def _file(call: Call) -> str | None:
-    """The configuration that an ablation's command line names."""
-    return call.options.config if call.command == "ablate" else None
 
 
 def results_folder(options: Any, file: str, what: str) -> Path:

@@ -12,7 +12,7 @@ import torch
 
 from nabla.core.errors import ModelError
 from nabla.core.files import expanded, parse_json, read_text
-from nabla.models.refusals import reason
+from nabla.models.refusals import is_local, reason
 from nabla.models.zoo.names import place
 
 
@@ -35,7 +35,7 @@ def require_adapter(adapter: Any, role: str) -> str:
     named: str = place(adapter)
     folder = expanded(named)
     if not folder.exists():
-        if folder.is_absolute() or named.startswith((".", "~")):
+        if is_local(named, folder):
             raise _no_adapter(named, role, "there is no such folder")
         return named
     if not folder.is_dir():
@@ -90,7 +90,7 @@ def _named_base(folder: Path, role: str) -> str:
             fix="Pass the base model as path and this folder as adapter.",
         )
     inner = place(base)
-    if (Path(inner).is_absolute() or inner.startswith((".", "~"))) and not expanded(inner).is_dir():
+    if is_local(inner, expanded(inner)) and not expanded(inner).is_dir():
         raise ModelError(
             f"The base model that the {role}'s adapter names is not there",
             got=f"{base} of {folder}",

@@ -24,7 +24,7 @@ from nabla.models.adapters import (
     tokenizer_of,
 )
 from nabla.models.gguf import locate_gguf
-from nabla.models.refusals import no_folder, not_loaded
+from nabla.models.refusals import is_local, no_folder, not_loaded
 from nabla.models.zoo.names import place
 
 log = logging.getLogger(__name__)
@@ -201,7 +201,7 @@ def load(
 
 def is_path(path: str, folder: Path) -> bool:
     """Whether it can be no hub id."""
-    return folder.is_absolute() or path.startswith((".", "~")) or path.endswith(".gguf")
+    return is_local(path, folder) or path.endswith(".gguf")
 
 
 #: Beginnings and ends of the names of files that a tokenizer is made of.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from nabla.core.errors import ModelError, is_out_of_memory
 
@@ -24,6 +25,11 @@ def reason(error: BaseException, limit: int = 1500) -> str:
         cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
     whole = "; because of ".join(lines)
     return whole if len(whole) <= limit else whole[: limit - 3] + "..."
+
+
+def is_local(path: str, folder: Path) -> bool:
+    """Whether a path, beside the folder that it stands for, can be no hub id."""
+    return folder.is_absolute() or path.startswith((".", "~"))
 
 
 def no_folder(path: str, role: str) -> ModelError:

@@ -108,13 +108,14 @@ def expected_log_likelihood(
     return torch.cat([v for v, _ in parts]), torch.cat([n for _, n in parts])
 
 
-def soft_flops(head: Head, soft: SoftTokens | None, *, slope: bool = False) -> float:
-    """FLOPs of relaxed rows' own logits in :func:`expected_log_likelihood`, beside the log-partition's, or of
-    their way back to the states. Hard rows need one logit each, which nobody counts."""
+def expected_flops(head: Head, rows: int, soft: SoftTokens | None, *, slope: bool = False) -> float:
+    """FLOPs of the head in :func:`expected_log_likelihood`, or of the way back to the states: log-partitions
+    of all rows, and relaxed rows' own logits. Hard rows need one logit each, which nobody counts."""
+    flops = head.flops(rows)
     if soft is None:
-        return 0.0
-    rows, width = soft.weights.shape
-    return head.slope_flops(rows, width) if slope else head.flops(rows, width)
+        return flops
+    relaxed, width = soft.weights.shape
+    return flops + (head.slope_flops(relaxed, width) if slope else head.flops(relaxed, width))
 
 
 @dataclass(frozen=True, eq=False)

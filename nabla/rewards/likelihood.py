@@ -28,10 +28,10 @@ from nabla.rewards.base import (
     RelaxedReward,
     Response,
     Reward,
+    expected_flops,
     expected_log_likelihood,
     numbers,
     rewards,
-    soft_flops,
     unbound,
 )
 from nabla.rewards.process import AGGREGATIONS
@@ -231,8 +231,8 @@ class LikelihoodReward(Reward):
         head, tokens = self.judge.head, item.response.tokens
         account = item.response.account
         # The gradient in the states is formed together with the values.
-        relaxed = soft_flops(head, item.soft) + soft_flops(head, item.soft, slope=True)
-        flops = 2 * head.flops(len(hidden)) + relaxed
+        rows, soft = len(hidden), item.soft
+        flops = expected_flops(head, rows, soft) + expected_flops(head, rows, soft, slope=True)
         account.meter.add(account.phase, Usage(flops=flops))
         values, normalisers = expected_log_likelihood(head, hidden, tokens, item.soft)
         free = slice(item.start, len(tokens))

@@ -23,7 +23,7 @@ from nabla.models.causal_lm import CausalLM
 from nabla.models.precision import work_dtype
 from nabla.models.runner import Runner
 from nabla.objectives.base import Term, TrajectoryObjective, TrajectoryView
-from nabla.rewards.base import Reward, expected_log_likelihood, soft_flops
+from nabla.rewards.base import Reward, expected_flops, expected_log_likelihood
 
 
 @dataclass(eq=False)
@@ -90,8 +90,7 @@ class Passes:
         account = task.account
         head, free = self.lm.head, task.tokens[task.start :]
         values, normalisers = expected_log_likelihood(head, hidden, free, task.soft, task.start)
-        flops = head.flops(len(hidden)) + soft_flops(head, task.soft)
-        account.meter.add(account.phase, Usage(flops=flops))
+        account.meter.add(account.phase, Usage(flops=expected_flops(head, len(hidden), task.soft)))
         return values, normalisers
 
     def _run(self, tasks: Sequence[GradientTask], differentiate: bool) -> list[LanguagePass]:

@@ -28,7 +28,7 @@ from nabla.engine.gradient.values import GradientTask, TermGradient, TrajectoryG
 from nabla.models.channels import Pull
 from nabla.models.runner import Runner
 from nabla.objectives.base import Term, TrajectoryObjective, TrajectoryView
-from nabla.rewards.base import RelaxedReward, soft_flops
+from nabla.rewards.base import RelaxedReward, expected_flops
 
 
 class Stages:
@@ -155,11 +155,6 @@ class Stages:
         reward_derivative = float(grads[2]) if leaf is not None else 0.0
         return _Derivative(float(value.detach()), grads[0], grads[1], reward_derivative)
 
-    def _head_slope(self, rows: int, task: GradientTask) -> Usage:
-        """What the way back through the language model's head costs."""
-        head = self.lm.head
-        return Usage(flops=head.flops(rows) + soft_flops(head, task.soft, slope=True))
-
     def _pull_back(
         self,
         terms: Sequence[Term],
@@ -188,7 +183,8 @@ class Stages:
                     cotangents.append(derivative.context.to(done.values))
                     leaves.append(done.leaf)
                     slots.append((i, 0, done.before))
-                    task.account.add(done.backward + self._head_slope(len(done.values), task))
+                    flops = expected_flops(self.lm.head, len(done.values), task.soft, slope=True)
+                    task.account.add(done.backward + Usage(flops=flops))
                 if not rewards or derivative.reward == 0:
                     continue
                 reward = rewards[i]
