@@ -57,8 +57,13 @@ class Steps:
             last["spent"] = _spent(line)
             for name in ("stop", "reward", "times"):
                 last.pop(name, None)
+            last |= self._judged(text)
             return
-        self._step("draft", line, text=text)
+        self._step("draft", line, text=text, **self._judged(text))
+
+    def _judged(self, text: int) -> Step:
+        """The reward of a text that came before and is judged once: no line tells it again."""
+        return {"reward": self.nodes.rewards[text]} if text in self.nodes.rewards else {}
 
     def _drafts(self) -> Iterator[Step]:
         """The texts that were written last, of which nothing has been decided; the latest one first."""
@@ -89,7 +94,6 @@ class Steps:
         """Of the texts that were written last: from which a search goes on."""
         outcomes = {int(text): name for name in ("kept", "dropped") for text in line[name]}
         for step in list(self._drafts()):
-            step.setdefault("reward", self.nodes.rewards.get(step["text"]))
             step["outcome"] = outcomes.get(step["text"], "complete")
 
     def _stop(self, line: Line) -> None:

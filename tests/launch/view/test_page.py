@@ -14,6 +14,7 @@ from nabla.cli import main
 from nabla.core import pages
 from nabla.core.errors import ConfigError
 from nabla.launch.view.page import of_runs, packed
+from nabla.launch.view.steps import Steps
 from nabla.launch.view.texts import Nodes
 from tests.launch.view import made
 
@@ -87,6 +88,21 @@ def test_a_text_shares_the_tokens_that_it_begins_with():
     nodes.judge({"text": 1, "reward": 1.0, "ends": [2], "values": [0.123456]})
     assert nodes.packed()["columns"]["value"] == {"nodes": [3], "values": [0.123]}
     assert nodes.packed()["columns"]["entropy"] == [0.1, 0.2, None, 0.3]
+
+
+def test_a_text_that_is_written_again_has_its_reward():
+    """It is judged once, and drawn anew after a restart, or by another branch of a search."""
+    nodes = Nodes()
+    line = {"log_probs": [], "entropy": [], "top1": []}
+    nodes.add({"text": 0, "ids": [1, 2], "pieces": ["a", "b"], **line})
+    nodes.add({"text": 1, "like": 0, "shared": 2, "ids": [3], "pieces": ["c"], **line})
+    for text, reward in enumerate((0.5, 2.5)):
+        nodes.judge({"text": text, "reward": reward, "ends": [], "values": []})
+    steps = Steps(nodes)
+    steps.take({"event": "rollout", "text": 0})
+    assert [(step["text"], step["reward"]) for step in steps.steps] == [(0, 0.5)]
+    steps.take({"event": "rollout", "text": 1})  # the same one, written further
+    assert [(step["text"], step["reward"]) for step in steps.steps] == [(1, 2.5)]
 
 
 def test_the_steps_of_a_solve(tmp_path):
