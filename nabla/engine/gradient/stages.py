@@ -202,10 +202,10 @@ class Stages:
             if not sources:
                 continue
             # A kept graph outlives a pass that fails: the next try differentiates it.
-            retain = k + 1 < len(terms) or any(p is not None and p.kept is not None for p in passes)
+            keep = k + 1 < len(terms) or any(p is not None and p.kept is not None for p in passes)
             shares = [float(len(t.tokens) - t.start) for t in tasks]
             with self.runner.timed([t.account for t in tasks], shares):
-                grads = torch.autograd.grad(sources, leaves, cotangents, retain, allow_unused=True)
+                grads = torch.autograd.grad(sources, leaves, cotangents, retain_graph=keep, allow_unused=True)
             for (i, channel, before), leaf, grad in zip(slots, leaves, grads, strict=True):
                 arrived(i, k, channel, (torch.zeros_like(leaf) if grad is None else grad)[before:])
         return [
