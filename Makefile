@@ -42,10 +42,10 @@ demo-real: $(STAMP)
 	$(BIN)/nabla solve "What is the capital of France?" --lm smollm2 \
 	  --method greedy --output none
 
-# Files are spread over JOBS processes; the tests of one file stay together and in order.
+# Files are spread over JOBS processes of one thread each; the tests of one file stay together and in order.
 JOBS ?= auto
 test: $(STAMP)
-	$(BIN)/python -m pytest -n $(JOBS) --maxprocesses 8 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --maxprocesses 8 --dist loadfile
 
 families: $(STAMP)
 	$(BIN)/python -m tests.families

@@ -14,7 +14,8 @@ import torch
 
 from nabla.models.body import Body
 
-#: Weights of the largest model from which on a second thread pays.
+#: Weights of the largest model from which on a second thread pays (``experiments/benchmarks/threads.py``;
+#: figures in its README).
 LARGE = 20_000_000
 
 
