@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nabla.core.costs import Usage
 from nabla.core.errors import NablaError, require_one_of
+from nabla.core.files import warn
 from nabla.core.intact import intact
 from nabla.core.prompt import Prompt
 from nabla.core.solution import Solution
@@ -151,7 +152,7 @@ def _broadcast(heard: Sequence[Any]) -> Any:
 
 def _ending(heard: Sequence[Any]) -> Any:
     """Everybody hears the end, whoever fails at it: others have lines to write and files to close. The first
-    failure is raised then."""
+    failure is raised then, and the others are told."""
 
     def call(*arguments: Any) -> None:
         failures: list[Exception | SystemExit] = []
@@ -160,6 +161,8 @@ def _ending(heard: Sequence[Any]) -> Any:
                 hook(*arguments)
             except (Exception, SystemExit) as error:
                 failures.append(error)
+        for other in failures[1:]:
+            warn(f"Another callback failed at the end, too: {type(other).__name__}: {other}")
         if failures:
             raise failures[0]
 

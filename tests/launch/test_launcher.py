@@ -139,6 +139,19 @@ def test_a_callback_that_fails_at_the_end_replaces_no_error(latin_lm, latin_prom
         greedy(latin_lm, callbacks=[Failing()]).run(latin_prompts[:1])
 
 
+def test_every_callback_that_fails_at_the_end_is_told(latin_lm, latin_prompts, capsys):
+    class Failing(Callback):
+        def __init__(self, what):
+            self.what = what
+
+        def on_run_end(self, run, solutions):
+            raise ValueError(self.what)
+
+    with pytest.raises(Stopped, match="the first"):
+        greedy(latin_lm, callbacks=[Failing("the first"), Failing("the second")]).run(latin_prompts[:1])
+    assert "ValueError: the second" in capsys.readouterr().err
+
+
 def test_two_processes_give_the_results_of_one(tmp_path, latin_lm, latin_rm, latin_prompts):
     script = tmp_path / "run.py"
     script.write_text(

@@ -42,6 +42,8 @@ ACROSS = 2
 SMALL = 4
 #: Characters of a line above a small panel, and beside it.
 WRAPPED, BESIDE = 22, 16
+#: Around a single budget an axis goes so many times up and down.
+AROUND = 1.6
 #: Bars at the ends of lines are so far apart, points.
 BAR = 2.0
 #: Row of a figure whose rows are methods, and its head and foot, inches.
@@ -228,13 +230,15 @@ def _filled(names: Sequence[str], across: int) -> list[str | None]:
 
 
 def _plain_ticks(axis: Any, values: Sequence[float]) -> None:
-    """The budgets themselves, where they are few."""
+    """The budgets themselves, where they are few. Around one alone a logarithmic axis shows decades."""
     require_extra("eval", "matplotlib", purpose="Figures")
     from matplotlib.ticker import NullLocator
 
-    if 1 < len(values) <= 6:
+    if 1 <= len(values) <= 6:
         axis.set_xticks(values, [counted(value) for value in values])
         axis.xaxis.set_minor_locator(NullLocator())
+    if len(values) == 1:
+        axis.set_xlim(values[0] / AROUND, values[0] * AROUND)
 
 
 def _best(drawing: Drawing, task: str, axis: Any) -> dict[str, tuple[float, float]]:

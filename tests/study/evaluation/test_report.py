@@ -11,6 +11,7 @@ import struct
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from rich.console import Console
 from scipy.stats import ttest_1samp
 
@@ -20,7 +21,7 @@ from nabla.core.prompt import Prompt
 from nabla.core.solution import Checkpoint, Revision, Solution
 from nabla.study.evaluation.journal import RECORDS, line
 from nabla.study.evaluation.lines import prepared, rows
-from nabla.study.evaluation.plots import write_plots
+from nabla.study.evaluation.plots import _plain_ticks, write_plots
 from nabla.study.evaluation.report import write_report
 from nabla.study.evaluation.results import COSTS, Results
 from nabla.study.evaluation.summary import require_met, summarise
@@ -220,6 +221,19 @@ def test_all_files_parse(folder, summary):
         data = path.read_bytes()
         assert data[:8] == b"\x89PNG\r\n\x1a\n"
         assert min(struct.unpack(">II", data[16:24])) > 200
+
+
+@pytest.mark.parametrize(("budgets", "named"), [([2e11], ["200 G"]), ([1e9, 4e9], ["1 G", "4 G"])])
+def test_an_axis_of_budgets_names_them_and_is_no_wider_than_they_are(budgets, named):
+    figure = Figure()
+    axis = figure.subplots()
+    axis.plot(budgets, [0.5] * len(budgets), "o")
+    axis.set_xscale("log")
+    _plain_ticks(axis, budgets)
+    figure.draw_without_rendering()
+    assert [label.get_text() for label in axis.get_xticklabels(which="both") if label.get_text()] == named
+    low, high = axis.get_xlim()
+    assert high / low < 6
 
 
 def test_without_accepted_proposals_there_is_no_figure_of_them(tmp_path):
