@@ -27,7 +27,7 @@ PAD, START, END, UNKNOWN = "<|pad|>", "<|im_start|>", "<|im_end|>", "<|unk|>"
 SPECIAL = (PAD, START, END, UNKNOWN)
 TEMPLATE = (
     "{%- for m in messages -%}{{- '<|im_start|> ' + m['content'] + ' <|im_end|>' -}}{%- endfor -%}"
-    "{%- if add_generation_prompt -%}{{- '<|im_start|>' -}}{%- endif -%}"
+    "{%- if add_generation_prompt -%}{{- '<|im_start|> ' -}}{%- endif -%}"
 )
 
 #: Standard deviation of the language model's logits: peaked as a trained model's, so that 20 steps of

@@ -12,9 +12,11 @@ import pytest
 import torch
 
 from nabla.cli import FAILURE, main
+from nabla.core.costs import Account, CostMeter
 from nabla.core.errors import ConfigError
 from nabla.engine.engine import Engine
 from nabla.refinement.dto import DTO
+from nabla.rewards.base import Response
 from nabla.rewards.outcome import OutcomeReward
 from nabla.study.benchmark.bench import Stand
 from nabla.study.benchmark.floor import Floor, gemm_peak
@@ -174,6 +176,14 @@ def test_prompts_have_the_setting_s_length_and_a_safe_first_row() -> None:
         assert len(workbench.lm.encode(workbench.prompt(seed))) == SMALL.prefix
     assert len(workbench.text(0)) == SMALL.response
     assert len(word_tokenizer(50).get_vocab()) == 50
+
+
+def test_its_models_read_without_a_word(caplog: pytest.LogCaptureFixture) -> None:
+    """A template that begins an answer in two ways was reported in every benchmark."""
+    workbench = Workbench(SMALL)
+    text = Response(workbench.prompt(), workbench.text(0), Account("p", CostMeter(), "reward"))
+    assert workbench.reward.bind(workbench.lm.vocabulary).layout(text).visible == SMALL.response
+    assert caplog.messages == []
 
 
 def test_median_and_ratio() -> None:
