@@ -36,17 +36,19 @@ Responses = list[list[str]]
 
 
 class Judge:
-    """A shipped reward model behind the shipped tokenizer and chat template."""
+    """A reward model behind its tokenizer and chat template: a shipped one, or another of its kind from a
+    folder."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, folder: Path | None = None) -> None:
+        folder = folder or model_path(name)
         self.process = MODELS[name].role == "process-reward"
         loaders: dict[bool, Any] = {
             True: AutoModelForTokenClassification,
             False: AutoModelForSequenceClassification,
         }
         kind = loaders[self.process]
-        self.model = kind.from_pretrained(model_path(name), dtype=torch.float32).eval()
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(model_path(name))
+        self.model = kind.from_pretrained(folder, dtype=torch.float32).eval()
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(folder)
 
     @torch.no_grad()
     def values(self, rows: list[tuple[str, str]], codec: Codec, batch: int = 250) -> list[list[float]]:
@@ -132,12 +134,28 @@ def measure_policy(name: str, n: int, samples: int, seed: int) -> tuple[dict[str
     return figures, drawn
 
 
-def measure_reward(name: str, prompts: list[str], drawn: Responses) -> dict[str, Any]:
-    """The figures of one reward on the samples of its family's main policy."""
+def policy_figures(
+    name: str, n: int, samples: int, seed: int, cache: Path
+) -> tuple[dict[str, Any], Responses]:
+    """:func:`measure_policy`, kept in `cache` under a digest of the policy's weights."""
+    weights = (model_path(name) / "model.safetensors").read_bytes()
+    file = cache / f"{name}-{n}-{samples}-{seed}-{hashlib.sha256(weights).hexdigest()[:12]}.json"
+    if not file.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(measure_policy(name, n, samples, seed)))
+    figures, drawn = json.loads(file.read_text())
+    return figures, drawn
+
+
+def measure_reward(
+    name: str, prompts: list[str], drawn: Responses, folder: Path | None = None
+) -> dict[str, Any]:
+    """The figures of one reward on the samples of its family's main policy: the shipped one's, or those of
+    another of its kind in a folder."""
     task, samples = TASKS[MODELS[name].family], len(drawn[0])
     marks = [[task.check(p, r) for r in row] for p, row in zip(prompts, drawn, strict=True)]
     rows = [(p, r) for p, row in zip(prompts, drawn, strict=True) for r in row]
-    judge = Judge(name)
+    judge = Judge(name, folder)
     scores = judge(rows)
     closed = [(p, r) for p, r in rows if not r.endswith("~")]
     values = judge.values(closed, Codec())
@@ -184,8 +202,8 @@ def measure(
 ) -> dict[str, Any]:
     """All figures of a family, every model's under its own name.
 
-    What a policy wrote is kept in `cache` under a digest of its weights, and reused. With `only` these models
-    are measured, and the main policy; the others keep the figures that they have in `before`.
+    What a policy wrote is kept in `cache` and reused. With `only` these models are measured, and the main
+    policy; the others keep the figures that they have in `before`.
     """
     prompts = [p.prompt for p in TASKS[family].problems("test", n, seed)]
     out: dict[str, Any] = {**(before or {}), "problems": n, "seed": seed}
@@ -195,13 +213,7 @@ def measure(
             continue
         if info.role == "policy":
             count = samples if info.quality == "full" else 2
-            weights = (model_path(name) / "model.safetensors").read_bytes()
-            key = f"{name}-{n}-{count}-{seed}-{hashlib.sha256(weights).hexdigest()[:12]}.json"
-            file = cache / key
-            if not file.exists():
-                cache.mkdir(parents=True, exist_ok=True)
-                file.write_text(json.dumps(measure_policy(name, n, count, seed)))
-            out[name], drawn[name] = json.loads(file.read_text())
+            out[name], drawn[name] = policy_figures(name, n, count, seed, cache)
         else:
             out[name] = measure_reward(name, prompts, drawn[f"{family}-policy"])
         print(name, json.dumps(out[name]), flush=True)

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoModelForSequenceClassification
 
 pytest.importorskip("lightning")
 
-from experiments.sandbox import cards, export, success_labels, train_verifier
+from experiments.sandbox import cards, export, seeds, success_labels, train_verifier
 from experiments.sandbox.common import Codec
 from experiments.sandbox.metrics import calibration_error, first_wrong
 from experiments.sandbox.success_labels import Drawn, Labelled, labelled
-from nabla.problems.sandbox import MODELS, TASKS, split_of
+from nabla.problems.sandbox import MODELS, TASKS, model_path, split_of
 
 RECIPE = {"problems": 2, "roots": 2, "prefixes": 2, "continuations": 2}
 
@@ -115,6 +116,29 @@ def test_two_steps(target: str, tmp_path: Path, codec: Codec):
     text = cards.card(info, 2, export.recipe_of(info), export.labels_of(info, folder))
     assert f"train_verifier --task arithmetic --target {target}" in text
     assert "FLOPs of training" in text
+
+
+def test_another_seed_is_measured_beside_the_shipped_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """The shipped weights as if a training had just written them: twice the same figures."""
+    name = "latin-outcome-only"
+    loaded = AutoModelForSequenceClassification.from_pretrained(model_path(name), dtype=torch.float32)
+    names = {"model.": "body.", "score.": "outcome."}
+    state = {
+        key.replace(old, new, 1): value
+        for key, value in loaded.state_dict().items()
+        for old, new in names.items()
+        if key.startswith(old)
+    }
+    run, step = export.CHECKPOINTS[name]
+    (tmp_path / run).mkdir()
+    torch.save(state, tmp_path / run / f"step_{step:05d}.pt")
+    arguments = ["--task", "latin", "--problems", "6", "--samples", "4", "--only", name]
+    seeds.main([*arguments, "--out", str(tmp_path), "--cache", str(tmp_path / "kept")])
+    found = json.loads((tmp_path / "seeds.json").read_text())[name]
+    assert found["shipped"] == found[tmp_path.name]
+    assert 0 < found["shipped"]["auc"] <= 1
+    assert capsys.readouterr().out.count(f"| {name} |") == 2
+    assert set(seeds.names("latin")) == {"latin-outcome-only", "latin-success"}
 
 
 def test_the_body_starts_from_layers_that_no_label_has_reached():
