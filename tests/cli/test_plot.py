@@ -69,6 +69,13 @@ def test_eight_lines_by_default_the_reference_controls_and_baselines_among_them(
         choose(summary, [])
 
 
+def test_a_control_is_drawn_beside_what_it_is_of():
+    _, summary = read_results(EXPERIMENTS / "results" / "values" / "arithmetic_parts")
+    found = choose(summary)
+    assert len(found) == 8
+    assert {"random-direction long steps", "nabla long steps", "revision", "backtrack"} <= set(found)
+
+
 def test_the_estimators(tmp_path, capsys):
     shutil.copy(EXPERIMENTS / "estimators" / "estimators.csv", tmp_path)
     assert main(["plot", str(tmp_path)]) == 0

@@ -43,7 +43,7 @@ def table(rows: Sequence[Row]) -> str:
     largest = max(row.off for row in exact if row.table != "format" and row.off is not None)
     parts = [
         f"{len(rows)} rows: {len(exact)} exact, {len(rows) - len(exact)} refused. Largest deviation "
-        f"(relative, in float64): {decade(largest)}.",
+        f"(relative, in float64; formats of step rewards apart): {decade(largest)}.",
     ]
     for key, title in _TITLES.items():
         own = [row for row in rows if row.table == key]

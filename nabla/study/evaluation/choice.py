@@ -12,11 +12,14 @@ from nabla.study.evaluation.summary import metric_of
 
 #: Of each kind at most, before the rest is filled up by level.
 CONTROLS, BASELINES = 2, 4
+#: What the controls are of.
+CONTROLLED = "nabla-reasoner"
 
 
 def choose(summary: Mapping[str, Any], wanted: Sequence[str] | None = None) -> list[str]:
     """Labels in the order of the summary: those that are named, else all if they are few, else the reference,
-    the best, the best controls and baselines (one of each registered name), and the best of the rest.
+    the best, the best controls (one of each registered name, with what they are of), the best baselines, and
+    the best of the rest.
 
     Raises ConfigError for a label that the summary does not have.
     """
@@ -40,8 +43,18 @@ def choose(summary: Mapping[str, Any], wanted: Sequence[str] | None = None) -> l
             if len(seen) < most and name not in seen and kind in _home(name):
                 seen.add(name)
                 picked[label] = None
+                if kind == ".controls.":
+                    picked |= dict.fromkeys(_controlled(label, names, ordered))
     picked |= dict.fromkeys(ordered)
     return [label for label in known if label in list(picked)[:LINES]]
+
+
+def _controlled(control: str, names: Mapping[str, str], ordered: Sequence[str]) -> list[str]:
+    """∇-Reasoner with the words of the control's label, else the best one: alone a control's line says
+    nothing."""
+    own = [label for label in ordered if names.get(label, label) == CONTROLLED]
+    words = control.removeprefix(names.get(control, control))
+    return [label for label in own if words and label.endswith(words)][:1] or own[:1]
 
 
 def labels(summary: Mapping[str, Any]) -> list[str]:
