@@ -83,6 +83,7 @@ class Stream(Callback):
 
     def on_restart(self, prompt: Prompt, kept: Trajectory) -> None:
         self._tell("restart", Text("a fresh text"))
+        self._texts.clear()  # it may be one that has been written before
 
     def on_proposal(self, prompt: Prompt, current: Trajectory, position: int, token: int) -> None:
         if not self._sweeps:

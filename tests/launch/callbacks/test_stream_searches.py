@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
+import torch
 
 from nabla.core.prompt import Prompt
+from nabla.engine.events import Run
 from nabla.launch.callbacks.stream import BAD_CLOSE, BAD_OPEN, CLOSE, OPEN, Stream
 from nabla.launch.launcher import TestTimeLoop
 from nabla.testing.tiny import char_tokenizer, tiny_lm, tiny_process_reward
+from tests.strategies import PROMPT, make_trajectory
 
 TOKENS = char_tokenizer("abcd")
 SAMPLING = {"temperature": 1.0, "max_new_tokens": 12}
@@ -62,13 +66,6 @@ def test_several_problems_would_mix_and_are_not_told(capsys):
 
 @pytest.mark.parametrize("bad", [0, 60, 199])
 def test_a_long_text_is_shown_around_its_bad_token(capsys, bad):
-    from dataclasses import replace
-
-    import torch
-
-    from nabla.engine.events import Run
-    from tests.strategies import PROMPT, make_trajectory
-
     lm = tiny_lm(TOKENS)
     stream = Stream()
     stream.on_run_start(Run(lm.vocabulary), [PROMPT])
@@ -82,3 +79,15 @@ def test_a_long_text_is_shown_around_its_bad_token(capsys, bad):
     assert ("…" in line.partition(BAD_OPEN)[0]) == (bad > 60)
     assert OPEN not in line
     assert CLOSE not in line
+
+
+def test_a_fresh_text_is_told_although_it_equals_an_earlier_one(capsys):
+    stream, text = Stream(), replace(make_trajectory(), finished=True)
+    stream.on_run_start(Run(tiny_lm(TOKENS).vocabulary), [PROMPT])
+    for begin in (None, stream.on_restart):
+        if begin is not None:
+            begin(PROMPT, text)
+        for position in (1, 2):
+            stream.on_proposal(PROMPT, text, position, 1)
+    labels = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert labels == ["written", "drawn", "drawn", "restart", "written", "drawn", "drawn"]
