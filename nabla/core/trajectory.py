@@ -11,7 +11,7 @@ from torch import Tensor
 from nabla.core.errors import ConfigError
 from nabla.core.prompt import Prompt
 from nabla.core.sampling import Sampling
-from nabla.core.values import changed
+from nabla.core.values import changed, plain
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +31,8 @@ class States:
 
 @dataclass(frozen=True)
 class Score:
-    """What a reward says of a response.
+    """What a reward says of a response. Numbers of numpy and of torch become Python's, in which solutions are
+    compared and stored.
 
     Args:
         value: the reward, in its own unit.
@@ -42,6 +43,11 @@ class Score:
     value: float
     steps: tuple[float, ...] = ()
     ends: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "value", plain(self.value))
+        object.__setattr__(self, "steps", tuple(map(plain, self.steps)))
+        object.__setattr__(self, "ends", tuple(map(plain, self.ends)))
 
     def by_token(self, length: int) -> list[float]:
         """The steps at their ends among the tokens of a response of that length, NaN at the others."""

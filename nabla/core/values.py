@@ -1,12 +1,26 @@
-"""Values that are changed by making another one."""
+"""Values that are changed by making another one, and numbers of other libraries."""
 
 from __future__ import annotations
 
 from dataclasses import fields
 from functools import cache
+from numbers import Integral, Real
 from typing import Any, TypeVar
 
+from torch import Tensor
+
 T = TypeVar("T")
+
+
+def plain(value: Any) -> Any:
+    """A number of numpy or of torch as one of Python; anything else as it is."""
+    if type(value) in (float, int):
+        return value
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real):
+        return float(value)
+    return value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
 
 
 def changed(value: T, **given: Any) -> T:

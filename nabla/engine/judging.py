@@ -62,7 +62,7 @@ def _checked(reward: Reward, responses: Sequence[Response], scores: Any) -> list
     if len(found) != len(responses):
         raise ConfigError(f"{name}.score must return a Score for each response", got=scores)
     for score, response in zip(found, responses, strict=True):
-        number = isinstance(score, Score) and isinstance(score.value, Real | Tensor)
+        number = isinstance(score, Score) and isinstance(score.value, Real)
         if not number or len(score.steps) != len(score.ends):
             raise ConfigError(
                 f"{name}.score must return Score objects: Score(value), or Score(value, steps, ends) with an "

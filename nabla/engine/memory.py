@@ -124,9 +124,7 @@ class Memory:
 def _additive(terms: Sequence[Term]) -> bool:
     """Derivatives at the tokens do not depend on where the free part begins; a reward reads all of a text."""
     objectives = [term.objective for term in terms]
-    return all(
-        not o.needs_likelihood or (isinstance(o, TrajectoryObjective) and o.additive) for o in objectives
-    )
+    return all(isinstance(o, TrajectoryObjective) and o.additive for o in objectives)
 
 
 def _text_key(tokens: Tensor, terms: Sequence[Term]) -> tuple[Any, ...]:

@@ -77,13 +77,8 @@ class Session:
     # -- the language model writes ---------------------------------------------------------------
 
     async def rollout(
-        self,
-        sampling: Sampling,
-        n: int = 1,
-        *,
-        prompt: Prompt | None = None,
-        until: Boundary | None = None,
-        phase: str = "rollout",
+        self, sampling: Sampling, n: int = 1, *,
+        prompt: Prompt | None = None, until: Boundary | None = None, phase: str = "rollout",
     ) -> list[Trajectory]:
         """``n`` responses, in one batch.
 
@@ -95,8 +90,8 @@ class Session:
             phase: who pays.
         """
         self.written += require_together(n)
-        start = (prompt or self.prompt, torch.empty(0, dtype=torch.long), sampling)
-        trajectories = await self._write([start] * n, until, phase)
+        start = (prompt or self.prompt, torch.empty(0, dtype=torch.long), sampling, until)
+        trajectories = await self._write([start] * n, phase)
         for trajectory in trajectories:
             self.events.on_rollout(self.prompt, trajectory)
         return trajectories
@@ -116,27 +111,32 @@ class Session:
             sampling: how tokens are drawn; the trajectory's own by default.
             phase: who pays.
         """
-        self.written += len(trajectories)
-        grown = list(trajectories)
-        going = [i for i, t in enumerate(trajectories) if not (self.ended(t) or self._full(t, sampling))]
-        starts = [(t.prompt, t.tokens, sampling or t.sampling) for t in (grown[i] for i in going)]
-        for i, tail in zip(going, await self._write(starts, until, phase), strict=True):
+        return await self._extend(trajectories, [until] * len(trajectories), sampling, phase)
+
+    async def _extend(
+        self, texts: Sequence[Trajectory], until: Sequence[Boundary | None], how: Sampling | None, phase: str
+    ) -> list[Trajectory]:
+        self.written += len(texts)
+        grown = list(texts)
+        going = [i for i, t in enumerate(texts) if not (self.ended(t) or self._full(t, how))]
+        starts = [(texts[i].prompt, texts[i].tokens, how or texts[i].sampling, until[i]) for i in going]
+        for i, tail in zip(going, await self._write(starts, phase), strict=True):
             grown[i] = joined(grown[i], tail)
             self.events.on_rollout(self.prompt, grown[i])
         return grown
 
     async def _write(
-        self, starts: Sequence[tuple[Prompt, Tensor, Sampling]], until: Boundary | None, phase: str
+        self, starts: Sequence[tuple[Prompt, Tensor, Sampling, Boundary | None]], phase: str
     ) -> list[Trajectory]:
         """What comes after each (prompt, tokens written so far), all in one batch."""
         accounts = self.account(phase).branches(len(starts))
         openings = [
             Opening(self._ids(prompt), tokens, sampling, self._next_key(), account, until)
-            for (prompt, tokens, sampling), account in zip(starts, accounts, strict=True)
+            for (prompt, tokens, sampling, until), account in zip(starts, accounts, strict=True)
         ]
         requests = [RolloutRequest(opening.account, opening) for opening in openings]
         found: list[Continuation] = await Wait(requests) if requests else []
-        prompts = [prompt for prompt, _, _ in starts]
+        prompts = [prompt for prompt, *_ in starts]
         return [trajectory_of(*written) for written in zip(found, openings, prompts, strict=True)]
 
     def ended(self, trajectory: Trajectory) -> bool:
@@ -145,10 +145,9 @@ class Session:
 
     def _full(self, trajectory: Trajectory, sampling: Sampling | None) -> bool:
         """Whether a response has all the tokens that a setting allows."""
-        if sampling is None:
-            return False
-        prompt = self._ids(trajectory.prompt)
-        return len(trajectory) >= self.vocabulary.room(len(prompt), sampling.max_new_tokens)
+        ids = self._ids(trajectory.prompt)
+        limit = None if sampling is None else self.vocabulary.room(len(ids), sampling.max_new_tokens)
+        return limit is not None and len(trajectory) >= limit
 
     async def read(
         self,
@@ -183,12 +182,13 @@ class Session:
         """For each (position, token): ``y_<position``, the token, and a fresh continuation; all in one batch.
 
         Nothing is written behind an end-of-sequence token or at the length limit. The new trajectories keep
-        ``committed`` and are not scored yet; arguments as of :meth:`extend`.
-
-        Raises ConfigError for a position outside the response or before its first uncommitted one.
+        ``committed`` and are not scored yet. Arguments as of :meth:`extend`; a step that is changed in its
+        middle ends where it would have ended. Raises ConfigError for a position outside the response or
+        before its first uncommitted one.
         """
         heads = [replaced(self.vocabulary, self.workspace.lm, trajectory, *edit) for edit in edits]
-        return await self.extend(heads, until=until, phase=phase)
+        ends = [until and until.within(head.tokens.tolist(), self.vocabulary) for head in heads]
+        return await self._extend(heads, ends, None, phase)
 
     async def states(
         self, trajectories: Sequence[Trajectory], *, phase: str = "selection", keep_graph: bool = False

@@ -178,4 +178,4 @@ def _finite(score: Score) -> Score | NumericalError:
 def _without_infinity(values: Sequence[float]) -> list[float] | NumericalError:
     """Values at tokens, NaN where a reward says nothing."""
     infinite = next((value for value in values if math.isinf(value)), None)
-    return list(values) if infinite is None else not_finite(infinite)
+    return [float(value) for value in values] if infinite is None else not_finite(infinite)

@@ -61,6 +61,10 @@ class MoveView:
         return own if reward is None else reward.token_log_probs(self.values, own)
 
 
+#: More than so many torch.multinomial does not draw from at once.
+CATEGORIES = 2**24
+
+
 @dataclass(frozen=True, eq=False)
 class Law:
     """A law over pairs of a position and another token for it.
@@ -99,8 +103,13 @@ class Law:
         flat = weights.flatten()
         if not bool((flat > float("-inf")).any()):
             return None
-        chosen = int(torch.multinomial((flat - flat.max()).exp(), 1, generator=generator))
-        row, column = divmod(chosen, weights.shape[-1])
+        chances = (weights - flat.max()).exp()
+        if flat.numel() <= CATEGORIES:
+            chosen = int(torch.multinomial(chances.flatten(), 1, generator=generator))
+            row, column = divmod(chosen, weights.shape[-1])
+        else:
+            row = int(torch.multinomial(chances.sum(-1), 1, generator=generator))
+            column = int(torch.multinomial(chances[row], 1, generator=generator))
         return self.first + row, int(self.candidates[row, column])
 
     def log_weight(self, position: int, token: int) -> float:
@@ -162,15 +171,18 @@ class Move(ABC):
         view = MoveView(trajectory, reference, session)
         weights: Any = await self.log_weights(view)
         shape = reference.logits.shape
-        if not isinstance(weights, Tensor) or weights.shape != shape or bool(weights.isnan().any()):
+        known = isinstance(weights, Tensor) and weights.shape == shape
+        if not known or bool((weights.isnan() | (weights == float("inf"))).any()):
             raise ConfigError(
-                f"{type(self).__name__}.log_weights must return numbers of shape {list(shape)}", got=weights
+                f"{type(self).__name__}.log_weights must return numbers of shape {list(shape)}, none of them "
+                "infinite but -inf",
+                got=weights,
             )
         count = shape[0]
         candidates = reference.candidates
         if candidates is None:
             candidates = torch.arange(shape[-1]).expand(shape)
-        weights = weights.double().clone()
+        weights = weights.to(reference.logits.device, torch.float64, copy=True)
         weights[reference.logits == float("-inf")] = float("-inf")
         own = torch.arange(count, device=weights.device)
         weights[own, reference.chosen] = float("-inf")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from nabla.acceptance.base import Acceptance, Densities, acceptances
@@ -17,6 +17,8 @@ kit: Kit[Acceptance] = Kit(acceptances, "an acceptance rule", "check_acceptance"
 #: Draws per pair of states in the invariance law.
 _DRAWS = 1500
 _SPACE = ((0.4, 0.0), (0.3, 1.0), (0.2, -0.7), (0.1, 1.8))  # probability under π, reward
+#: A proposal that is none of π's: from each state to each.
+_PROPOSES = ((0.1, 0.2, 0.3, 0.4), (0.4, 0.1, 0.2, 0.3), (0.15, 0.6, 0.15, 0.1), (0.25, 0.25, 0.4, 0.1))
 
 
 def check_acceptance(
@@ -116,6 +118,18 @@ def more_reward_is_never_worse(rule: Acceptance, current: float, a: float, b: fl
 def the_tilted_law_is_invariant(rule: Acceptance) -> None:
     """``π e^{λ r}`` (SPEC Eq. 3) is left invariant with proposals from π: detailed balance on every two
     states of an enumerable space, tested at a joint false-alarm rate of 1e-4."""
+    _require_balance(rule, [[p for p, _ in _SPACE]] * len(_SPACE))
+
+
+@kit.law(applies=lambda r: r.tilt is not None and r.needs_densities)
+def the_tilted_law_is_invariant_whatever_proposes(rule: Acceptance) -> None:
+    """The same with proposals that depend on the current response: what a rule with ``needs_densities`` reads
+    them for (Hastings, 1970)."""
+    _require_balance(rule, _PROPOSES)
+
+
+def _require_balance(rule: Acceptance, proposes: Sequence[Sequence[float]]) -> None:
+    """Detailed balance under ``q(j | i) = proposes[i][j]``."""
     tilt = rule.tilt
     assert tilt is not None
     source = seeded(5)
@@ -126,19 +140,20 @@ def the_tilted_law_is_invariant(rule: Acceptance) -> None:
         middle = (low + high) / 2
         low, high = (middle, high) if math.erfc(middle / math.sqrt(2)) > ALPHA / len(pairs) else (low, middle)
     for i, j in pairs:
-        (p_i, r_i), (p_j, r_j) = _SPACE[i], _SPACE[j]
-        states = make_trajectory(reward=r_i), make_trajectory(reward=r_j)
-        log_pi = math.log(p_i), math.log(p_j)
-        ways = _densities(rule, *log_pi), _densities(rule, *log_pi[::-1])
-        there = sum(rule.accept(*states, source, ways[0]) for _ in range(_DRAWS)) / _DRAWS
-        back = sum(rule.accept(*states[::-1], source, ways[1]) for _ in range(_DRAWS)) / _DRAWS
-        flows = [math.exp(tilt * r) * p_i * p_j * a for r, a in ((r_i, there), (r_j, back))]
-        noise = 0.0
-        for r, a in ((r_i, there), (r_j, back)):
-            a = (a * _DRAWS + 1) / (_DRAWS + 2)
-            noise += (math.exp(tilt * r) * p_i * p_j) ** 2 * a * (1 - a) / _DRAWS
+        flows, noise, accepted = [], 0.0, []
+        for a, b in ((i, j), (j, i)):
+            (p_a, r_a), (p_b, r_b) = _SPACE[a], _SPACE[b]
+            logs = math.log(proposes[a][b]), math.log(proposes[b][a]), math.log(p_b / p_a)
+            densities = Densities(*logs) if rule.needs_densities else None
+            states = make_trajectory(reward=r_a), make_trajectory(reward=r_b)
+            share = sum(rule.accept(*states, source, densities) for _ in range(_DRAWS)) / _DRAWS
+            weight = math.exp(tilt * r_a) * p_a * proposes[a][b]
+            flows.append(weight * share)
+            accepted.append(share)
+            smoothed = (share * _DRAWS + 1) / (_DRAWS + 2)
+            noise += weight**2 * smoothed * (1 - smoothed) / _DRAWS
         require(
             abs(flows[0] - flows[1]) <= low * math.sqrt(noise),
-            f"between rewards {r_i} and {r_j} it accepts {there:.3f} and {back:.3f} of proposals; with λ = "
-            f"{tilt:g} their ratio is to be {math.exp(tilt * (r_j - r_i)):.3f}",
+            f"between rewards {_SPACE[i][1]} and {_SPACE[j][1]} it accepts {accepted[0]:.3f} and "
+            f"{accepted[1]:.3f} of proposals: with λ = {tilt:g} flows of {flows[0]:.3g} and {flows[1]:.3g}",
         )

@@ -48,6 +48,7 @@ class Lab:
         move: Move | None = None,
         bare: bool = False,
         objective: bool = True,
+        twice: bool = False,
     ) -> tuple[Law, Trajectory]:
         """The law at a response to a prompt, and the response.
 
@@ -57,6 +58,7 @@ class Lab:
             move: another one.
             bare: without a reward.
             objective: the session has one, if there is a reward.
+            twice: the law when it is asked for again, later in the session.
         """
         lm, reward = self.models
         engine = Engine(lm, None if bare else reward)
@@ -69,12 +71,15 @@ class Lab:
             (response,) = await session.rollout(Sampling(temperature=1.0, max_new_tokens=6))
             response = replace(response, committed=min(committed, len(response) - 1))
             found.append((await (move or self.move).law(response, session), response))
+            if twice:
+                await session.rollout(Sampling(temperature=1.0, max_new_tokens=3))
+                found.append((await (move or self.move).law(response, session), response))
             return Solution(session.prompt, "", (), None, True, "law", session.cost)
 
         for _, outcome in engine.run(solve, [Prompt.of(text, id=text)]):
             if isinstance(outcome, NablaError):
                 raise outcome
-        return found[0]
+        return found[-1]
 
 
 kit: Kit[Move] = Kit(moves, "a move", "check_move", Lab)
@@ -179,6 +184,16 @@ def equal_responses_have_equal_laws(lab: Lab, text: str, committed: int) -> None
         second, _ = lab.at(text, committed)
     same = first.first == second.first and torch.equal(first.log_weights, second.log_weights)
     require(same, "the same response had two laws")
+
+
+@kit.law(text=_texts, committed=_committed, applies=lambda move: move.has_densities, examples=0.3)
+def densities_are_of_the_response_alone(lab: Lab, text: str, committed: int) -> None:
+    """With ``has_densities`` a response has the same law whenever it is asked for: a way back is as probable
+    as the law says then. A move that draws noise for its law says that it has none."""
+    first, _ = lab.at(text, committed)
+    later, _ = lab.at(text, committed, twice=True)
+    same = torch.allclose(first.log_weights, later.log_weights, rtol=1e-6, atol=1e-9)
+    require(same, "later in the same session the response has another law, but has_densities is True")
 
 
 @kit.law(text=_texts, applies=lambda move: not move.needs_values and not move.needs_gradient, examples=0.3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,13 +12,14 @@ from torch import Tensor
 from nabla.core.random import gumbel
 from nabla.core.sampling import Sampling
 from nabla.proposals.base import Proposal, ProposalView, proposals
-from nabla.testing.inputs import INF, make_trajectory, seeded
+from nabla.testing.inputs import INF, follows, make_trajectory, seeded
 from nabla.testing.laws import MAX_EXAMPLES, Kit, require, untouched_global_noise
 from nabla.testing.optional import st
 from nabla.testing.strategies import logits, seeds
 
 kit: Kit[Proposal] = Kit(proposals, "a proposal", "check_proposal")
 
+_DRAWS = 2000
 _rows = logits(dtypes=(torch.float32, torch.float64), max_rows=1).map(lambda z: z[0])
 
 
@@ -90,6 +92,29 @@ def a_certain_row_is_proposed(proposal: Proposal, z: Tensor, seed: int, column: 
     refined[column] = 1e4
     found = proposal.propose(_view(refined, seed, reference=z))
     require(found == column, f"token {found} instead of {column}, whose probability is 1")
+
+
+@kit.law(z=_rows, seed=seeds, applies=lambda p: p.dense)
+def the_density_is_a_probability(proposal: Proposal, z: Tensor, seed: int) -> None:
+    """With ``dense``, ``log_density`` over all columns adds up to one, and a masked one has none."""
+    view = _view(z, seed)
+    logs = [float(proposal.log_density(view, column)) for column in range(len(z))]
+    masked = [column for column in range(len(z)) if not z[column] > -INF and logs[column] > -INF]
+    require(not masked, f"the masked column {masked[:1]} has a density")
+    total = sum(map(math.exp, logs))
+    require(abs(total - 1) < 1e-3, f"the densities add up to {total:.6g}")
+
+
+@kit.law(z=_rows, seed=seeds, applies=lambda p: p.dense, examples=0.3)
+def draws_follow_the_density(proposal: Proposal, z: Tensor, seed: int) -> None:
+    """Frequencies of proposed columns agree with ``log_density`` (chi-square): an exact acceptance rule takes
+    it at its word."""
+    view = _view(z, seed)
+    densities = torch.tensor(
+        [math.exp(proposal.log_density(view, column)) for column in range(len(z))], dtype=torch.float64
+    )
+    drawn = torch.tensor([proposal.propose(view) for _ in range(_DRAWS)])
+    require(follows(drawn, densities / densities.sum()), "proposals do not follow the density")
 
 
 @kit.law(z=_rows, seed=seeds, eighths=st.integers(-80, 80))

@@ -21,8 +21,9 @@ from nabla.engine.session import Session
 from nabla.methods.base import Method, methods
 from nabla.models.body import EMPTY, Chunk
 from nabla.models.prefixes import BLOCK
-from nabla.objectives.base import objectives
+from nabla.objectives.base import TrajectoryObjective, objectives
 from nabla.rewards.function import FunctionReward
+from nabla.rollouts.boundaries.length import Length
 from tests import tiny
 
 SAMPLING = Sampling(temperature=0.7, max_new_tokens=48)
@@ -240,6 +241,26 @@ def test_gradient_is_computed_once_per_text(latin_lm, latin_rm, latin_prompts):
     assert cost.counts["gradients_reused"] == 1
 
 
+def test_a_gradient_that_counts_free_tokens_is_not_kept_for_fewer(latin_lm, latin_rm, latin_prompts):
+    """Without a likelihood, too: an objective is what it declares (``additive``)."""
+
+    class PerToken(TrajectoryObjective):
+        unit = "reward per free token"
+        needs_reward = True
+
+        def value(self, view):
+            return -view.reward / len(view.log_likelihood)
+
+    async def program(session):
+        (text,) = await session.rollout(SAMPLING)
+        first = await session.gradient(text, PerToken())
+        later = await session.gradient(text.commit(len(text) // 2), PerToken())
+        return len(text), *(next(iter(found.terms.values())).value for found in (first, later))
+
+    length, first, later = solve_one(Engine(latin_lm, latin_rm), latin_prompts[0], program)
+    assert later * (length - length // 2) == pytest.approx(first * length, rel=1e-4)
+
+
 def test_branch_after_eos_or_at_the_limit_rolls_nothing_out(latin_lm, latin_rm, latin_prompts):
     engine = Engine(latin_lm, latin_rm)
     eos = latin_lm.eos_ids[0]
@@ -263,6 +284,20 @@ def test_branch_after_eos_or_at_the_limit_rolls_nothing_out(latin_lm, latin_rm, 
     assert len(short) == len(full) == 4
     assert not full.finished
     assert after == middle
+
+
+def test_a_branch_within_a_step_halts_at_that_steps_end(latin_lm, latin_prompts):
+    boundary = Length(4)
+
+    async def program(session):
+        (text,) = await session.rollout(SAMPLING)
+        tokens = [int(token) + 1 for token in text.tokens]
+        return await session.fork(text, [(i, tokens[i]) for i in range(8)], until=boundary)
+
+    branches = solve_one(Engine(latin_lm), latin_prompts[0], program)
+    for i, branch in enumerate(branches):
+        begun = i + 1  # the changed token included; a step that it completes is followed by a whole one
+        assert branch.finished or len(branch) == begun + 4 - begun % 4
 
 
 def test_a_branch_knows_the_log_probability_of_its_forced_token(latin_lm, latin_rm, latin_prompts):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -52,6 +53,16 @@ def test_the_answer_is_the_searchs_or_its_head_written_on_greedily(make):
         if same:
             assert tiny.drive(make(), before.prompt, greedy) == after.tokens
     assert changed
+
+
+def test_an_answer_that_leaves_no_room_stays():
+    """Its head alone, which a reward of its least value prefers, is no answer."""
+    longer = {**INNER, "sampling": replace(running.SAMPLING, max_new_tokens=24)}
+    searched = running.run(process_engine(), methods.build(longer))
+    finished = running.run(process_engine(), GreedyFinish(longer, slack=0.0, max_new_tokens=4))
+    assert any(len(before.tokens) > 4 for before in searched)
+    for before, after in zip(searched, finished, strict=True):
+        assert after.tokens == before.tokens or before.tokens[: len(after.tokens)] != after.tokens
 
 
 def test_its_cost_is_set_aside_inside_the_budget():

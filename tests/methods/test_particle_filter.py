@@ -12,6 +12,7 @@ from nabla.core.errors import NablaError
 from nabla.core.prompt import Prompt
 from nabla.core.sampling import Sampling
 from nabla.engine.engine import Engine
+from nabla.engine.events import Callback, Events
 from nabla.methods.searches.particle_filter import Filter, ParticleFilter, systematic
 from nabla.methods.steps import Scores, Steps
 from nabla.theory.problems.text import SequenceSpace
@@ -51,6 +52,22 @@ def test_increments_estimate_the_evidence_without_bias():
     assert abs(found.mean() - truth) < 3 * found.std(ddof=1) / math.sqrt(RUNS)
     other = evidence(space, "prefix")  # the product of all prefixes' weights is another number
     assert abs(other.mean() - truth) > 3 * other.std(ddof=1) / math.sqrt(RUNS)
+
+
+def test_a_particle_that_has_ended_is_considered_once():
+    """Complete responses are those that were written, however many steps the others take."""
+    written: dict[str, int] = {}
+
+    class Counting(Callback):
+        def on_rollout(self, prompt, trajectory):
+            written[prompt.id] = written.get(prompt.id, 0) + whole(trajectory)
+
+    def whole(text):
+        return text.finished or len(text) >= text.sampling.max_new_tokens
+
+    engine = running.tiny_engine(events=Events([Counting()]))
+    for solution in running.run(engine, ParticleFilter(4, **STEPS)):
+        assert solution.candidates == written[solution.prompt.id]
 
 
 def test_systematic_resampling_is_unbiased():

@@ -17,6 +17,7 @@ from nabla.engine.engine import Engine
 from nabla.moves.base import Law, Move, moves
 from nabla.objectives.base import objectives
 from nabla.rewards.base import Response
+from nabla.testing.inputs import follows
 from nabla.testing.tiny import char_tokenizer, tiny_lm, tiny_process_reward
 
 TOKENS = char_tokenizer("abcd")
@@ -166,3 +167,26 @@ def test_a_move_that_returns_something_else_is_refused():
 
     with pytest.raises(NablaError, match="log_weights must return"):
         at_a_text(Odd())
+
+
+def test_a_table_that_is_too_large_for_one_draw_is_drawn_row_by_row(monkeypatch):
+    """torch.multinomial takes 2^24 categories."""
+    monkeypatch.setattr("nabla.moves.base.CATEGORIES", 5)
+    weights = torch.tensor([[0.0, 1.0, float("-inf")], [2.0, -1.0, 0.5]], dtype=torch.float64)
+    law = Law(3, torch.tensor([[5, 6, 7], [8, 9, 4]]), weights)
+    generator = torch.Generator().manual_seed(0)
+    places = {(3, 5): 0, (3, 6): 1, (3, 7): 2, (4, 8): 3, (4, 9): 4, (4, 4): 5}
+    drawn = torch.tensor([places[law.draw(generator)] for _ in range(4000)])
+    assert follows(drawn, weights.flatten().softmax(-1))
+    assert law.draw(generator, last=3, tried={(3, 6)}) == (3, 5)
+
+
+def test_an_infinite_weight_is_refused_by_its_move():
+    class Endless(Move):
+        async def log_weights(self, view):
+            weights = torch.zeros_like(view.log_policy)
+            weights[0] = float("inf")
+            return weights
+
+    with pytest.raises(NablaError, match=r"Endless\.log_weights must return numbers"):
+        at_a_text(Endless())

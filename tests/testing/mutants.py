@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from nabla.acceptance.base import Acceptance, reward_of
+from nabla.acceptance.metropolis import MetropolisHastings, drawn
 from nabla.core.random import gumbel_like
 from nabla.core.trajectory import Score
 from nabla.estimators.anchors.base import Anchor
@@ -15,6 +16,7 @@ from nabla.estimators.base import Estimator, hard_rows
 from nabla.objectives.base import LogitObjective, TrajectoryObjective
 from nabla.objectives.kl import kl_rows
 from nabla.proposals.base import Proposal
+from nabla.proposals.sample import Sample
 from nabla.rewards.base import Reward
 from nabla.rewards.outcome import OutcomeReward
 from nabla.schedulers.base import Schedule
@@ -542,6 +544,25 @@ class ColumnInsteadOfId(Proposal):
         return int(self.index(view))
 
 
+@proposal("the density is a probability")
+class CertainOfEverything(Sample):
+    """Log-densities of 0."""
+
+    def log_density(self, view, column):
+        return 0.0
+
+
+@proposal("draws follow the density")
+class AnotherTemperature(Sample):
+    """The density of draws at temperature 1, whatever they are drawn at."""
+
+    def __init__(self):
+        super().__init__(temperature=0.3)
+
+    def log_density(self, view, column):
+        return float(view.logits.double().log_softmax(-1)[column])
+
+
 # -- acceptance ------------------------------------------------------------------------------------
 
 
@@ -586,6 +607,23 @@ class MetropolisWrongTemperature(Tilted):
 
     def probability(self, gain):
         return math.exp(min(1.3 * gain, 0.0))
+
+
+@acceptance("the tilted law is invariant whatever proposes")
+class DeafToDensities(MetropolisHastings):
+    """As if π proposed."""
+
+    def rule(self, current, proposal, generator, densities=None):
+        return drawn((reward_of(proposal) - reward_of(current)) / self.temperature, generator)
+
+
+@acceptance("the tilted law is invariant whatever proposes")
+class HastingsUpsideDown(MetropolisHastings):
+    """Subtracts Hastings' ratio."""
+
+    def rule(self, current, proposal, generator, densities=None):
+        gain = (reward_of(proposal) - reward_of(current)) / self.temperature
+        return drawn(gain - densities.ratio, generator)
 
 
 @acceptance("the answer is yes or no")

@@ -114,6 +114,15 @@ class _Wrong(Policy):
         return self.changed(await super().law(trajectory, session), trajectory)
 
 
+@move("densities are of the response alone")
+class Restless(Move):
+    """Draws its weights anew whenever it is asked."""
+
+    async def log_weights(self, view):
+        generator = view.session.generator("mine", view.session.written)
+        return torch.randn(view.log_policy.shape, generator=generator, dtype=torch.float64)
+
+
 class _Unnormalised(Law):
     def log_density(self, position, token):
         return super().log_density(position, token) + 0.1

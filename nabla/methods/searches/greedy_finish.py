@@ -36,7 +36,7 @@ class GreedyFinish(Method):
     Args:
         method: the search; it has its own sampling, boundary and the like.
         slack: in the reward's unit.
-        max_new_tokens: length limit of the greedy text.
+        max_new_tokens: length limit of the greedy text; an answer whose worst token lies behind it stays.
     """
 
     def __init__(
@@ -70,14 +70,16 @@ class GreedyFinish(Method):
         if session.spent:  # the search's last round took what was set aside: no later text counts
             return replace(found, method=methods.name_of(self))
         (text,) = await session.judge(await session.read([torch.tensor(found.tokens)], self.sampling))
-        (greedy,) = await session.judge(await session.extend([cut(text, self.worst(text))]))
-        chosen = better(text, greedy)
+        head = cut(text, self.worst(text))
+        (greedy,) = await session.judge(await session.extend([head]))
+        written = len(greedy) > len(head)  # else the head fills all the room there is
+        chosen = better(text, greedy) if written else text
         return self.solution(
             session,
             chosen.commit(len(chosen)),
             revisions=found.revisions,
             revised=found.revised_positions if chosen is text else (),
-            candidates=found.candidates + 1,
+            candidates=found.candidates + written,
         )
 
     def worst(self, text: Trajectory) -> int:

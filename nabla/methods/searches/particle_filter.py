@@ -111,7 +111,9 @@ class Filter(Search):
             finished = [session.ended(p) for p in self.particles]
             grown = await self.steps.next(session, self.particles, self.depth)
             before = self.values
-        scored = await self.scores.score(grown)
+        # One that has ended is the same response as before: it is not considered again.
+        judged = iter(await self.scores.score([t for t, end in zip(grown, finished, strict=True) if not end]))
+        scored = [t if end else next(judged) for t, end in zip(grown, finished, strict=True)]
         self.values = [t.reward if t.reward is not None else math.nan for t in scored]
         self.depth += 1
         weights = self._log_weights(before, finished)

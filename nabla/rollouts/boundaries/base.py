@@ -39,5 +39,24 @@ class Boundary(ABC):
                 begin = end
         return ends
 
+    def within(self, tokens: Sequence[int], vocabulary: Vocabulary) -> Boundary:
+        """For what is written behind these tokens, wherever they end: the boundary that knows the step which
+        they leave open."""
+        begin = 0
+        for end in range(1, len(tokens) + 1):
+            if self.closed(tokens[begin:end], vocabulary):
+                begin = end
+        return _Within(self, tokens[begin:]) if begin < len(tokens) else self
+
+
+class _Within(Boundary):
+    """In the middle of a step: what has been written of it counts."""
+
+    def __init__(self, boundary: Boundary, begun: Sequence[int]) -> None:
+        self.boundary, self.begun = boundary, list(begun)
+
+    def closed(self, tokens: Sequence[int], vocabulary: Vocabulary) -> bool:
+        return self.boundary.closed([*self.begun, *tokens], vocabulary)
+
 
 boundaries: Registry[Boundary] = Registry("boundaries", lambda: Boundary, __package__)

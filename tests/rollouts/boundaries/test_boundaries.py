@@ -47,6 +47,27 @@ def test_lines_and_paragraphs(text, count, expected):
     assert closed(boundaries.build({"name": "newline", "count": count}), text) == expected
 
 
+STEPS = [
+    "newline",
+    {"name": "newline", "count": 2},
+    {"name": "regex", "pattern": "s=|\\d\\d"},
+    {"name": "length", "tokens": 4},
+    {"name": "token", "tokens": [";", "\n"]},
+]
+
+
+@given(TEXTS, st.integers(1, 11), st.sampled_from(STEPS))
+def test_behind_an_opening_within_a_step_it_ends_where_it_would_have_ended(text, cut, spec):
+    """A change within a line, say, whose end is the very next token."""
+    tokens = tiny.ids(LM.tokenizer, text).tolist()
+    boundary = boundaries.build(spec)
+    if cut >= len(tokens):
+        return
+    behind = boundary.within(tokens[:cut], LM.vocabulary)
+    expected = next(end for end in boundary.split(tokens, LM.vocabulary) if end > cut)
+    assert cut + behind.first(tokens[cut:], LM.vocabulary) == expected
+
+
 def test_token_boundaries_take_ids_and_texts():
     (semicolon,) = tiny.ids(LM.tokenizer, ";").tolist()
     for token in (";", semicolon):
