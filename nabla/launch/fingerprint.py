@@ -16,7 +16,7 @@ from typing import Any
 
 from nabla.core.files import decode, expanded, parse_json, read_bytes
 from nabla.core.version import __version__
-from nabla.launch.config.run import locate
+from nabla.launch.config.run import locate, placed
 from nabla.launch.config.slots import slots
 from nabla.models.zoo.names import is_name
 
@@ -31,6 +31,8 @@ _SETTINGS = (".json", ".jinja", ".model", ".txt", ".py", ".tiktoken")
 #: What training leaves beside them, and no loading reads.
 _NOTES = ("readme", "license", "notice", "requirements", "trainer_state", "all_results", "train_results",
           "eval_results")  # fmt: skip
+#: Arguments for loading a model that decide which files it is made of.
+_WHERE = ("subfolder", "gguf_file", "revision", "cache_dir", "adapter", "tokenizer", "chat_template")
 #: Arguments that older journals know nothing of, by where they stand: of the engine, of any method. For each
 #: the values that do what was done then.
 LATER: Mapping[str, tuple[Any, ...]] = {
@@ -61,6 +63,27 @@ def plugins(config: Any) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
+def parts(spec: Any, arguments: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """(path or hub id as written, arguments for :func:`model`) of every model of a specification. What the
+    specification itself says of a model's files comes before the shared arguments, as in loading."""
+    return [
+        (path, {**arguments, **{key: own[key] for key in _WHERE if key in own}}) for path, own in placed(spec)
+    ]
+
+
+def gates(config: Any) -> dict[str, str | None]:
+    """Path as written → digest of every file that a method's gate takes its findings from."""
+    found: dict[str, str | None] = {}
+    if isinstance(config, Mapping):
+        gate = config.get("gate")
+        name = gate.get("file") if isinstance(gate, Mapping) else None
+        if isinstance(name, str):
+            found[name] = _hash(expanded(name)) if _is_file(expanded(name)) else None
+        for value in config.values():
+            found |= gates(value)
+    return found
+
+
 def model(path: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """What a model is made of.
 
@@ -69,18 +92,23 @@ def model(path: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
         arguments: for loading it.
 
     Of a folder: name, size and digest of each weight file, a digest of each other file that decides what is
-    computed. Of a hub id: the commit, where this machine has it already. Adapter, tokenizer and chat template
-    that are given apart count likewise.
+    computed; of a subfolder and a ``gguf_file`` that the arguments name likewise. Of a hub id: the commit,
+    where this machine has it already. Adapter, tokenizer and chat template that are given apart count, too.
     """
     place = expanded(locate(path))
-    weights = sorted(p for p in place.glob("*") if p.suffix in _WEIGHTS)
     found = {
         "arguments": {key: str(value) for key, value in arguments.items()},
-        "files": {file.name: _sized(file) for file in weights},
+        "files": _weights(place),
         "settings": _settings(place, arguments.get("subfolder")),
         "revision": None if place.exists() else _commit(path, arguments),
         "gguf": _sized(place) if place.is_file() else None,
     }
+    inner, gguf = arguments.get("subfolder"), arguments.get("gguf_file")
+    if inner:
+        found["subfolder"] = _weights(place / str(inner))
+    if gguf:
+        places = (place / str(inner or "") / str(gguf), place / str(gguf))  # as loading looks for it
+        found["gguf_file"] = next((_sized(file) for file in places if _is_file(file)), None)
     base = _named_base(place)
     if base is not None:
         found["base"] = model(base, {})
@@ -91,6 +119,11 @@ def model(path: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     file = expanded(template) if isinstance(template, str) and len(template) < 1024 else None
     found["chat_template"] = _hash(file) if file is not None and _is_file(file) else None
     return found
+
+
+def _weights(folder: Path) -> dict[str, list[Any]]:
+    """Name → size and digest of each weight file."""
+    return {p.name: _sized(p) for p in sorted(folder.glob("*")) if p.suffix in _WEIGHTS}
 
 
 def _named_base(place: Path) -> str | None:
@@ -155,9 +188,10 @@ def known_to(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     Only versions, plug-ins and what a model is made of have grown: a configuration is compared as a whole.
     """
     found, missing = dict(new), []
-    if "plugins" in new and "plugins" not in old:
-        del found["plugins"]
-        missing.append("plug-ins")
+    for key, what in (("plugins", "plug-ins"), ("gates", "what the gate's file holds")):
+        if key in new and key not in old:
+            del found[key]
+            missing.append(what)
     for part in ("versions", "models"):
         if not (isinstance(old.get(part), Mapping) and isinstance(new.get(part), Mapping)):
             continue

@@ -9,7 +9,7 @@ from nabla.core.errors import located
 from nabla.core.trajectory import Score
 from nabla.core.trust import require_trusted
 from nabla.engine.engine import Engine, require_settings
-from nabla.launch.config.run import RunConfig, locate, model_paths
+from nabla.launch.config.run import RunConfig, locate, placed
 from nabla.launch.launcher import make_fabric, require_precision
 from nabla.methods.base import Method
 from nabla.models.causal_lm import CausalLM
@@ -43,8 +43,7 @@ def require_models(
     """Raises ModelError for models that are not there, and for a reward model as language model."""
     if lm is not None:
         require_checkpoint(locate(lm), lm_arguments, role="language model", writes=True)
-    for path in model_paths(rm):
-        own = rm if isinstance(rm, Mapping) else {}
+    for path, own in placed(rm):
         require_checkpoint(locate(path), {**rm_arguments, **own}, role="reward model")
 
 

@@ -23,8 +23,8 @@ from nabla.core.files import (
 )
 from nabla.core.locks import Lock
 from nabla.core.prompt import Prompt
-from nabla.launch.config.run import RunConfig, model_paths
-from nabla.launch.fingerprint import difference, digest, known_to, model, plugins, versions
+from nabla.launch.config.run import RunConfig
+from nabla.launch.fingerprint import difference, digest, gates, known_to, model, parts, plugins, versions
 
 #: What the folder's solutions are solutions of.
 IDENTITY = "fingerprint.json"
@@ -43,16 +43,18 @@ def identity(config: RunConfig, resolved: Mapping[str, Any]) -> dict[str, Any]:
         config: of the run.
         resolved: the same with every default written out.
     """
-    parts = {"lm": (config.lm, config.lm_arguments), "rm": (config.rm, config.rm_arguments)}
+    roles = {"lm": (config.lm, config.lm_arguments), "rm": (config.rm, config.rm_arguments)}
+    files = gates(resolved)
     return {
         "config": {key: value for key, value in resolved.items() if key not in _FREE},
         "models": {
-            f"{role}.{index}": model(path, arguments)
-            for role, (spec, arguments) in parts.items()
-            for index, path in enumerate(model_paths(spec))
+            f"{role}.{index}": model(path, own)
+            for role, (spec, arguments) in roles.items()
+            for index, (path, own) in enumerate(parts(spec, arguments))
         },
         "versions": versions(),
         "plugins": plugins(resolved),
+        **({"gates": files} if files else {}),
     }
 
 

@@ -12,7 +12,16 @@ from types import SimpleNamespace
 import pytest
 
 import nabla
-from nabla.launch.fingerprint import difference, known_to, model, plugins, versions, without_later
+from nabla.launch.fingerprint import (
+    difference,
+    gates,
+    known_to,
+    model,
+    parts,
+    plugins,
+    versions,
+    without_later,
+)
 from nabla.problems.sandbox import model_path
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -156,3 +165,41 @@ def test_arguments_that_came_later_are_no_difference_while_they_change_nothing()
     new["methods"]["a"]["width"] = 2
     assert "width" in difference(old, new)
     assert "width" in difference({"task": {}}, {"task": {"width": 1}})
+
+
+def test_weights_in_a_subfolder_and_a_named_gguf_file_are_seen(tmp_path):
+    (tmp_path / "v1").mkdir()
+    weights, gguf = tmp_path / "v1" / "model.safetensors", tmp_path / "m.gguf"
+    weights.write_bytes(b"1")
+    gguf.write_bytes(b"1")
+    folder = str(tmp_path)
+    inner, named = model(folder, {"subfolder": "v1"}), model(folder, {"gguf_file": "m.gguf"})
+    weights.write_bytes(b"2")
+    gguf.write_bytes(b"2")
+    found = difference(inner, model(folder, {"subfolder": "v1"}))
+    assert "subfolder.model.safetensors" in found
+    assert "gguf_file" in difference(named, model(folder, {"gguf_file": "m.gguf"}))
+    (tmp_path / "v1" / "m.gguf").write_bytes(b"3")
+    one = model(folder, {"subfolder": "v1", "gguf_file": "m.gguf"})
+    assert one["gguf_file"] == model(str(tmp_path / "v1"), {"gguf_file": "m.gguf"})["gguf_file"]
+
+
+def test_what_a_specification_says_itself_comes_before_what_is_shared():
+    inner = {"name": "outcome", "path": "a", "tokenizer": "own", "scale": 2.0}
+    found = parts({"members": [inner, "b"]}, {"tokenizer": "shared", "dtype": "auto"})
+    assert found == [
+        ("a", {"tokenizer": "own", "dtype": "auto"}),
+        ("b", {"tokenizer": "shared", "dtype": "auto"}),
+    ]
+
+
+def test_the_file_of_a_gate_is_seen(tmp_path):
+    file = tmp_path / "a.gate.json"
+    file.write_text("1")
+    config = {"methods": {"a": {"latin": {"name": "backtrack", "gate": {"file": str(file)}}}}}
+    before = gates(config)
+    assert list(before) == [str(file)]
+    file.write_text("2")
+    assert str(file) in difference(before, gates(config))
+    assert gates({"method": {"gate": {"file": None}}}) == {}
+    assert gates({"gate": {"file": "none.json"}}) == {"none.json": None}

@@ -12,6 +12,7 @@ from nabla.core.errors import ConfigError
 from nabla.core.locks import Lock
 from nabla.core.prompt import Prompt, numbered
 from nabla.launch.config.run import RunConfig
+from nabla.launch.fingerprint import difference
 from nabla.launch.resume import IDENTITY, LOCK, SOLUTIONS, Earlier, Share, identity
 
 PROMPTS = numbered([Prompt.of(text, id=str(i)) for i, text in enumerate(("1+1", "2+2", "3+3", "4+4"))])
@@ -156,3 +157,22 @@ def test_the_identity_is_of_what_results_depend_on():
     assert set(first["models"]) == {"lm.0", "rm.0"}
     assert first != found(seed=1)
     assert first != found(method="greedy")
+
+
+def test_the_identity_knows_the_files_that_a_reward_names_itself(tmp_path):
+    tokenizer, gate = tmp_path / "tok", tmp_path / "a.gate.json"
+    tokenizer.mkdir()
+    reward = {"name": "outcome", "path": "sandbox:latin-reward", "tokenizer": str(tokenizer)}
+    resolved = {"method": {"name": "backtrack", "gate": {"file": str(gate)}}}
+    config = RunConfig(lm="sandbox:latin-policy", rm=reward)
+
+    def found(file, text):
+        (tokenizer / "tokenizer.json").write_text("{}")
+        gate.write_text("{}")
+        file.write_text(text)
+        return identity(config, resolved)
+
+    before = found(gate, "{}")
+    assert difference(before, found(gate, "{}")) is None
+    assert "rm.0.tokenizer" in difference(before, found(tokenizer / "tokenizer.json", "{ }"))
+    assert "gates" in difference(before, found(gate, "{ }"))

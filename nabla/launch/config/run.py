@@ -224,6 +224,17 @@ def with_paths(spec: Any, change: Callable[[str], Any]) -> Any:
 
 def model_paths(spec: Any) -> list[str]:
     """Paths and hub ids of a model's specification, as written."""
-    found: list[str] = []
-    with_paths(spec, found.append)
-    return found
+    return [path for path, _ in placed(spec)]
+
+
+def placed(spec: Any) -> list[tuple[str, Mapping[str, Any]]]:
+    """(path or hub id as written, what the specification says beside it) of every model in one."""
+    if not isinstance(spec, Mapping):
+        return [(spec, {})] if isinstance(spec, str) else []
+    found: list[tuple[str, Mapping[str, Any]]] = []
+    if "path" in spec:
+        found.append((str(spec["path"]), spec))
+    if "members" in spec:
+        for member in conform(list[str | dict[str, Any]], spec["members"], "members"):
+            found += placed(member)
+    return found + placed(spec.get("reward"))

@@ -21,9 +21,10 @@ from nabla.core.errors import (
 from nabla.core.trust import require_trusted
 from nabla.launch.config.reader import conform, load, make, settle
 from nabla.launch.config.resolve import fill, resolve
-from nabla.launch.config.run import locate, model_paths, named_reward
+from nabla.launch.config.run import locate, named_reward
 from nabla.launch.config.slots import slots
 from nabla.launch.config.written import require_written
+from nabla.launch.fingerprint import parts
 from nabla.models.checkpoint import require_checkpoint
 from nabla.study.evaluation.metric import ANSWER, REWARD, Metric, function_of
 
@@ -63,8 +64,8 @@ class TaskSetup:
         """What it is → (path or hub id as written, arguments for loading), of all its models."""
         found: dict[str, tuple[str, Mapping[str, Any]]] = {"lm": (self.lm, self.lm_arguments)}
         for name, spec in self.rewards.items():
-            for index, path in enumerate(model_paths(spec)):
-                found[f"{name}.{index}"] = (path, self.rm_arguments)
+            for index, (path, arguments) in enumerate(parts(spec, self.rm_arguments)):
+                found[f"{name}.{index}"] = (path, arguments)
         return found
 
 

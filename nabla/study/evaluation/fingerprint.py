@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nabla.launch.fingerprint import digest, model, plugins, versions
+from nabla.launch.fingerprint import digest, gates, model, plugins, versions
 from nabla.problems.tasks.base import Problem
 from nabla.study.evaluation.config import EvaluationConfig
 
@@ -18,6 +18,7 @@ def fingerprint(config: EvaluationConfig, problems: Mapping[str, Sequence[Proble
         problems: by task, as chosen.
     """
     resolved = config.resolved()
+    files = gates(resolved)
     return {
         "config": resolved,
         "problems": {
@@ -30,4 +31,5 @@ def fingerprint(config: EvaluationConfig, problems: Mapping[str, Sequence[Proble
         },
         "versions": versions(),
         "plugins": plugins(resolved),
+        **({"gates": files} if files else {}),
     }

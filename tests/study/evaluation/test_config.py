@@ -10,7 +10,7 @@ from nabla.core.errors import ConfigError, ModelError, NablaError
 from nabla.launch.config.reader import dump
 from nabla.launch.fingerprint import difference
 from nabla.problems.tasks.base import Problem
-from nabla.study.evaluation.config import EvaluationConfig, unreached
+from nabla.study.evaluation.config import EvaluationConfig, TaskSetup, unreached
 from nabla.study.evaluation.fingerprint import fingerprint
 from nabla.study.evaluation.plan import plan
 from tests.study.evaluation.small import VALUES, small
@@ -237,3 +237,9 @@ def test_shared_arguments_that_methods_lack_are_told():
 def test_the_name_of_a_registered_reward_is_that_reward():
     task = {**VALUES["tasks"]["squares"], "rewards": {"own": "likelihood"}}
     assert small(tasks={"a": task}).tasks["a"].rewards == {"own": {"name": "likelihood"}}
+
+
+def test_a_reward_s_own_arguments_are_of_its_fingerprint():
+    reward = {"name": "outcome", "path": "a", "tokenizer": "own"}
+    setup = TaskSetup("latin", "lm", {"rm": reward}, rm_arguments={"tokenizer": "shared", "dtype": "auto"})
+    assert setup.paths()["rm.0"] == ("a", {"tokenizer": "own", "dtype": "auto"})
