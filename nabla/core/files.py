@@ -201,11 +201,12 @@ class Appender:
     Args:
         path: of the file; made with its first line.
         shared: another process may have made it.
+        many: other processes write to it at the same time, each with such an object; it takes turns.
     """
 
-    def __init__(self, path: Path, *, shared: bool = False) -> None:
+    def __init__(self, path: Path, *, shared: bool = False, many: bool = False) -> None:
         self.path = path
-        self._made = shared
+        self._made, self._many = shared or many, many
         self._waiting: list[bytes] = []
         #: Where the first of them begins in the file, once it was begun.
         self._begin: int | None = None
@@ -241,22 +242,42 @@ class Appender:
         return len(self._waiting)
 
     def _write(self, data: bytes) -> None:
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | (0 if self._made else os.O_EXCL)
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | (0 if self._made else os.O_EXCL)
         descriptor = os.open(self.path, flags, 0o666)
         try:
             self._made = True
-            if self._begin is not None:
-                os.ftruncate(descriptor, self._begin)
-            self._begin = os.fstat(descriptor).st_size
-            append_whole(descriptor, data)
+            if self._many:
+                _take_turn(descriptor)
+            if not self._is_there(descriptor, data):
+                self._begin = os.fstat(descriptor).st_size
+                append_whole(descriptor, data)
             os.fsync(descriptor)
         finally:
-            os.close(descriptor)
+            os.close(descriptor)  # which ends the turn
+
+    def _is_there(self, descriptor: int, data: bytes) -> bool:
+        """Whether the line was written before, and but for its syncing. What was begun is cut off, unless
+        others have written behind it."""
+        if self._begin is None:
+            return False
+        os.lseek(descriptor, self._begin, os.SEEK_SET)
+        there = os.read(descriptor, len(data))
+        if there and there != data and data.startswith(there):  # shorter: nothing is behind it
+            os.ftruncate(descriptor, self._begin)
+        return there == data
+
+
+def _take_turn(descriptor: int) -> None:
+    """Waits until no other process writes to an open file, where the system knows such locks."""
+    with suppress(ImportError, OSError):
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
 
 
 def append_whole(descriptor: int, data: bytes, *, synced: bool = False) -> None:
-    """Writes all of it at the end of a file, or nothing; ``synced``: on the disk when this returns. Raises
-    OSError."""
+    """Writes all of it at the end of a file, or nothing, also where a signal comes; ``synced``: on the disk
+    when this returns. Raises OSError."""
     before = os.fstat(descriptor).st_size
     written = 0
     try:
@@ -264,7 +285,7 @@ def append_whole(descriptor: int, data: bytes, *, synced: bool = False) -> None:
             written += os.write(descriptor, data[written:])
         if synced:
             os.fsync(descriptor)
-    except OSError:
+    except BaseException:
         os.ftruncate(descriptor, before)
         raise
 

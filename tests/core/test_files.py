@@ -6,6 +6,7 @@ import errno
 import json
 import math
 import os
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import pytest
@@ -150,6 +151,54 @@ def test_a_line_whose_syncing_fails_is_written_once(error, tmp_path, monkeypatch
     assert file.flush() is None
     file.append("three")
     assert (tmp_path / "rows.jsonl").read_text() == "one\ntwo\nthree\n"
+
+
+@pytest.mark.parametrize("synced", [True, False])
+def test_what_is_tried_again_leaves_the_lines_of_others(synced, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    first, second = (Appender(tmp_path / "rows.jsonl", many=True) for _ in range(2))
+    first.append("a1")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write" if synced else "fsync", full)
+        first.append("a2")
+    second.append("b1")
+    first.append("a3")
+    lines = (tmp_path / "rows.jsonl").read_text().splitlines()
+    assert lines == (["a1", "b1", "a2", "a3"] if synced else ["a1", "a2", "b1", "a3"])
+
+
+def test_a_line_that_a_signal_breaks_off_leaves_no_part(tmp_path, monkeypatch):
+    write = os.write
+
+    def broken(descriptor, data):
+        write(descriptor, data[:1])
+        raise KeyboardInterrupt
+
+    first, second = (Appender(tmp_path / "rows.jsonl", many=True) for _ in range(2))
+    monkeypatch.setattr(os, "write", broken)
+    with pytest.raises(KeyboardInterrupt):
+        first.append("a1")
+    monkeypatch.undo()
+    second.append("b1")
+    assert first.flush() is None
+    assert (tmp_path / "rows.jsonl").read_text() == "b1\na1\n"
+
+
+def test_lines_of_several_writers_take_turns(tmp_path, monkeypatch):
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:1]))  # bit by bit
+
+    def many(letter):
+        file = Appender(tmp_path / "rows.jsonl", many=True)
+        for _ in range(20):
+            file.append(letter * 10)
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(many, "abc"))
+    lines = (tmp_path / "rows.jsonl").read_text().splitlines()
+    assert sorted(lines) == [letter * 10 for letter in "abc" for _ in range(20)]
 
 
 def test_a_file_of_another_run_is_not_appended_to(tmp_path):
