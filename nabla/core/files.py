@@ -11,6 +11,7 @@ import csv
 import errno
 import json
 import os
+import secrets
 import stat
 import sys
 from collections.abc import Iterator, Sequence
@@ -159,14 +160,20 @@ def others(folder: Path, allowed: Sequence[str]) -> list[str]:
     return [name for name in found if not any(fnmatchcase(name, own) for own in allowed)]
 
 
+#: What the files that try a folder are called like; a kill may leave one.
+PROBE = ".writable"
+
+
 def require_writable(folder: Path) -> None:
     """Raises ConfigError for a folder that a run could not write to: tries it, and leaves nothing behind."""
     with only_filled(folder):
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            probe = folder / ".writable"
-            write_new(probe, "x" * 4096)
-            probe.unlink()
+            probe = folder / f"{PROBE}-{os.getpid()}-{secrets.token_hex(4)}"
+            try:
+                write_new(probe, "x" * 4096)
+            finally:
+                probe.unlink(missing_ok=True)
         except (OSError, ValueError) as error:
             raise unwritable(folder, error) from error
 
@@ -299,7 +306,7 @@ def drop_torn_end(path: Path) -> None:
 def write_new(path: Path, text: str) -> None:
     """A file that was not there, whole or not at all, also after a kill. Raises OSError, FileExistsError
     too."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial = _partial(path)
     try:
         _write_here(partial, text)
         try:
@@ -310,6 +317,11 @@ def write_new(path: Path, text: str) -> None:
             _write_here(path, text)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _partial(path: Path) -> Path:
+    """Where a file is written before it is whole: nobody else's, another thread's neither."""
+    return path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
 
 
 def _write_here(path: Path, text: str) -> None:
@@ -328,7 +340,7 @@ def replace_whole(path: Path, text: str | bytes) -> None:
     A link stays one, to the new file. Raises OSError."""
     data = text if isinstance(text, bytes) else text.encode("utf-8", "backslashreplace")
     path = Path(os.path.realpath(path)) if path.is_symlink() else path
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial = _partial(path)
     try:
         partial.write_bytes(data)
         os.replace(partial, path)

@@ -11,6 +11,7 @@ from typing import Any
 
 from nabla.core.errors import ConfigError
 from nabla.core.files import (
+    PROBE,
     Appender,
     decode,
     drop_torn_end,
@@ -31,7 +32,7 @@ IDENTITY = "fingerprint.json"
 SOLUTIONS = "solutions.jsonl"
 LOCK = ".lock"
 #: What a kill may leave in a folder before it says whose it is.
-LEFTOVERS = (LOCK, f"{IDENTITY}.*partial")
+LEFTOVERS = (LOCK, f"{IDENTITY}.*partial", f"{PROBE}*")
 #: Settings of a run that no result depends on.
 _FREE = ("callbacks", "loggers", "devices", "strategy", "num_nodes", "place", "threads")
 

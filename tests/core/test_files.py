@@ -112,6 +112,28 @@ def test_trying_a_folder_leaves_nothing_behind(tmp_path):
             require_writable(place)
 
 
+def test_what_another_process_has_left_of_a_trial_is_in_nobodys_way(tmp_path, monkeypatch):
+    (tmp_path / ".writable").write_text("x")  # as a kill may leave it
+    require_writable(tmp_path)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(require_writable, [tmp_path] * 40))
+    assert [p.name for p in tmp_path.iterdir()] == [".writable"]
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "link", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        require_writable(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_threads_that_write_one_file_do_not_meet(tmp_path):
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda text: replace_whole(tmp_path / "a", str(text)), range(400)))
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
 def test_a_line_is_written_whole_or_kept_until_there_is_room(tmp_path, monkeypatch, capsys):
     file = Appender(tmp_path / "rows.jsonl")
     file.append("one")

@@ -9,11 +9,12 @@ import os
 import pytest
 
 from nabla.core.errors import ConfigError
+from nabla.core.files import require_free
 from nabla.core.locks import Lock
 from nabla.core.prompt import Prompt, numbered
 from nabla.launch.config.run import RunConfig
 from nabla.launch.fingerprint import difference
-from nabla.launch.resume import IDENTITY, LOCK, SOLUTIONS, Earlier, Share, identity
+from nabla.launch.resume import IDENTITY, LEFTOVERS, LOCK, SOLUTIONS, Earlier, Share, identity
 
 PROMPTS = numbered([Prompt.of(text, id=str(i)) for i, text in enumerate(("1+1", "2+2", "3+3", "4+4"))])
 ABOUT = {"config": {"seed": 0}, "models": {}, "versions": {}, "plugins": {}}
@@ -138,6 +139,11 @@ def test_damage_is_named(name, data, tmp_path):
     (tmp_path / name).write_bytes(data)
     with pytest.raises(ConfigError, match=f"{name} of the run's folder is damaged"):
         Earlier(tmp_path, ABOUT, PROMPTS)
+
+
+def test_what_a_kill_leaves_of_a_trial_is_no_file_of_somebody_else(tmp_path):
+    (tmp_path / ".writable-7-0a").write_text("x")
+    require_free(tmp_path, LEFTOVERS)
 
 
 def test_a_run_of_before_is_not_taken_up(tmp_path):

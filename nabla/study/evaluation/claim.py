@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nabla.core.errors import ConfigError
-from nabla.core.files import decode, others, parse_json, read_bytes, reason, replace_whole
+from nabla.core.files import PROBE, decode, others, parse_json, read_bytes, reason, replace_whole
 from nabla.core.locks import Lock
 from nabla.launch.fingerprint import difference, known_to
 
@@ -56,7 +56,7 @@ def claim(folder: Path, name: str, about: Mapping[str, Any], what: str) -> Lock:
 
 def _is_free(folder: Path, name: str) -> bool:
     """An empty folder, but for what a kill may leave before the configuration is written."""
-    return folder.is_dir() and not others(folder, (LOCK, f"{name}.*partial"))
+    return folder.is_dir() and not others(folder, (LOCK, f"{name}.*partial", f"{PROBE}*"))
 
 
 def _require_same(path: Path, about: Mapping[str, Any], what: str) -> None:
