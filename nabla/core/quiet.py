@@ -76,8 +76,18 @@ def one_voice() -> Iterator[None]:
 
 def main_process() -> bool:
     """Whether this process prints and stores: the first one of the first machine. Fabric starts the others
-    with the same command line and these variables."""
-    return all(int(os.environ.get(name, "0")) == 0 for name in ("NODE_RANK", "LOCAL_RANK", "RANK"))
+    with the same command line and these variables; where SLURM has started them, it goes by SLURM's."""
+    names = ["NODE_RANK", "LOCAL_RANK", "RANK", *(["SLURM_PROCID"] if slurm_tasks() else [])]
+    return all(int(os.environ.get(name, "0")) == 0 for name in names)
+
+
+def slurm_tasks() -> int:
+    """How many processes ``srun`` has started, by the rule by which Fabric takes SLURM for what starts them;
+    0 where it does not."""
+    by_hand = os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")
+    if by_hand or "TORCHELASTIC_RUN_ID" in os.environ:
+        return 0
+    return int(os.environ.get("SLURM_NTASKS", "0"))
 
 
 def _progress_bars(on: bool) -> bool:

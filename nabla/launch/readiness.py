@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from nabla.core.errors import located
+from nabla.core.errors import ConfigError, located
+from nabla.core.quiet import main_process, slurm_tasks
 from nabla.core.trajectory import Score
 from nabla.core.trust import require_trusted
 from nabla.engine.engine import Engine, require_settings
@@ -25,12 +26,18 @@ def require_ready(config: RunConfig) -> None:
     a method that lacks a reward."""
     require_trusted(vars(config))
     require_precision(config.precision)
-    make_fabric(
+    fabric = make_fabric(
         accelerator=config.accelerator,
         devices=config.devices,
         strategy=config.strategy,
         num_nodes=config.num_nodes,
     )
+    if fabric.world_size == 1 and slurm_tasks() > 1 and not main_process():
+        raise ConfigError(
+            f"srun has started {slurm_tasks()} processes, and the run is one process, the first",
+            got=f"devices={config.devices!r}",
+            fix="Take as many devices as tasks; for a run of each task's own unset SLURM_NTASKS in it.",
+        )
     with located("engine"):
         require_settings(**config.engine)
     require_models(config.lm, config.lm_arguments, config.rm, config.rm_arguments)

@@ -8,7 +8,7 @@ import yaml
 from nabla.cli import main
 from nabla.core.errors import ConfigError, ModelError
 from nabla.launch.config.run import RunConfig
-from nabla.launch.readiness import prospect, require_parts
+from nabla.launch.readiness import prospect, require_parts, require_ready
 from nabla.launch.reasoner import NablaReasoner
 from nabla.methods.base import methods
 from nabla.models.causal_lm import CausalLM
@@ -206,3 +206,11 @@ def test_a_reward_that_is_not_loaded_yet_promises_its_values():
     assert prospect({"name": "ensemble", "members": ["a", "b"]}).has_values
     silent = {"name": "function", "function": "math:cos"}
     assert not prospect({"name": "ensemble", "members": ["a", silent]}).has_values
+
+
+def test_a_task_of_srun_that_no_process_of_the_run_is_says_so(monkeypatch):
+    for name, value in (("NTASKS", "2"), ("NTASKS_PER_NODE", "2"), ("PROCID", "1"), ("LOCALID", "1")):
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    monkeypatch.delenv("SLURM_JOB_NAME", raising=False)
+    with pytest.raises(ConfigError, match="srun has started 2 processes"):
+        require_ready(RunConfig(lm="sandbox:latin-policy", method="greedy", accelerator="cpu"))
