@@ -149,6 +149,7 @@ class TestTimeLoop:
         self._begin(problems)
         whole = False
         try:
+            self._meet()
             with torch_threads(self.threads):
                 method = self.prepared(problems if among is None else among)
                 self.learnt = method.learnt
@@ -207,6 +208,12 @@ class TestTimeLoop:
             methods.name_of(self.method),
             self.engine.usage,
         )
+
+    def _meet(self) -> None:
+        """Waits until all processes have begun: what the first one makes, the others find."""
+        if self.fabric.world_size > 1:
+            with together():
+                self.fabric.barrier()
 
     def _gather(self, own: dict[str, Any]) -> dict[str, Any]:
         """The union over all processes."""

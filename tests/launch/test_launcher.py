@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import textwrap
+from types import SimpleNamespace
 
 import pytest
 
@@ -123,6 +124,24 @@ def test_run_hooks_fire_also_after_a_failure(latin_lm):
     with pytest.raises(RunError):
         greedy(latin_lm, callbacks=[Listening()]).run(["1" * 5000])
     assert heard == ["start", "exception", "end"]
+
+
+def test_processes_meet_between_their_start_and_their_first_problem(latin_lm, latin_prompts, monkeypatch):
+    heard = []
+
+    class Listening(Callback):
+        def on_run_start(self, run, prompts):
+            heard.append("start")
+
+        def on_rollout(self, prompt, trajectory):
+            heard.append("rollout")
+
+    loop = greedy(latin_lm, callbacks=[Listening()])
+    two = {"world_size": 2, "global_rank": 1, "is_global_zero": False, "loggers": []}
+    monkeypatch.setattr(loop, "fabric", SimpleNamespace(barrier=lambda: heard.append("meet"), **two))
+    monkeypatch.setattr(loop, "_gather", lambda own: own)
+    loop.run(latin_prompts[:2])
+    assert heard == ["start", "meet", "rollout"]
 
 
 def test_a_callback_that_fails_at_the_end_replaces_no_error(latin_lm, latin_prompts, capsys):

@@ -73,7 +73,10 @@ class Trace(Callback):
                     )
                 if run.main and self.append and place.exists():
                     drop_torn_end(place)
-                self._files[place] = Appender(place, shared=self.append or not run.main)
+                several = run.world_size > 1
+                if several and run.main and not place.exists():
+                    place.touch(exist_ok=False)  # before the others write to it
+                self._files[place] = Appender(place, shared=self.append or not run.main, many=several)
         except (OSError, ValueError) as error:
             raise ConfigError(f"The trace cannot be written: {reason(error)}", got=str(self.path)) from error
         self._file = self._files[place]

@@ -10,7 +10,7 @@ import torch
 from nabla.core import files
 from nabla.core.errors import ConfigError
 from nabla.core.solution import RunError, Stopped
-from nabla.engine.events import Callback
+from nabla.engine.events import Callback, Run
 from nabla.launch.callbacks.trace import SCHEMA, Trace
 from nabla.launch.launcher import TestTimeLoop
 from nabla.launch.view.lines import read_trace
@@ -205,6 +205,22 @@ def test_a_trace_goes_on_behind_a_torn_line(tmp_path, monkeypatch):
     found = {t.about["problem"]: [line["event"] for line in t.lines] for t in read_trace(path)}
     assert set(found) == {p.id for p in PROMPTS}
     assert all(events[-1] == "solution" for events in found.values())
+
+
+def test_any_of_several_processes_may_write_first(tmp_path, monkeypatch):
+    path, runs = tmp_path / "trace.jsonl", []
+    for main in (False, True):  # the first one begins last
+        monkeypatch.setattr(Trace, "_files", {})  # a process of its own
+        trace = Trace(str(path))
+        trace.on_run_start(Run(tiny.causal_lm("qwen2").vocabulary, 2, main), PROMPTS)
+        runs.append(trace)
+    for trace, prompt in zip(runs, PROMPTS, strict=False):
+        trace.on_exception(prompt, ConfigError("no"))
+        trace.on_run_end(Run(tiny.causal_lm("qwen2").vocabulary, 2), [])
+    assert [row["event"] for row in lines(path)] == ["problem", "exception"] * 2
+    monkeypatch.setattr(Trace, "_files", {})
+    with pytest.raises(ConfigError, match="there already"):
+        Trace(str(path)).on_run_start(Run(tiny.causal_lm("qwen2").vocabulary, 2, True), PROMPTS)
 
 
 @pytest.mark.parametrize(
