@@ -142,3 +142,12 @@ def numbered(prompts: Sequence[Prompt]) -> list[Prompt]:
         seen[name] = count = seen.get(name, 0) + 1
         found.append(replace(prompt, noise=name if count == 1 else f"{name}-{count}"))
     return found
+
+
+def require_distinct(prompts: Sequence[Prompt]) -> None:
+    """Raises PromptError for two of the same id."""
+    seen: set[str] = set()
+    for prompt in prompts:
+        if prompt.id in seen:
+            raise PromptError("Two prompts have the same id", got=prompt.id, fix="Give each its own.")
+        seen.add(prompt.id)

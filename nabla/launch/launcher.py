@@ -14,7 +14,7 @@ import torch
 
 from nabla.core.errors import ComponentError, ConfigError, NablaError, PromptError, require_threads
 from nabla.core.files import warn
-from nabla.core.prompt import Prompt, numbered
+from nabla.core.prompt import Prompt, numbered, require_distinct
 from nabla.core.solution import Interrupted, RunError, Solution, Stopped
 from nabla.engine.engine import Engine, require_loaded
 from nabla.engine.events import Callback, Events, Run
@@ -138,10 +138,7 @@ class TestTimeLoop:
         problems = [p if p is given else next(texts) for p, given in zip(problems, prompts, strict=True)]
         if not problems:
             raise PromptError("There is no prompt to answer", fix="Pass at least one prompt.")
-        ids = [p.id for p in problems]
-        if len(set(ids)) < len(ids):
-            twice = next(i for i in ids if ids.count(i) > 1)
-            raise PromptError("Two prompts have the same id", got=twice, fix="Give each its own.")
+        require_distinct(problems)
         mine = problems[self.fabric.global_rank :: self.fabric.world_size]
         found: dict[str, Solution] = {}
         self._finished.found = found  # before any other callback hears of a solution, and may fail

@@ -23,7 +23,7 @@ from nabla.core.files import (
     unwritable,
 )
 from nabla.core.locks import Lock
-from nabla.core.prompt import Prompt
+from nabla.core.prompt import Prompt, require_distinct
 from nabla.launch.config.run import RunConfig
 from nabla.launch.fingerprint import difference, digest, gates, known_to, model, parts, plugins, versions
 
@@ -67,11 +67,13 @@ class Earlier:
         about: the :func:`identity` of the run that is to go on.
         prompts: all of its prompts.
 
-    Raises ConfigError for a folder of another configuration, of other prompts under the same ids, of a
-    process that still writes, and for a damaged one; nothing is changed then.
+    Raises PromptError for two prompts of the same id, and ConfigError for a folder of another configuration,
+    of other prompts under the same ids, of a process that still writes, and for a damaged one; nothing is
+    changed then.
     """
 
     def __init__(self, path: Path | None, about: Mapping[str, Any], prompts: Sequence[Prompt]) -> None:
+        require_distinct(prompts)
         self.path = path
         self._about = json.loads(json.dumps(about, default=str))  # as it reads from disk
         self._prompts = {p.id: _digest(p) for p in prompts}
@@ -124,6 +126,8 @@ class Earlier:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = self._lock or Lock(self.path / LOCK)
             replace_whole(self.path / IDENTITY, text + "\n")
+            for failed in self.path.glob("failures*.jsonl") if self.found else ():
+                failed.unlink()  # they are tried again
         except OSError as error:
             raise unwritable(self.path, error) from error
 
@@ -191,8 +195,8 @@ def _collect(folder: Path) -> dict[str, str]:
             file.write("".join(text + "\n" for text in more.values()).encode())
             file.flush()
             os.fsync(file.fileno())
-    gather(folder)
-    (folder / "failures.jsonl").unlink(missing_ok=True)  # they are tried again
+    for path in folder.glob("solutions-*.jsonl"):
+        path.unlink()
     return found | more
 
 

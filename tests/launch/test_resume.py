@@ -8,7 +8,7 @@ import os
 
 import pytest
 
-from nabla.core.errors import ConfigError
+from nabla.core.errors import ConfigError, PromptError
 from nabla.core.files import require_free
 from nabla.core.locks import Lock
 from nabla.core.prompt import Prompt, numbered
@@ -52,8 +52,11 @@ def test_other_processes_rows_are_moved_to_the_first_ones_once(tmp_path):
     (tmp_path / "solutions-1.jsonl").write_text(f"{row('1')}\n{row('2')}\n", encoding="utf-8")
     (tmp_path / "solutions-2.jsonl").write_text(f"{row('3')}\n{{", encoding="utf-8")
     (tmp_path / "failures.jsonl").write_text('{"id": "0"}\n')  # is tried again
+    (tmp_path / "failures-1.jsonl").write_text('{"id": "0"}\n')
     with Earlier(tmp_path, ABOUT, PROMPTS) as earlier:
         assert sorted(earlier.lines) == ["1", "2", "3"]
+        assert len(list(tmp_path.glob("failures*"))) == 2  # kept until something runs
+        earlier.begin()
     lines = (tmp_path / SOLUTIONS).read_text(encoding="utf-8").splitlines()
     assert lines == [row("1"), row("2"), row("3")]
     assert {p.name for p in tmp_path.iterdir()} == {SOLUTIONS, IDENTITY, LOCK}
@@ -115,6 +118,12 @@ def test_prompts_may_be_added_and_left_out(tmp_path):
         assert list(earlier.lines) == ["1"]  # of those that are asked for now
         earlier.begin()
     assert set(json.loads((tmp_path / IDENTITY).read_text())["prompts"]) == {"0", "1", "2", "3", "more"}
+
+
+def test_two_prompts_of_one_id_leave_the_folder_alone(tmp_path):
+    with pytest.raises(PromptError, match="same id"):
+        Earlier(tmp_path / "new", ABOUT, [*PROMPTS, PROMPTS[0]])
+    assert not (tmp_path / "new").exists()
 
 
 def test_one_run_at_a_time(tmp_path):
