@@ -126,7 +126,10 @@ class Events(Callback):
                 for listener in self.listeners
                 if getattr(type(listener), name) is not getattr(Callback, name) or name in vars(listener)
             ]
-            setattr(self, name, _ending(heard) if name == "on_run_end" else _broadcast(heard))
+            if name == "on_run_start":
+                setattr(self, name, _starting(self.listeners))
+            else:
+                setattr(self, name, _ending(heard) if name == "on_run_end" else _broadcast(heard))
 
     def hears(self, hook: str) -> bool:
         """Whether anybody listens: events that cost something to make are skipped otherwise."""
@@ -146,6 +149,23 @@ def _broadcast(heard: Sequence[Any]) -> Any:
                 continue
             with intact(getattr(hook, "__self__", hook), *shown):
                 hook(*arguments, **named)
+
+    return call
+
+
+def _starting(listeners: Sequence[Callback]) -> Any:
+    """Where one does not begin, those before it, which have begun, hear the end: a display is on, say."""
+
+    def call(run: Run, prompts: Sequence[Prompt]) -> None:
+        for place, listener in enumerate(listeners):
+            try:
+                listener.on_run_start(run, prompts)
+            except BaseException:  # a signal, too
+                try:
+                    _ending([begun.on_run_end for begun in listeners[:place]])(run, [])
+                except (Exception, SystemExit) as error:
+                    warn(f"Another callback failed at the end, too: {type(error).__name__}: {error}")
+                raise
 
     return call
 

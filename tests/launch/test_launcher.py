@@ -158,6 +158,29 @@ def test_a_callback_that_fails_at_the_end_replaces_no_error(latin_lm, latin_prom
         greedy(latin_lm, callbacks=[Failing()]).run(latin_prompts[:1])
 
 
+def test_those_that_have_begun_end_where_another_does_not_begin(latin_lm, latin_prompts, capsys):
+    heard = []
+
+    class Listening(Callback):
+        def __init__(self, name, error=None):
+            self.name, self.error = name, error
+
+        def on_run_start(self, run, prompts):
+            heard.append(f"start {self.name}")
+            if self.error is not None:
+                raise self.error
+
+        def on_run_end(self, run, solutions):
+            heard.append(f"end {self.name}")
+            raise ValueError("no end")
+
+    refusing = Listening("second", ConfigError("not here"))
+    with pytest.raises(ConfigError, match="not here"):
+        greedy(latin_lm, callbacks=[Listening("first"), refusing, Listening("third")]).run(latin_prompts[:1])
+    assert heard == ["start first", "start second", "end first"]
+    assert "no end" in capsys.readouterr().err
+
+
 def test_every_callback_that_fails_at_the_end_is_told(latin_lm, latin_prompts, capsys):
     class Failing(Callback):
         def __init__(self, what):
