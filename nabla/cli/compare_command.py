@@ -16,9 +16,11 @@ from nabla.cli.parsing import RUN, Call
 from nabla.cli.studies import add_task, require_task
 from nabla.core.errors import ConfigError, NablaError
 from nabla.core.extras import require_extra
+from nabla.core.solution import Interrupted
 from nabla.launch.config.run import RunConfig
 
 if TYPE_CHECKING:
+    from nabla.core.solution import Solution
     from nabla.engine.events import Callback
     from nabla.launch.folder import RunFolder
     from nabla.problems.checker import Checker
@@ -149,6 +151,14 @@ def _config(call: Call, task: str) -> RunConfig:
     return config.changed(call.changes)
 
 
+def _parted(
+    outcomes: Mapping[str, Solution | NablaError],
+) -> tuple[list[Solution], dict[str, NablaError]]:
+    """Solutions, and errors by id."""
+    failures = {key: found for key, found in outcomes.items() if isinstance(found, NablaError)}
+    return [found for found in outcomes.values() if not isinstance(found, NablaError)], failures
+
+
 def _run_task(
     name: str,
     task: Checker,
@@ -167,13 +177,16 @@ def _run_task(
     try:
         for label, config in plan.items():
             file = f"{name}-{label.replace(' ', '-').replace('/', '-')}.jsonl"
-            callbacks: list[Callback] = [
-                Recorder(folder, task, name=file),
-                ProgressBar(f"{name}: {label}"),
-            ]
+            recorder = Recorder(folder, task, name=file)
+            callbacks: list[Callback] = [recorder, ProgressBar(f"{name}: {label}")]
             place = None if folder is None else Path(folder.path) / f"{name}-{label}"
             callbacks += config.build_callbacks()
-            outcomes = evaluate(config, problems, *models, callbacks=callbacks, folder=place)
+            try:
+                outcomes = evaluate(config, problems, *models, callbacks=callbacks, folder=place)
+            except Interrupted as error:
+                recorder.complete(error.solutions, {})
+                raise
+            recorder.complete(*_parted(outcomes))
             summaries.append(summarise(label, task, outcomes))
             if folder is not None:
                 folder.append("comparison.jsonl", summaries[-1])

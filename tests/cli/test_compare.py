@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 from nabla.cli import main
@@ -37,3 +40,32 @@ def test_more_than_there_are_is_an_error_where_somebody_asked():
 def test_a_missing_language_model_is_said_before_the_problems(capsys):
     assert main(["compare", "--task", "{name: jsonl, path: nowhere.jsonl}"]) == 2
     assert "There is no language model for this task" in capsys.readouterr().err
+
+
+SMALL = ["compare", "--task", "arithmetic", "--problems", "2", "--accelerator", "cpu", "--output", "out"]
+
+
+@pytest.fixture
+def _elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def rows(name: str) -> list[dict]:
+    return [json.loads(line) for line in Path("out", name).read_text().splitlines()]
+
+
+@pytest.mark.usefixtures("_elsewhere")
+def test_what_other_processes_solved_is_stored_too(monkeypatch, capsys):
+    import nabla.study.evaluation.compare as compare
+
+    real = compare.evaluate
+
+    def shared(config, problems, *models, callbacks, folder):
+        """Callbacks hear this process's share alone; the outcomes are everybody's."""
+        own = real(config, problems[:1], *models, callbacks=callbacks, folder=folder)
+        return own | real(config, problems[1:], *models, folder=folder)
+
+    monkeypatch.setattr(compare, "evaluate", shared)
+    assert main([*SMALL, "--methods", "[greedy]"]) == 0
+    assert len({row["id"] for row in rows("arithmetic-greedy.jsonl")}) == 2
+    assert rows("comparison.jsonl")[0]["problems"] == 2
