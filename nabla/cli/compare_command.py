@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 RUN_OPTIONS = RUN
 #: Of each task, unless told otherwise.
 PROBLEMS = 200
+#: Bytes of a file's name without its ending: file systems take 255 in all.
+NAME = 200
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -151,6 +153,16 @@ def _config(call: Call, task: str) -> RunConfig:
     return config.changed(call.changes)
 
 
+def _stem(label: str) -> str:
+    """A file's name without its ending; of a long one the beginning, and a digest of the whole."""
+    stem = label.replace(" ", "-").replace("/", "-").replace("\0", "-")
+    data = stem.encode("utf-8", "backslashreplace")
+    if len(data) <= NAME:
+        return stem
+    digest = hashlib.sha256(label.encode("utf-8", "backslashreplace")).hexdigest()[:12]
+    return f"{data[: NAME - 13].decode('utf-8', 'ignore')}-{digest}"
+
+
 def _parted(
     outcomes: Mapping[str, Solution | NablaError],
 ) -> tuple[list[Solution], dict[str, NablaError]]:
@@ -176,10 +188,10 @@ def _run_task(
     summaries: list[dict[str, Any]] = []
     try:
         for label, config in plan.items():
-            file = f"{name}-{label.replace(' ', '-').replace('/', '-')}.jsonl"
-            recorder = Recorder(folder, task, name=file)
+            stem = _stem(f"{name}-{label}")
+            recorder = Recorder(folder, task, name=f"{stem}.jsonl")
             callbacks: list[Callback] = [recorder, ProgressBar(f"{name}: {label}")]
-            place = None if folder is None else Path(folder.path) / f"{name}-{label}"
+            place = None if folder is None else folder.path / stem
             callbacks += config.build_callbacks()
             try:
                 outcomes = evaluate(config, problems, *models, callbacks=callbacks, folder=place)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import platform
 import secrets
 import subprocess
@@ -38,6 +40,9 @@ PACKAGES = (
     "numpy",
     "jsonargparse",
 )
+
+#: What a full disk is called in an error of it.
+_FULL = [os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)]
 
 
 class RunFolder:
@@ -109,23 +114,29 @@ class RunFolder:
     def finish(self, status: str, **about: Any) -> None:
         """Records how the run ended: ``finished``, ``failed`` or ``interrupted``.
 
-        Raises StorageError where lines are left that the disk does not take, or this record.
+        Raises StorageError where the disk does not take this record, or lines are left that it does not take;
+        a run without them is not finished.
         """
-        self._about |= {"status": status, "ended": _now(), **about}
         errors = [error for file in self._files.values() if (error := file.flush()) is not None]
-        if errors:
-            left = sum(file.left for file in self._files.values())
-            raise StorageError(
-                f"{left} lines could not be stored: {errors[0].what}",
-                got=str(self.path),
-                fix="Make room and run again; what was solved has been printed.",
-            )
+        if errors and status == "finished":
+            status = "failed"  # of what it found, a part is missing
+        self._about |= {"status": status, "ended": _now(), **about}
         try:
             replace_whole(self.path / "run.json", self._text)
         except OSError as error:
+            if not errors:
+                raise StorageError(
+                    f"The end of the run cannot be recorded: {reason(error)}", got=str(self.path)
+                ) from error
+        if errors:
+            left = sum(file.left for file in self._files.values())
+            what, got = errors[0].what, errors[0].got
+            mend = "Make room" if any(said in what for said in _FULL) else "Mend this"
             raise StorageError(
-                f"The end of the run cannot be recorded: {reason(error)}", got=str(self.path)
-            ) from error
+                f"{left} lines could not be stored: {what}",
+                got=got,
+                fix=f"{mend} and run again; what was solved has been printed.",
+            )
 
 
 def default_folder(method: str) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nabla.cli import main
-from nabla.cli.compare_command import PROBLEMS, _problems
+from nabla.cli.compare_command import NAME, PROBLEMS, _problems, _stem
 from nabla.core.errors import ConfigError
 from nabla.problems.tasks.base import Problem, Task, check_range
 
@@ -69,3 +69,28 @@ def test_what_other_processes_solved_is_stored_too(monkeypatch, capsys):
     assert main([*SMALL, "--methods", "[greedy]"]) == 0
     assert len({row["id"] for row in rows("arithmetic-greedy.jsonl")}) == 2
     assert rows("comparison.jsonl")[0]["problems"] == 2
+
+
+def test_a_label_becomes_a_file_name_of_any_length():
+    assert _stem("latin-best-of-n n=8 path=a/b") == "latin-best-of-n-n=8-path=a-b"
+    labels = [f"latin-{'é' * 400}{end}" for end in "ab"]
+    stems = {_stem(label) for label in labels}
+    assert len(stems) == 2
+    assert all(len(stem.encode()) <= NAME for stem in stems)
+
+
+@pytest.mark.usefixtures("_elsewhere")
+def test_a_method_with_many_arguments_keeps_its_solutions(capsys):
+    sampling = {"temperature": 0.7, "top_p": 1.0, "top_k": 0, "max_new_tokens": 96}
+    dto = {
+        "steps": 1,
+        "learning_rate": {"name": "cosine", "start": 0.01, "end": 0.001},
+        "objective": {"name": "sum", "weights": {"reward": 1.0, "likelihood": 0.001}},
+    }
+    rest = {"selector": "entropy", "proposal": {"name": "sample", "temperature": 0.5}, "max_rollouts": 1}
+    long = {"name": "nabla-reasoner", "sampling": sampling, "dto": dto, **rest}
+    status = main([*SMALL, "--methods", json.dumps([long])])
+    assert (status, capsys.readouterr().err.count("nabla: error")) == (0, 0)
+    (path,) = Path("out").glob("arithmetic-nabla-reasoner*.jsonl")
+    assert len(rows(path.name)) == 2
+    assert json.loads(Path("out", "run.json").read_text())["status"] == "finished"

@@ -168,6 +168,7 @@ def test_a_disk_that_fills_up_loses_no_solution(monkeypatch, capsys):
     assert main(["solve", *sums, "--output", "out", "--engine.live", "1", *GREEDY]) == 2
     said = capsys.readouterr()
     assert "2 lines could not be stored" in said.err
+    assert "Make room and run again" in said.err
     assert "Traceback" not in said.err
     assert all(text in said.out for text in sums)  # printed all the same
     assert [row["id"] for row in rows("out/solutions.jsonl")] == ["0"]
