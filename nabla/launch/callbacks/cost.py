@@ -23,17 +23,23 @@ class CostTable(Callback):
 
     def __init__(self) -> None:
         self.cost = Cost()
+        self._heard: set[str] = set()
 
     def on_run_start(self, run: Run, prompts: Sequence[Prompt]) -> None:
         self.cost = Cost()
+        self._heard = set()
 
     def on_solution(self, solution: Solution) -> None:
         self.cost += solution.cost
+        self._heard.add(solution.prompt.id)
 
     def on_exception(self, prompt: Prompt, error: NablaError) -> None:
         self.cost += error.cost or Cost()
 
     def on_run_end(self, run: Run, solutions: Sequence[Solution]) -> None:
+        for solution in solutions:  # of other processes
+            if solution.prompt.id not in self._heard:
+                self.on_solution(solution)
         if self.cost.phases:
             make_console().print(cost_table(self.cost))
 

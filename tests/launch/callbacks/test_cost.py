@@ -5,6 +5,7 @@ import io
 from rich.console import Console
 
 from nabla.core.costs import Cost, Usage
+from nabla.engine.events import Run
 from nabla.launch.callbacks.cost import CostTable, cost_table, kept_line, size
 from nabla.launch.launcher import TestTimeLoop
 from nabla.models.ledger import ByteBudget
@@ -37,6 +38,17 @@ def test_it_is_printed_at_the_end_of_a_run(latin_lm, latin_prompts, capsys):
     assert "rollout" in capsys.readouterr().out
     (solution,) = loop.run(latin_prompts[:1])
     assert table.cost == solution.cost
+
+
+def test_solutions_of_other_processes_count_once(latin_lm, latin_prompts, capsys):
+    """Callbacks hear of their process's share as it goes, and of all solutions at the end."""
+    first, second = TestTimeLoop("greedy", latin_lm, accelerator="cpu").run(latin_prompts[:2])
+    table, run = CostTable(), Run(latin_lm.vocabulary, world_size=2)
+    for _ in range(2):
+        table.on_run_start(run, latin_prompts[:2])
+        table.on_solution(first)
+        table.on_run_end(run, [first, second])
+        assert table.cost == first.cost + second.cost
 
 
 def test_what_was_kept_is_told_with_a_problems_share():
