@@ -103,9 +103,10 @@ def take_options(
     arguments: Sequence[str], taken: Collection[str]
 ) -> tuple[list[str], dict[str, Any], dict[str, Any] | None]:
     """(other arguments, values of a run's options, changes to the method): later options come before earlier
-    ones, and before the file's. Raises ConfigError."""
+    ones, and all of them before the file's, wherever it stands. Raises ConfigError."""
     rest: list[str] = []
     values: dict[str, Any] = {}
+    given: list[tuple[list[str], Any]] = []
     changes: dict[str, Any] = {}
     queue = list(arguments)
     while queue and queue[0] != "--":
@@ -129,8 +130,12 @@ def take_options(
             value = {**changes.get("method", {}), **named}
         elif keys == ["method"]:
             raise ConfigError("--method takes a name or a dict", got=text)
-        tree, short = (changes, "name") if keys[0] == "method" else (values, "path")
-        put(tree, keys, value, short)
+        if keys[0] == "method":
+            put(changes, keys, value)
+        else:
+            given.append((keys, value))
+    for keys, value in given:  # over the file's
+        put(values, keys, value, "path")
     return [*rest, *queue], values, changes.get("method")
 
 

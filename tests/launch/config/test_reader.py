@@ -343,9 +343,14 @@ def test_text_on_the_command_line_is_taken_as_it_stands(given, value):
 def test_later_options_come_before_earlier_ones_and_before_the_file(tmp_path):
     (tmp_path / "x.yaml").write_text("seed: 1\nengine: {live: 2, batch_size: 3}\nmethod: {name: greedy}\n")
     call = parse(["solve", "x", "--seed=5", "--config", str(tmp_path / "x.yaml"), "--engine.live", "7"])
-    assert call.config.seed == 1
+    assert call.config.seed == 5
     assert call.config.engine == {"live": 7, "batch_size": 3}
     assert (call.config.method, call.changes) == ({"name": "greedy"}, None)
+    (tmp_path / "y.yaml").write_text("seed: 2\nrm: {path: a, label: 1}\n")
+    files = ["--config", str(tmp_path / "x.yaml"), "--config", str(tmp_path / "y.yaml")]
+    config = parse(["solve", "x", "--rm.name", "process", *files, "--engine", "{live: 4}"]).config
+    assert (config.seed, config.engine) == (2, {"live": 4})  # the later file's
+    assert config.rm == {"path": "a", "label": 1, "name": "process"}
     changes = parse(["solve", "x", "--method.n", "3", "--method", "best-of-n", "--method.n", "4"]).changes
     assert changes == {"n": 4, "name": "best-of-n"}
 
