@@ -21,7 +21,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(call: Call) -> int:
     """Prints what would run. Raises ConfigError for whatever could not."""
-    config = load_config(call.options.file).changed(call.changes)
+    from nabla.launch.config.presets import changed
+
+    config = changed(load_config(call.options.file), call.changes)
     text = dump(config.resolved())
     as_data()
     sys.stdout.write(text)
