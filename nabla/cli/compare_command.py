@@ -79,6 +79,10 @@ def _compare(call: Call, emit: Callable[[str], None] | None) -> int:
     require_extra("eval", "scipy", "statsmodels", purpose="nabla compare")
     if call.options.problems is not None and call.options.problems < 1:
         raise ConfigError("--problems must be at least 1", got=call.options.problems)
+    if call.options.methods is not None and not call.options.methods:
+        raise ConfigError(
+            "--methods names no method", got=[], fix="Name one or more, or leave out --methods for the usual."
+        )
     chosen = _chosen(call)
     tasks = tuple(chosen)
     methods = call.options.methods or DEFAULT_METHODS

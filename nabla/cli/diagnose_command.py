@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from nabla.problems.tasks.base import Task
     from nabla.study.diagnosis.study import Diagnosis, Subject
 
-#: Of a run's options, those that this command takes.
-RUN_OPTIONS = RUN
+#: Of a run's options, those that this command takes: a diagnosis has a display and a report of its own.
+RUN_OPTIONS = tuple(name for name in RUN if name not in ("callbacks", "loggers"))
 
 
 def add_arguments(parser: ArgumentParser) -> None:

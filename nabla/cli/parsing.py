@@ -89,7 +89,7 @@ def _describe(parser: ArgumentParser, taken: Collection[str]) -> None:
     """The options of a run, for ``--help`` alone: they are taken out before this parser sees them."""
     if "config" in taken:
         parser.add_argument("--config", type=str | None, help="YAML file with any of these options.")
-        parser.add_class_arguments(RunConfig, skip={"method"})
+        parser.add_class_arguments(RunConfig, skip={"method", *RUN} - ({*taken} - {"method"}))
     if "method" in taken:
         parser.add_argument("--method", type=str | dict[str, Any], default="nabla-reasoner", help=METHOD_HELP)
 

@@ -33,6 +33,12 @@ if TYPE_CHECKING:
 
 #: Of a run's options, those that this command takes.
 RUN_OPTIONS = RUN
+#: Options that choose among a task's problems, with what they say.
+OF_TASK = {
+    "problems": "how many (default 1)",
+    "problem_seed": "their order",
+    "offset": "problems left out at the start",
+}
 #: Name of the trace in the run's folder.
 TRACE = "trace.jsonl"
 
@@ -49,9 +55,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         default=None,
         help="Problems of a task in place of prompts: a name, or a dict of a name and arguments.",
     )
-    parser.add_argument("--problems", type=int, default=1, help="With --task: how many.")
-    parser.add_argument("--problem_seed", type=int | None, default=None, help="With --task: their order.")
-    parser.add_argument("--offset", type=int, default=0, help="With --task: problems left out at the start.")
+    for name, text in OF_TASK.items():
+        parser.add_argument(f"--{name}", type=int | None, default=None, help=f"With --task: {text}.")
     parser.add_argument(
         "--logger",
         type=str | None,
@@ -87,6 +92,13 @@ def run(call: Call) -> int:
         prompts, config, found = set_task(call)
         task: Checker | None = found
     else:
+        for name in OF_TASK:
+            if options[name] is not None:
+                raise ConfigError(
+                    f"--{name} is of a task, and there is none",
+                    got=options[name],
+                    fix=f"Pass --task NAME, or leave out --{name}.",
+                )
         prompts = read_prompts(options.texts, options.prompts, call.config.system)
         config, task = settle(call.config, prompts)
     config = changed(config, call.changes)
@@ -116,7 +128,8 @@ def set_task(call: Call) -> tuple[list[Prompt], RunConfig, Checker]:
     if options.texts or options.prompts:
         raise ConfigError("--task brings its own problems", got=options.texts or options.prompts)
     task = tasks.build(options.task)
-    problems = task.chosen(options.problems, seed=options.problem_seed, offset=options.offset)
+    count = 1 if options.problems is None else options.problems
+    problems = task.chosen(count, seed=options.problem_seed, offset=options.offset or 0)
     prompts = [Prompt.of(p.prompt, id=p.id, system=config.system) for p in problems]
     if not isinstance(task, Sandbox):
         return prompts, config, TaskChecker(task, problems)

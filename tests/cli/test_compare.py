@@ -94,3 +94,8 @@ def test_a_method_with_many_arguments_keeps_its_solutions(capsys):
     (path,) = Path("out").glob("arithmetic-nabla-reasoner*.jsonl")
     assert len(rows(path.name)) == 2
     assert json.loads(Path("out", "run.json").read_text())["status"] == "finished"
+
+
+def test_no_method_is_not_the_usual_ones(capsys):
+    assert main([*SMALL, "--methods", "[]"]) == 2
+    assert "--methods names no method" in capsys.readouterr().err

@@ -197,3 +197,10 @@ def test_backtracking_is_told_as_it_goes_and_steps_are_the_familys(capsys):
     assert all(line.count(">") == line.count("<") == 1 for line in stopped)
     assert all(line.endswith(("<", "…", ";", "#")) for line in stopped)  # at the end of a step
     assert labels.count("answer") == 1
+
+
+@pytest.mark.parametrize(("option", "value"), [("problems", "5"), ("problem_seed", "0"), ("offset", "0")])
+def test_options_of_a_task_without_one_are_refused(option, value, capsys):
+    status, out, err = run(capsys, SUMS[0], *GREEDY, "--output", "none", f"--{option}", value)
+    assert (status, out) == (2, "")
+    assert f"--{option} is of a task, and there is none" in err

@@ -173,6 +173,8 @@ def test_the_command_prints_tables_and_stores_a_figure(tmp_path: Path, capsys: A
         (["--task", "latin", "--method.sampling.temperature", "0"], "temperature"),
         (["--task", "latin", "--devices", "2"], "one process"),
         (["--task", "latin", "--nonsense", "2"], "nonsense"),
+        (["--task", "latin", "--callbacks", "[cost]"], "--callbacks"),
+        (["--task", "latin", "--loggers", "[csv]"], "--loggers"),
     ],
 )
 def test_mistakes_are_told_before_a_model_loads(
