@@ -17,6 +17,8 @@ FAILURE = 2
 SIGNALLED = 128
 #: Commands that go on where they were stopped when they are given again, word for word.
 RESUMED = ("evaluate", "ablate")
+#: Commands that take the options of a run; others read them from a file.
+OPTIONS = ("solve", "compare", "demo", "diagnose", "bench")
 #: Options of every command, and of none: they may stand anywhere before ``--``.
 EVERYWHERE = ("--debug", "--allow-code")
 
@@ -98,7 +100,7 @@ def _said(error: NablaError, given: Sequence[str]) -> str:
         message = f"{message} ({cause})"
     # What the user has written stays as it is; only the advice is put in other words.
     fix = error.fix or ""
-    said = spoken(fix, options=_command(given) in ("solve", "compare", "demo", "diagnose"), about=message)
+    said = spoken(fix, options=_command(given) in OPTIONS, about=message)
     return message.replace(fix, said) if fix else message
 
 

@@ -151,9 +151,7 @@ def _measure(bench: Stand, targets: list[int], folder: Path | None, call: Call) 
             _show(bench, found, ablations, traces)
 
 
-def _show(
-    bench: Stand, found: list[Measurement], ablations: list[Speedup], traces: list[Path]
-) -> None:
+def _show(bench: Stand, found: list[Measurement], ablations: list[Speedup], traces: list[Path]) -> None:
     from nabla.core.console import make_console
     from nabla.study.benchmark.report import measurement_table, show_machine
 
@@ -211,14 +209,16 @@ def _subject(call: Call) -> tuple[Setting, tuple[CausalLM, TransformerReward] | 
                 fix="Pass --lm PATH_OR_ID and --rm PATH_OR_ID, or --setting NAME.",
             )
     from nabla.launch.config.run import RunConfig, model_paths
+    from nabla.launch.readiness import require_models
     from nabla.study.benchmark.pair import pair_setting
 
     place = {} if options.device is None else {"device": options.device}
     arguments = {
         name: {**place, **(values.get(name) or {})} for name in ("lm_arguments", "rm_arguments")
     }
-    _require_device(options.device, "--device cuda")
+    _require_device(options.device, chosen=True)
     config = RunConfig.of({**values, **arguments})
+    require_models(config.lm, config.lm_arguments, config.rm, config.rm_arguments)
     lm, reward = config.load_models()
     name = " + ".join(Path(path).name for path in (*model_paths(config.lm), *model_paths(config.rm)))
     at = {name: usual if options[name] is None else options[name] for name, usual in PAIR.items()}
@@ -241,22 +241,25 @@ def _setting(name: str, device: str | None) -> Setting:
     from nabla.study.benchmark.settings import setting
 
     found = setting(name)
-    if device is not None and device != found.device:
+    chosen = device is not None and device != found.device
+    if chosen:
         found = replace(found, device=device)  # type: ignore[arg-type]
-    _require_device(found.device, f"--setting {name}")
+    _require_device(found.device, chosen=chosen)
     return found
 
 
-def _require_device(device: str | None, given: str) -> None:
+def _require_device(device: str | None, *, chosen: bool) -> None:
+    """Raises ConfigError for a GPU that is not there; ``chosen``: by --device, else by --setting gpu."""
     if device != "cuda":
         return
     import torch
 
     if not torch.cuda.is_available():
+        instead = "leave out --device cuda" if chosen else "choose --setting A or B on the CPU"
         raise ConfigError(
             "This benchmark needs a CUDA GPU, and there is none",
-            got=given,
-            fix="Run it on a machine with a GPU, or choose --setting A or B on the CPU.",
+            got="--device cuda" if chosen else "--setting gpu",
+            fix=f"Run it on a machine with a GPU, or {instead}.",
         )
 
 

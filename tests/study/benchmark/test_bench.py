@@ -224,7 +224,13 @@ def test_unknown_names_are_errors() -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_gpu_setting_without_a_gpu(capsys: Any) -> None:
     assert main(["bench", "--setting", "gpu", "--output", "none"]) == FAILURE
-    assert "CUDA" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "CUDA" in said
+    assert "got '--setting gpu'" in said
+    assert main(["bench", "--setting", "A", "--device", "cuda", "--output", "none"]) == FAILURE
+    said = capsys.readouterr().err
+    assert "got '--device cuda'" in said
+    assert "leave out --device cuda" in said
 
 
 @pytest.mark.parametrize("given", ["x", "9"])

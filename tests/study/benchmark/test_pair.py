@@ -130,3 +130,19 @@ def test_a_reward_without_a_gradient_is_an_error() -> None:
 def test_wrong_arguments(arguments: list[str], said: str, capsys: Any) -> None:
     assert main(["bench", *arguments, "--output", "none"]) == FAILURE
     assert said in capsys.readouterr().err
+
+
+def test_a_reward_model_is_no_language_model(pair: tuple[str, str], capsys: Any) -> None:
+    sizes = ["--prompt-tokens", "12", "--response-tokens", "6", "--problems", "1", "--repeats", "1"]
+    assert main(["bench", "--lm", pair[1], "--rm", pair[1], *sizes, "--output", "none"]) == FAILURE
+    assert "language model" in capsys.readouterr().err
+
+
+def test_advice_is_in_options(pair: tuple[str, str], tmp_path: Path, capsys: Any) -> None:
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for path in Path(pair[0]).iterdir():
+        if "token" not in path.name:
+            (bare / path.name).symlink_to(path)
+    assert main(["bench", "--lm", str(bare), "--rm", pair[1], "--output", "none"]) == FAILURE
+    assert "--lm_arguments.tokenizer VALUE" in capsys.readouterr().err
