@@ -73,6 +73,7 @@ def run(call: Call) -> int:
 
 def _compare(call: Call, emit: Callable[[str], None] | None) -> int:
     from nabla.cli.storage import open_folder, output_path
+    from nabla.launch.folder import ended
     from nabla.launch.readiness import require_ready
     from nabla.study.evaluation.compare import DEFAULT_METHODS, variants
 
@@ -103,9 +104,9 @@ def _compare(call: Call, emit: Callable[[str], None] | None) -> int:
             if folder is None:
                 folder = open_folder(path, resolved, call.arguments, models[0].body.device)
             _run_task(task, *chosen[task], plan, models, folder, emit)
-    except BaseException:
+    except BaseException as error:
         if folder is not None:
-            folder.finish("failed")
+            folder.finish(ended(error))
         raise
     if folder is not None:
         folder.finish("finished")

@@ -94,6 +94,7 @@ def _diagnose(subjects: list[Subject], path: Path | None, resolved: dict[str, An
     from nabla.cli.storage import open_folder
     from nabla.core.display import Display
     from nabla.core.files import stored_in
+    from nabla.launch.folder import ended
     from nabla.study.diagnosis.report import write
     from nabla.study.diagnosis.study import Progress, diagnose
 
@@ -111,9 +112,9 @@ def _diagnose(subjects: list[Subject], path: Path | None, resolved: dict[str, An
             if folder is not None:
                 with stored_in(folder.path, "diagnosis", "Make room and run it again; it is shown above."):
                     write(found, folder.path)
-    except BaseException:
+    except BaseException as error:
         if folder is not None:
-            folder.finish("failed")
+            folder.finish(ended(error))
         raise
     if folder is not None:
         folder.finish("finished")

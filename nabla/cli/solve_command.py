@@ -225,15 +225,14 @@ def _run(
     earlier.begin()
     device = loop.fabric.device
     folder = open_folder(earlier.path, resolved, call.arguments, device, resumed=earlier.found)
-    missing, recorder.folder = _shared(loop.fabric, missing, folder)
-    _place(traces, recorder.folder)
-    streamed = len(missing) == 1 and any(_is_stream(callback) for callback in callbacks)
-    console = make_console()
-    if streamed:
-        console.print(Text(missing[0].text, style="bold"))
-    end = _End()
+    end, streamed, console = _End(), False, make_console()
     try:
         with end:
+            missing, recorder.folder = _shared(loop.fabric, missing, folder)
+            _place(traces, recorder.folder)
+            streamed = len(missing) == 1 and any(_is_stream(callback) for callback in callbacks)
+            if streamed:
+                console.print(Text(missing[0].text, style="bold"))
             end.solutions = loop.run(missing, among=prompts)
     finally:
         recorder.complete(end.solutions, end.failures)
@@ -306,11 +305,12 @@ class _End:
         pass
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        from nabla.launch.folder import ended
+
         self.gathered = error is None or isinstance(error, RunError)
-        if error is None:
-            self.status = "finished"
-        elif isinstance(error, Interrupted):
-            self.status, self.solutions = "interrupted", error.solutions
+        self.status = ended(error)
+        if isinstance(error, Interrupted):
+            self.solutions = error.solutions
         elif isinstance(error, RunError):
             self.solutions, self.failures = error.solutions, error.failures
             _show_failures(error)

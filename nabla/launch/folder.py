@@ -25,6 +25,7 @@ from nabla.core.files import (
     unwritable,
     write_new,
 )
+from nabla.core.solution import Interrupted, Stopped
 from nabla.launch.config.reader import dump
 
 #: Packages whose versions can change a result.
@@ -137,6 +138,15 @@ class RunFolder:
                 got=got,
                 fix=f"{mend} and run again; what was solved has been printed.",
             )
+
+
+def ended(error: BaseException | None) -> str:
+    """How a run ended that raised this, or nothing: by a signal it was interrupted, by anything else it has
+    failed."""
+    if error is None:
+        return "finished"
+    signalled = isinstance(error, KeyboardInterrupt | Interrupted) and not isinstance(error, Stopped)
+    return "interrupted" if signalled else "failed"
 
 
 def default_folder(method: str) -> Path:

@@ -10,6 +10,7 @@ import pytest
 from nabla.cli import main
 from nabla.cli.compare_command import NAME, PROBLEMS, _problems, _stem
 from nabla.core.errors import ConfigError
+from nabla.core.solution import Interrupted
 from nabla.problems.tasks.base import Problem, Task, check_range
 
 
@@ -99,3 +100,20 @@ def test_a_method_with_many_arguments_keeps_its_solutions(capsys):
 def test_no_method_is_not_the_usual_ones(capsys):
     assert main([*SMALL, "--methods", "[]"]) == 2
     assert "--methods names no method" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("_elsewhere")
+def test_a_comparison_that_a_signal_ends_was_interrupted_and_keeps_what_it_has(monkeypatch, capsys):
+    import nabla.study.evaluation.compare as compare
+
+    real = compare.evaluate
+
+    def stopped(config, problems, *models, callbacks, folder):
+        """A signal came between a solution and its row."""
+        solutions = real(config, problems[:1], *models, folder=folder).values()
+        raise Interrupted([*solutions], 2) from KeyboardInterrupt()
+
+    monkeypatch.setattr(compare, "evaluate", stopped)
+    assert main([*SMALL, "--methods", "[greedy]"]) == 130
+    assert json.loads(Path("out", "run.json").read_text())["status"] == "interrupted"
+    assert len(rows("arithmetic-greedy.jsonl")) == 1

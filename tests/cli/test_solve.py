@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from nabla.cli import main
+from nabla.core.errors import ConfigError
 from nabla.core.extras import installed
 from nabla.engine.events import Callback
 from nabla.launch.config.run import RunConfig
@@ -204,3 +205,16 @@ def test_options_of_a_task_without_one_are_refused(option, value, capsys):
     status, out, err = run(capsys, SUMS[0], *GREEDY, "--output", "none", f"--{option}", value)
     assert (status, out) == (2, "")
     assert f"--{option} is of a task, and there is none" in err
+
+
+def test_an_error_before_the_first_problem_is_a_failed_run(capsys, monkeypatch, prompts):
+    import nabla.cli.solve_command as solve
+
+    def broken(*_):
+        raise ConfigError("no share of it")
+
+    monkeypatch.setattr(solve, "_shared", broken)
+    status, _, err = run(capsys, *prompts, *GREEDY)
+    assert status == 2
+    assert "no share of it" in err
+    assert json.loads(Path("out", "run.json").read_text())["status"] == "failed"

@@ -195,6 +195,22 @@ def test_mistakes_are_told_before_a_model_loads(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_signal_interrupts_a_diagnosis(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    import nabla.cli.diagnose_command as command
+    import nabla.study.diagnosis.report as report
+    import nabla.study.diagnosis.study as study
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(study, "diagnose", lambda *_: None)
+    monkeypatch.setattr(command, "_show", lambda *_: None)
+    monkeypatch.setattr(report, "write", stop)
+    out = tmp_path / "out"
+    assert main(["diagnose", "--task", "arithmetic", *SMALL, *CPU, "--output", str(out)]) == 130
+    assert json.loads((out / "run.json").read_text())["status"] == "interrupted"
+
+
 def test_aucs_within_a_response_are_those_of_its_own_swaps() -> None:
     """By hand: two texts behind each swap, the score the swap's."""
     from nabla.study.diagnosis.findings import _within
