@@ -21,12 +21,14 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(call: Call) -> int:
     """Writes the page. Raises ConfigError."""
+    from nabla.cli.storage import require_named
     from nabla.core import pages
     from nabla.launch.view.page import of_runs
 
     options = call.options
     if options.output is None:
         raise ConfigError("A page needs a file to be written to", fix="Name one: --output page.html.")
+    require_named(options.output, "Name a file: --output page.html.")
     output = Path(options.output)
     pages.require_page(output)
     places = [Path(place) for place in (options.run, options.other) if place is not None]
