@@ -7,8 +7,6 @@ from functools import cache
 from numbers import Integral, Real
 from typing import Any, TypeVar
 
-from torch import Tensor
-
 T = TypeVar("T")
 
 
@@ -20,6 +18,8 @@ def plain(value: Any) -> Any:
         return int(value)
     if isinstance(value, Real):
         return float(value)
+    from torch import Tensor  # not above: --help and list do without torch
+
     return value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
 
 
