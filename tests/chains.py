@@ -209,7 +209,7 @@ def assert_reaches_its_target(chain: Chain) -> None:
     assert idle - floor > noise
 
 
-def noise_floor(chain: Chain, count: int = 80, steps: int = 200) -> tuple[float, float, float, float]:
+def noise_floor(chain: Chain, count: int = 40, steps: int = 200) -> tuple[float, float, float, float]:
     """From the model's own texts, so many steps: mean total variation of the ends from exact samples, the
     same of an idle chain, that of two exact samples, and three standard deviations of the last."""
     starts = draws(np.exp(chain.space.log_pi.double().numpy()), count, seed=1)
