@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from jsonargparse import ArgumentParser
 
-from nabla.cli.parsing import Call, numbers
+from nabla.cli.parsing import Call, numbers, require_left_out
 from nabla.core.errors import ConfigError, require_count, require_threads
 from nabla.core.extras import require_extra
 
@@ -184,13 +184,8 @@ def _subject(call: Call) -> tuple[Setting, tuple[CausalLM, TransformerReward] | 
     """What is measured: a setting, whose models are made, or a pair of given models. Raises ConfigError."""
     options, values = call.options, call.values
     if not values:
-        for name in PAIR:
-            if options[name] is not None:
-                raise ConfigError(
-                    f"{_option(name)} is of a pair of models, and there is none",
-                    got=options[name],
-                    fix=f"Pass --lm and --rm, or leave out {_option(name)}.",
-                )
+        names = [name.replace("_", "-") for name in PAIR]
+        require_left_out(options, names, "a pair of models", "--lm and --rm")
         return _setting(options.setting or "A", options.device), None
     for name in ("setting", "targets", "dense_repeats"):
         if options[name] is not None:

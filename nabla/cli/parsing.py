@@ -139,6 +139,25 @@ def take_options(
     return [*rest, *queue], values, changes.get("method")
 
 
+def require_left_out(options: Any, names: Sequence[str], of: str, instead: str) -> None:
+    """Raises ConfigError for options that belong to what is not there, a task say.
+
+    Args:
+        options: of the call.
+        names: those options, as they are written but for the two dashes.
+        of: what they belong to.
+        instead: what to pass for them to mean something.
+    """
+    for name in names:
+        value = options[name.replace("-", "_")]
+        if value is not None:
+            raise ConfigError(
+                f"--{name} is of {of}, and there is none",
+                got=value,
+                fix=f"Pass {instead}, or leave out --{name}.",
+            )
+
+
 def numbers(option: str, given: Any, kind: type[N]) -> list[N]:
     """Numbers with commas between them, one number, or a list. Raises ConfigError."""
     parts = given if isinstance(given, list) else str(given).split(",")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from jsonargparse import ArgumentParser
 
-from nabla.cli.parsing import RUN, Call
+from nabla.cli.parsing import RUN, Call, require_left_out
 from nabla.cli.terminal import as_data
 from nabla.core.errors import ConfigError, NablaError, PromptError
 from nabla.core.registry import argument_hints
@@ -92,13 +92,7 @@ def run(call: Call) -> int:
         prompts, config, found = set_task(call)
         task: Checker | None = found
     else:
-        for name in OF_TASK:
-            if options[name] is not None:
-                raise ConfigError(
-                    f"--{name} is of a task, and there is none",
-                    got=options[name],
-                    fix=f"Pass --task NAME, or leave out --{name}.",
-                )
+        require_left_out(options, tuple(OF_TASK), "a task", "--task NAME")
         prompts = read_prompts(options.texts, options.prompts, call.config.system)
         config, task = settle(call.config, prompts)
     config = changed(config, call.changes)

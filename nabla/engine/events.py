@@ -164,7 +164,7 @@ def _starting(listeners: Sequence[Callback]) -> Any:
                 try:
                     _ending([begun.on_run_end for begun in listeners[:place]])(run, [])
                 except (Exception, SystemExit) as error:
-                    warn(f"Another callback failed at the end, too: {type(error).__name__}: {error}")
+                    _tell(error)
                 raise
 
     return call
@@ -182,8 +182,12 @@ def _ending(heard: Sequence[Any]) -> Any:
             except (Exception, SystemExit) as error:
                 failures.append(error)
         for other in failures[1:]:
-            warn(f"Another callback failed at the end, too: {type(other).__name__}: {other}")
+            _tell(other)
         if failures:
             raise failures[0]
 
     return call
+
+
+def _tell(error: BaseException) -> None:
+    warn(f"Another callback failed at the end, too: {type(error).__name__}: {error}")

@@ -182,12 +182,12 @@ class Session:
         """For each (position, token): ``y_<position``, the token, and a fresh continuation; all in one batch.
 
         Nothing is written behind an end-of-sequence token or at the length limit. The new trajectories keep
-        ``committed`` and are not scored yet. Arguments as of :meth:`extend`; a step that is changed in its
-        middle ends where it would have ended. Raises ConfigError for a position outside the response or
-        before its first uncommitted one.
+        ``committed`` and are not scored yet. Arguments as of :meth:`extend`; a step changed in its middle
+        ends where it would have. Raises ConfigError for a position outside the response or a committed one.
         """
         heads = [replaced(self.vocabulary, self.workspace.lm, trajectory, *edit) for edit in edits]
-        ends = [until and until.within(head.tokens.tolist(), self.vocabulary) for head in heads]
+        own = self.vocabulary
+        ends = [until.within(h.tokens.tolist(), own) if until and not self.ended(h) else None for h in heads]
         return await self._extend(heads, ends, None, phase)
 
     async def states(

@@ -84,6 +84,13 @@ def gates(config: Any) -> dict[str, str | None]:
     return found
 
 
+def surroundings(config: Any) -> dict[str, Any]:
+    """What decides results beside a configuration and its models: versions, plug-ins, files of gates."""
+    files = gates(config)
+    found = {"versions": versions(), "plugins": plugins(config)}
+    return {**found, "gates": files} if files else found
+
+
 def model(path: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """What a model is made of.
 

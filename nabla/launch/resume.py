@@ -25,7 +25,7 @@ from nabla.core.files import (
 from nabla.core.locks import Lock
 from nabla.core.prompt import Prompt, require_distinct
 from nabla.launch.config.run import RunConfig
-from nabla.launch.fingerprint import difference, digest, gates, known_to, model, parts, plugins, versions
+from nabla.launch.fingerprint import difference, digest, known_to, model, parts, surroundings
 
 #: What the folder's solutions are solutions of.
 IDENTITY = "fingerprint.json"
@@ -45,7 +45,6 @@ def identity(config: RunConfig, resolved: Mapping[str, Any]) -> dict[str, Any]:
         resolved: the same with every default written out.
     """
     roles = {"lm": (config.lm, config.lm_arguments), "rm": (config.rm, config.rm_arguments)}
-    files = gates(resolved)
     return {
         "config": {key: value for key, value in resolved.items() if key not in _FREE},
         "models": {
@@ -53,9 +52,7 @@ def identity(config: RunConfig, resolved: Mapping[str, Any]) -> dict[str, Any]:
             for role, (spec, arguments) in roles.items()
             for index, (path, own) in enumerate(parts(spec, arguments))
         },
-        "versions": versions(),
-        "plugins": plugins(resolved),
-        **({"gates": files} if files else {}),
+        **surroundings(resolved),
     }
 
 

@@ -42,14 +42,9 @@ def _accepts(rule: Acceptance, current: float | None, proposal: float | None, se
     return rule.accept(*pair, seeded(seed), _densities(rule))
 
 
-def _densities(rule: Acceptance, current: float = 0.0, proposal: float = 0.0) -> Densities | None:
-    """Of proposals drawn from π itself, whatever the current response is; for rules that need them.
-
-    Args:
-        rule: under test.
-        current, proposal: ``log π`` of both, nats.
-    """
-    return Densities(proposal, current, proposal - current) if rule.needs_densities else None
+def _densities(rule: Acceptance, *logs: float) -> Densities | None:
+    """For rules that need them; of a proposal that is as probable as its way back, unless told otherwise."""
+    return Densities(*(logs or (0.0, 0.0, 0.0))) if rule.needs_densities else None
 
 
 @kit.law(current=rewards, proposal=rewards, seed=seeds)
@@ -144,7 +139,7 @@ def _require_balance(rule: Acceptance, proposes: Sequence[Sequence[float]]) -> N
         for a, b in ((i, j), (j, i)):
             (p_a, r_a), (p_b, r_b) = _SPACE[a], _SPACE[b]
             logs = math.log(proposes[a][b]), math.log(proposes[b][a]), math.log(p_b / p_a)
-            densities = Densities(*logs) if rule.needs_densities else None
+            densities = _densities(rule, *logs)
             states = make_trajectory(reward=r_a), make_trajectory(reward=r_b)
             share = sum(rule.accept(*states, source, densities) for _ in range(_DRAWS)) / _DRAWS
             weight = math.exp(tilt * r_a) * p_a * proposes[a][b]

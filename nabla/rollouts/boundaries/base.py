@@ -31,10 +31,13 @@ class Boundary(ABC):
 
     def split(self, tokens: Sequence[int], vocabulary: Vocabulary) -> list[int]:
         """Ends (exclusive) of all steps of a response, ascending; the last step may be open."""
+        return [*self._closed_ends(tokens[:-1], vocabulary), len(tokens)] if len(tokens) else []
+
+    def _closed_ends(self, tokens: Sequence[int], vocabulary: Vocabulary) -> list[int]:
         ends: list[int] = []
         begin = 0
         for end in range(1, len(tokens) + 1):
-            if end == len(tokens) or self.closed(tokens[begin:end], vocabulary):
+            if self.closed(tokens[begin:end], vocabulary):
                 ends.append(end)
                 begin = end
         return ends
@@ -42,10 +45,7 @@ class Boundary(ABC):
     def within(self, tokens: Sequence[int], vocabulary: Vocabulary) -> Boundary:
         """For what is written behind these tokens, wherever they end: the boundary that knows the step which
         they leave open."""
-        begin = 0
-        for end in range(1, len(tokens) + 1):
-            if self.closed(tokens[begin:end], vocabulary):
-                begin = end
+        begin = next(reversed(self._closed_ends(tokens, vocabulary)), 0)
         return _Within(self, tokens[begin:]) if begin < len(tokens) else self
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nabla.launch.fingerprint import digest, gates, model, plugins, versions
+from nabla.launch.fingerprint import digest, model, surroundings
 from nabla.problems.tasks.base import Problem
 from nabla.study.evaluation.config import EvaluationConfig
 
@@ -18,7 +18,6 @@ def fingerprint(config: EvaluationConfig, problems: Mapping[str, Sequence[Proble
         problems: by task, as chosen.
     """
     resolved = config.resolved()
-    files = gates(resolved)
     return {
         "config": resolved,
         "problems": {
@@ -29,7 +28,5 @@ def fingerprint(config: EvaluationConfig, problems: Mapping[str, Sequence[Proble
             for label, setup in config.tasks.items()
             for name, (path, arguments) in setup.paths().items()
         },
-        "versions": versions(),
-        "plugins": plugins(resolved),
-        **({"gates": files} if files else {}),
+        **surroundings(resolved),
     }
