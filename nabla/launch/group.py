@@ -42,6 +42,8 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTE
 _leaving = threading.Event()
 #: The processes that this one has started.
 _others: list[subprocess.Popen[bytes]] = []
+#: Those of them that were asked to end.
+_asked: set[subprocess.Popen[bytes]] = set()
 _FIX = "What was finished is kept: start the same command again, with fewer processes if memory ran out."
 
 
@@ -62,9 +64,6 @@ def launch(fabric: Fabric) -> None:
     try:
         with _door(), together():
             fabric.launch()
-    except KeyboardInterrupt:
-        dismiss()
-        raise
     finally:
         if before is not None:
             setattr(subprocess_script, name, before)
@@ -85,11 +84,14 @@ def require_file() -> None:
 def together() -> Iterator[None]:
     """What all processes do at once. Raises NablaError where another one has died, or does not answer.
 
-    A signal that ends this process ends the others, so that it need not wait for them.
+    A signal that ends this process ends the others first.
     """
     try:
         with _heard():
             yield
+    except KeyboardInterrupt:
+        dismiss()
+        raise
     except RuntimeError as error:
         closed = "closed by peer" in str(error) or "reset by peer" in str(error)
         what = "has died" if closed else f"does not answer ({error})"
@@ -113,12 +115,17 @@ def dismiss() -> None:
             other.wait(max(end - time.monotonic(), 0.0))
         if other.poll() is None:
             other.kill()
+            with suppress(subprocess.TimeoutExpired):
+                other.wait(_GRACE)
 
 
 def _end(others: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Asks each to end, once: a second signal would end it in the middle of what it keeps."""
     for other in others:
-        with suppress(OSError):
-            other.terminate()
+        if other not in _asked:
+            _asked.add(other)
+            with suppress(OSError):
+                other.terminate()
 
 
 @contextmanager

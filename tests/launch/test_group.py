@@ -105,17 +105,23 @@ def test_a_program_that_no_process_can_start_again(how, tmp_path):
 
 
 SLOW = """
-import os, sys, time
+import atexit, os, sys, time
 from pathlib import Path
 
 def wait(*_):
     Path("waits").write_text(str(os.getpid()))
     time.sleep(100)
 
+def end():  # after it has left the group
+    os.close(2)
+    time.sleep(2)
+    Path("ended").touch()
+
 if __name__ == "__main__":
     if os.environ.get("LOCAL_RANK") == "1":
         if os.environ["WHERE"] == "joins":
             wait()
+        atexit.register(end)
         import nabla.study.evaluation.runner as runner
         runner.Workshop = wait
     from nabla.cli import program
@@ -147,6 +153,7 @@ def test_a_signal_is_heard_while_the_first_process_waits_for_another_one(where, 
     assert said.count("nabla: error:") == 1
     assert "Interrupted (SIGTERM). What was finished is kept: the same command goes on" in said
     assert "Traceback" not in said
+    assert (tmp_path / "ended").exists() == (where == "works")
     assert not alive(int(waits.read_text()))
 
 
