@@ -14,14 +14,16 @@ from nabla.cli.parsing import RUN, Call
 from nabla.cli.studies import add_task, require_task
 from nabla.core.errors import ConfigError, NablaError, require_count
 from nabla.core.extras import require_extra
+from nabla.core.files import warn
 from nabla.launch.config.run import RunConfig
 
 if TYPE_CHECKING:
     from nabla.problems.tasks.base import Task
     from nabla.study.diagnosis.study import Diagnosis, Subject
 
-#: Of a run's options, those that this command takes: a diagnosis has a display and a report of its own.
-RUN_OPTIONS = tuple(name for name in RUN if name not in ("callbacks", "loggers"))
+#: Of a run's options, those not taken here: a diagnosis has a display and a report of its own.
+UNHEARD = ("callbacks", "loggers")
+RUN_OPTIONS = tuple(name for name in RUN if name not in UNHEARD)
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -64,6 +66,9 @@ def run(call: Call) -> int:
     from nabla.launch.readiness import require_ready
 
     require_extra("eval", "scipy", "matplotlib", purpose="nabla diagnose")
+    for name in UNHEARD:  # a file that other commands read, too
+        if getattr(call.config, name):
+            warn(f"{name} of the configuration are not used: a diagnosis has its own display and report")
     subjects = _subjects(call)
     path = output_path(call.options.output, "diagnose")
     for subject in subjects:

@@ -33,7 +33,7 @@ SOLUTIONS = "solutions.jsonl"
 LOCK = ".lock"
 #: What a kill may leave in a folder before it says whose it is.
 LEFTOVERS = (LOCK, f"{IDENTITY}.*partial", f"{PROBE}*")
-#: Settings of a run that no result depends on.
+#: Settings of a run that no result depends on; on ``threads`` the last bits of rewards do.
 _FREE = ("callbacks", "loggers", "devices", "strategy", "num_nodes", "place", "threads")
 
 

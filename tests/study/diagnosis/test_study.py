@@ -195,6 +195,15 @@ def test_mistakes_are_told_before_a_model_loads(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_a_file_says_and_a_diagnosis_has_no_use_for_is_told(tmp_path: Path, capsys: Any) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("callbacks: [cost]\nloggers: [csv]\n")
+    assert main(["diagnose", "--config", str(file), "--task", "latin", "--devices", "2"]) == FAILURE
+    said = capsys.readouterr().err
+    for name in ("callbacks", "loggers"):
+        assert f"{name} of the configuration are not used" in said
+
+
 def test_a_signal_interrupts_a_diagnosis(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     import nabla.cli.diagnose_command as command
     import nabla.study.diagnosis.report as report
