@@ -84,7 +84,8 @@ def test_best_of_n_needs_no_language_model_and_does_not_depend_on_who_answers_fi
             results.append(facts(solve(engine, method, prompts)))
             assert len(server.arrived) == len(set(server.arrived)) == 9
             assert sorted(server.arrived) == sorted(server.answered)
-            assert (server.arrived == server.answered) == (connections == 1)
+            if connections != 2:  # of two, the one that came first may be the quicker one every time
+                assert (server.arrived == server.answered) == (connections == 1)
             assert server.most <= connections
             assert (server.most > 1) == (connections > 1)
     assert results[0] == results[1] == results[2]
