@@ -21,6 +21,7 @@ from nabla.study.evaluation.statistics import (
     bootstrap_difference,
     common_means,
     detectable,
+    higher,
     holm,
     mcnemar,
     paired_p,
@@ -198,7 +199,7 @@ def _effect(
         only_first, only_second, _ = mcnemar(solved(first), solved(second))
         p = paired_p(first, second)
     else:
-        only_first, only_second = int((one > two).sum()), int((one < two).sum())
+        only_first, only_second = higher(one, two)
         p = paired_t(one - two)
     calls, tokens, flops, seconds = (
         _ratio(_cost(own, task, unit), _cost(other, task, unit)) for unit in UNITS

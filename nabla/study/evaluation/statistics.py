@@ -20,7 +20,7 @@ from nabla.core.extras import require_extra
 
 Array = np.ndarray
 
-#: Gains of accuracy that differ by less are equal but for rounding.
+#: Gains that differ by less, from each other or from 0, are equal but for rounding.
 EQUAL = 1e-9
 
 
@@ -201,8 +201,9 @@ def mcnemar(first: Bool[Array, " problems"], second: Bool[Array, " as_many"]) ->
 
 def paired_t(gains: Float[Array, " problems"]) -> float:
     """Two-sided p of a mean of 0, by Student's t (Biometrika 6, 1908). Gains without spread, which a t-test
-    takes for certain however few they are, go through the sign test; no gains show nothing."""
-    if not np.any(gains):
+    takes for certain however few they are, go through the sign test; no gains, and those that are nothing
+    but rounding (1 - 2/3 less 1/3), show nothing."""
+    if not np.any(np.abs(gains) >= EQUAL):
         return 1.0
     require_extra("eval", "scipy", purpose="Statistics")
     from scipy.stats import binomtest, ttest_1samp
@@ -295,9 +296,14 @@ def compare_numbers(
         return None
     low, high = bootstrap_difference(one, two, level=level)
     difference = float(one.mean() - two.mean())
-    higher = int((one > two).sum()), int((one < two).sum())
     smallest = detectable(one - two, level=level)
-    return Comparison(difference, low, high, paired_t(one - two), *higher, None, smallest)
+    return Comparison(difference, low, high, paired_t(one - two), *higher(one, two), None, smallest)
+
+
+def higher(first: Float[Array, " problems"], second: Float[Array, " as_many"]) -> tuple[int, int]:
+    """(problems on which the first number is higher, on which the second is), beyond rounding."""
+    gains = np.asarray(first, dtype=float) - np.asarray(second, dtype=float)
+    return int((gains >= EQUAL).sum()), int((gains <= -EQUAL).sum())
 
 
 def pass_at_k(samples: int, right: int, k: int) -> float:

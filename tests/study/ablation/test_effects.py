@@ -73,6 +73,17 @@ def test_the_difference_of_differences_by_hand():
     assert found.difference == pytest.approx((y["b, d"] - y["a, d"]) - (y["b, c"] - y["a, c"]))
 
 
+def test_a_difference_of_differences_of_rounding_alone_is_none():
+    """Shares of three runs, 0, 1/3, 2/3 and 1: (1 - 2/3) - (1/3 - 0) is 5.6e-17 on every problem."""
+    levels = [("a", "c"), ("b", "c"), ("a", "d"), ("b", "d")]
+    found = study(dict.fromkeys(levels, 0.5), problems=20)
+    for right, point in enumerate(found.points):
+        point.outcomes["t"].correct[None] = np.repeat([[run < right] for run in range(3)], 20, axis=1)
+    (interaction,) = interactions(found, "t", None)
+    assert 0 < abs(interaction.difference) < 1e-15
+    assert interaction.p == 1.0
+
+
 def test_missing_levels_of_an_unfinished_run_are_left_out():
     made = study({("a",): 0.5, ("b",): 0.6})
     made.factors["f0"].append("never run")

@@ -23,9 +23,11 @@ from nabla.study.evaluation.statistics import (
     bootstrap_difference,
     bootstrap_share,
     compare,
+    compare_numbers,
     detectable,
     holm,
     mcnemar,
+    number_p,
     paired_p,
     paired_t,
     pass_at_k,
@@ -148,6 +150,17 @@ def test_constant_gains():
     assert paired_t(np.array([1 - 2 / 3, 1 / 3])) == 0.5  # equal but for rounding
     assert detectable(np.array([1 - 2 / 3, 1 / 3])) is None
     assert paired_t(np.ones(1)) == 1.0  # one problem shows nothing
+
+
+def test_gains_of_rounding_alone_show_nothing():
+    assert paired_t(np.full(20, (1 - 2 / 3) - 1 / 3)) == 1.0  # 5.6e-17, twenty times the same sign
+    assert paired_t(np.array([1e-17, -1e-17] * 10)) == 1.0
+    numbers = np.random.default_rng(0).normal(size=(3, 30))
+    again = numbers[[2, 0, 1]]  # the same runs in another order, which rounds to other means
+    assert (numbers.mean(0) != again.mean(0)).any()
+    assert number_p(numbers, again) == 1.0
+    found = compare_numbers(numbers, again)
+    assert (found.p, found.first_only, found.second_only) == (1.0, 0, 0)
 
 
 def test_a_comparison_averages_seeds_within_problems():
