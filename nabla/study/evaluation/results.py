@@ -36,7 +36,8 @@ class Cell:
     reward: Array
     #: What the metric says of it: ``correct``, or its number, NaN where it has none.
     value: Array = field(default_factory=lambda: np.full((0, 0), np.nan))
-    #: The task's partial score of that answer, 0 without an answer; NaN where the task gives none.
+    #: The task's partial score of that answer, 0 without an answer and for a run that failed, as it is wrong;
+    #: NaN where the task gives none.
     score: Array = field(default_factory=lambda: np.full((0, 0), np.nan))
 
 
@@ -179,11 +180,14 @@ def _collect(
     tasks: dict[str, dict[str, int]] = {task: {} for task in config["tasks"]}
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
     ungraded: set[str] = set()
+    scored: set[str] = set()
     for row in rows:
         problems = tasks[row["task"]]
         problems.setdefault(row["problem"], len(problems))
         if row["correct"] is None:
             ungraded.add(row["task"])
+        if "score" in row:
+            scored.add(row["task"])
         found.setdefault((row["task"], row["method"]), []).append(row)
     runs: dict[tuple[str, str], Runs] = {}
     cells: dict[tuple[str, str, str, float], Cell] = {}
@@ -200,6 +204,9 @@ def _collect(
                 _put_run(run, where, row, reading)
             else:
                 _put_answer(made[row["unit"], float(row["value"])], where, row, reading)
+        if task in scored:
+            for cell in made.values():
+                cell.score[cell.failed & np.isnan(cell.score)] = 0.0
         runs[task, method] = run
         cells.update({(task, method, *key): cell for key, cell in made.items()})
     if not runs:

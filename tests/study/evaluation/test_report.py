@@ -139,6 +139,21 @@ def test_rewards_are_means_over_problems_with_intervals():
     assert row["best_of_k"] is None
 
 
+def test_a_run_that_failed_has_a_partial_score_of_nothing(tmp_path):
+    """It has no text to score, and stays in the denominator, as it does for the accuracy."""
+    records = write(tmp_path / "r") / RECORDS
+    kept = [json.loads(each) for each in records.read_text().splitlines()]
+    found = [row if row["error"] else {**row, "score": 1.0 if row["response"] else None} for row in kept]
+    records.write_bytes(b"".join(map(line, found)))
+    cells = {(r["method"], r["value"]): r for r in summarise(Results.load(tmp_path / "r"))["rows"]}
+    assert cells["∇ strong", 30.0]["score"] == 1.0
+    assert cells["weak_1", 30.0]["failed"] == 2
+    assert cells["weak_1", 30.0]["score"] == pytest.approx(39 / 40)
+    assert cells["weak_1", 5.0]["score"] == 0.0
+    records.write_bytes(b"".join(map(line, kept)))
+    assert not any("score" in row for row in summarise(Results.load(tmp_path / "r"))["rows"])
+
+
 def test_comparisons_are_with_the_reference(summary):
     found = summary["comparisons"]
     assert len(found) == 2 * len(LADDER)
