@@ -12,7 +12,7 @@ from typing import Any
 
 from nabla.core.errors import ConfigError, require_one_of
 from nabla.launch.config.reader import conform, load, merged, require_known
-from nabla.study.ablation.factors import Factor
+from nabla.study.ablation.factors import FIRST, Factor
 from nabla.study.ablation.overrides import PointConfig, apply
 from nabla.study.evaluation.config import METHOD, EvaluationConfig
 
@@ -175,7 +175,7 @@ def _factors(values: Mapping[str, Any]) -> tuple[Factor, ...]:
         reference = {POINTS: reference}
     for name in reference:
         require_one_of(name, given, "reference names no factor", "Factors")
-    return tuple(Factor.of(str(name), value, reference.get(name)) for name, value in given.items())
+    return tuple(Factor.of(str(name), value, reference.get(name, FIRST)) for name, value in given.items())
 
 
 @contextmanager

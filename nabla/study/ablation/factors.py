@@ -11,6 +11,8 @@ from nabla.launch.config.reader import conform, require_known
 from nabla.study.ablation.overrides import is_path, unknown
 
 _RANGE = ("low", "high", "log", "int")
+#: In place of a reference's value: none is named. Null may be a level.
+FIRST: Any = object()
 
 
 @dataclass(frozen=True)
@@ -38,17 +40,18 @@ class Factor:
         return not self.levels
 
     @classmethod
-    def of(cls, name: str, given: Any, reference: str | None = None) -> Factor:
+    def of(cls, name: str, given: Any, reference: Any = FIRST) -> Factor:
         """From a list of values for the path ``name``; from a mapping of labels to values of that path, or
         to overrides if the name is no path; or from a range ``{low, high, log, int}``. A list may be
-        written ``{choice: [...]}``. The first level is the reference unless one is named.
+        written ``{choice: [...]}``. The first level is the reference unless one is named, by its label or
+        its value.
 
         Raises ConfigError.
         """
         if isinstance(given, Mapping) and set(given) == {"choice"}:
             given = given["choice"]
         if isinstance(given, Mapping) and "low" in given:
-            if reference is not None:
+            if reference is not FIRST and reference is not None:
                 raise ConfigError(f"Factor {name!r} is a range and has no reference level", got=reference)
             return cls._range(name, given)
         if isinstance(given, list):
@@ -68,12 +71,12 @@ class Factor:
         for label, value in given.items():
             if not is_path(name) and not isinstance(value, Mapping):
                 raise unknown(name)
+            if str(label) in levels:  # 1 and "1"
+                raise ConfigError(f"A level of factor {name!r} is given twice", got=label)
             levels[str(label)] = {name: value} if is_path(name) else dict(value)
         if len(levels) < 2:
             raise ConfigError(f"Factor {name!r} needs two levels at least", got=list(levels))
-        chosen = next(iter(levels)) if reference is None else str(reference)
-        require_one_of(chosen, levels, f"Factor {name!r} has no such level", "Levels")
-        return cls(name, levels, chosen)
+        return cls(name, levels, _reference(name, levels, reference))
 
     @classmethod
     def _range(cls, name: str, given: Mapping[str, Any]) -> Factor:
@@ -107,6 +110,16 @@ class Factor:
             return {"name": self.name, "low": self.low, "high": self.high, "log": self.log, "int": self.whole}
         levels = {label: dict(overrides) for label, overrides in self.levels.items()}
         return {"name": self.name, "levels": levels, "reference": self.reference}
+
+
+def _reference(name: str, levels: Mapping[str, Any], named: Any) -> str:
+    """The label of the level that others are compared with. Raises ConfigError for one that is none."""
+    if named is FIRST:
+        return next(iter(levels))
+    # A file has 1.0, false and null for the levels 1, false and none of a list; labels of a mapping are text.
+    label = named if isinstance(named, str) or str(named) in levels else label_of(named)
+    require_one_of(str(label), levels, f"Factor {name!r} has no such level", "Levels")
+    return str(label)
 
 
 def label_of(value: Any) -> str:

@@ -10,7 +10,7 @@ import yaml
 
 from nabla.core.errors import ConfigError
 from nabla.study.ablation.config import POINTS, AblationConfig
-from nabla.study.ablation.factors import label_of
+from nabla.study.ablation.factors import Factor, label_of
 from tests.study.ablation.small import VALUES, small, values
 
 FOLDER = Path(__file__).parents[3] / "experiments" / "ablations"
@@ -67,6 +67,25 @@ def test_levels_by_label_and_by_path():
 
 
 @pytest.mark.parametrize(
+    ("levels", "named", "label"),
+    [
+        ([0.5, 1.0], 1.0, "1"), ([True, False], False, "false"), ([1, 0], 0, "0"), ([3, None], None, "none"),
+        ([2, 10**7], 10**7, "1e+07"), (["all", {"name": "few", "k": 2}], {"name": "few", "k": 2}, "few(k=2)"),
+        ({True: 1, False: 2}, False, "False"), ({"one": 1, None: 2}, None, "None"), ([1, 2], "2", "2"),
+    ],
+)  # fmt: skip
+def test_a_reference_is_named_by_its_value_or_its_label(levels, named, label):
+    """As YAML reads them: 1.0, false and null are no texts."""
+    assert Factor.of("method.dto.steps", levels, named).reference == label
+
+
+def test_null_is_a_reference_and_no_reference_is_the_first_level():
+    factors = {"precision": ["bf16-true", None]}
+    assert small(factors=factors, reference={"precision": None}).factors[0].reference == "none"
+    assert small(factors=factors).factors[0].reference == "bf16-true"
+
+
+@pytest.mark.parametrize(
     ("value", "label"),
     [
         (None, "none"), (True, "true"), (0.001, "0.001"), (20, "20"), ("all", "all"),
@@ -104,6 +123,7 @@ def test_without_budgets_the_methods_own_rule_decides():
         ({"factors": {"method.dto.steps": {"low": 1, "high": 3}}}, "no ranges"),
         ({"factors": {"method.dto.steps": [2]}}, "two levels at least"),
         ({"factors": {"method.dto.steps": [2, 2]}}, "given twice"),
+        ({"factors": {"method.dto.steps": {1: 2, "1": 3, "2": 4}}}, "given twice"),
         ({"factors": {"method.dto.steps": 2}}, "no levels"),
         ({"factors": {"method.dto.stepz": [2, 3]}}, r"At method\.dto\.stepz = 2: .*Did you mean 'steps'"),
         ({"factors": {"method.dto.steps": [2, 0]}}, r"At method\.dto\.steps = 0: steps must be"),
