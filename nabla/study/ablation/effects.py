@@ -32,6 +32,11 @@ from nabla.study.evaluation.statistics import (
 from nabla.study.evaluation.summary import mean
 
 LEVEL = 0.95
+#: What a row of points says beside its levels.
+POINT = (
+    *("task", "unit", "value", "point", "accuracy", "mean", "low", "high", "failed", "same_answers"),
+    *UNITS,
+)
 
 
 @dataclass(frozen=True)
@@ -229,7 +234,7 @@ def _points(study: Study, task: str, measure: Measure) -> list[dict[str, Any]]:
                 "unit": unit,
                 "value": value,
                 "point": point.label,
-                **point.levels,
+                **{level_column(name): level for name, level in point.levels.items()},
                 "accuracy": average,
                 "low": low,
                 "high": high,
@@ -239,6 +244,11 @@ def _points(study: Study, task: str, measure: Measure) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def level_column(factor: str) -> str:
+    """Of a factor's levels, beside the other columns: a name of one's own may be one of theirs."""
+    return f"factor {factor}" if factor in POINT else factor
 
 
 def _having(study: Study, levels: dict[str, str]) -> list[PointResult]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from dataclasses import replace
 
 import numpy as np
@@ -11,8 +13,9 @@ import scipy.stats
 from nabla.launch.figures import style
 from nabla.study.ablation.effects import effects, interactions, summarise
 from nabla.study.ablation.plots import _heat_map, write_plots
-from nabla.study.ablation.tables import effects_columns, to_markdown
+from nabla.study.ablation.tables import effects_columns, points_columns, sheets, to_markdown
 from nabla.study.evaluation.metric import Metric
+from nabla.study.evaluation.tables import to_csv
 from tests.study.ablation.small import study
 
 
@@ -89,6 +92,23 @@ def test_missing_levels_of_an_unfinished_run_are_left_out():
     made.factors["f0"].append("never run")
     assert [e.level for e in effects(made, "t", None)] == ["b"]
     assert summarise(made)["factors"] == {"f0": ["a", "b", "never run"]}
+
+
+@pytest.mark.parametrize("name", ["task", "unit", "value", "tokens", "failed", "accuracy"])
+def test_a_factor_may_be_called_like_a_column(name):
+    made = study({("a",): 0.5, ("b",): 0.6}, problems=20)
+    plain = summarise(made)
+    made.factors = {name: made.factors["f0"]}
+    for point in made.points:
+        point.levels = {name: point.levels["f0"]}
+    found = summarise(made)
+    assert [sheet.rows for sheet in sheets(found)] == [sheet.rows for sheet in sheets(plain)]
+    columns = points_columns(found)
+    assert len(set(columns)) == len(columns)
+    cells = list(csv.DictReader(io.StringIO(to_csv(found["points"], columns))))
+    expected = list(csv.DictReader(io.StringIO(to_csv(plain["points"], points_columns(plain)))))
+    assert [row.pop(f"factor {name}") for row in cells] == [row.pop("f0") for row in expected] == ["a", "b"]
+    assert cells == expected
 
 
 def test_points_are_compared_with_the_reference_points_answers():
