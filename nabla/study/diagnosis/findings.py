@@ -17,6 +17,7 @@ from nabla.study.diagnosis.measures import (
     agreement,
     auc,
     average,
+    average_of_all,
     calibration,
     difference,
     pooled,
@@ -236,10 +237,10 @@ def _locator(
         if of_prefix
     ]
     scores, made, problems = ([t[0] for t in tokens], [t[1] for t in tokens], [t[2] for t in tokens])
-    each = {f"{key}/{i}": text for key, rows in texts.items() for i, text in enumerate(rows)}
-    first = {key: _first(*text) for key, text in each.items()}
-    hit = {key: _hit(*text, SLACK if of_prefix else 0.0) for key, text in each.items()}
-    return Locator(name, pooled(scores, made, problems), average(first), average(hit), f1)
+    first = {key: [_first(*text) for text in rows] for key, rows in texts.items()}
+    hit = {key: [_hit(*text, SLACK if of_prefix else 0.0) for text in rows] for key, rows in texts.items()}
+    prefix = pooled(scores, made, problems)
+    return Locator(name, prefix, average_of_all(first), average_of_all(hit), f1)
 
 
 def _first(values: Sequence[float], bad: int | None) -> float:

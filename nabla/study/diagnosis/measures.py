@@ -25,8 +25,8 @@ class Estimate:
 
     Args:
         value: NaN where nothing could be measured.
-        low, high: of the interval.
-        count: problems (or responses) that it rests on.
+        low, high: of the interval; NaN of a single problem, which says nothing of another one.
+        count: problems that it rests on.
     """
 
     value: float
@@ -40,7 +40,15 @@ class Estimate:
         return not math.isnan(self.value)
 
     def __str__(self) -> str:
-        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]" if self.known else "-"
+        return self.shown()
+
+    def shown(self, sign: str = "") -> str:
+        """With the interval, where there is one; ``sign`` is + for a difference."""
+        if not self.known:
+            return "-"
+        if math.isnan(self.low):
+            return f"{self.value:{sign}.2f} (one problem)"
+        return f"{self.value:{sign}.2f} [{self.low:{sign}.2f}, {self.high:{sign}.2f}]"
 
 
 UNKNOWN = Estimate(math.nan, math.nan, math.nan, 0)
@@ -83,10 +91,18 @@ def pooled(scores: Sequence[float], positive: Sequence[bool], problems: Sequence
 
 def average(values: Mapping[str, float]) -> Estimate:
     """The mean of a number per problem; those that are NaN are left out."""
-    known = np.array([value for value in values.values() if not math.isnan(value)])
-    if not len(known):
+    return average_of_all({key: [value] for key, value in values.items()})
+
+
+def average_of_all(values: Mapping[str, Sequence[float]]) -> Estimate:
+    """The mean of all problems' numbers, several of each; those that are NaN are left out."""
+    every = ([value for value in own if not math.isnan(value)] for own in values.values())
+    known = [own for own in every if own]
+    if not known:
         return UNKNOWN
-    return _estimate(float(known.mean()), _resamples(len(known)) @ known / len(known), len(known))
+    top, bottom = (np.array([make(own) for own in known], dtype=float) for make in (sum, len))
+    times = _resamples(len(known))
+    return _estimate(float(top.sum() / bottom.sum()), times @ top / (times @ bottom), len(known))
 
 
 def difference(first: Mapping[str, float], second: Mapping[str, float]) -> Estimate:
@@ -100,6 +116,8 @@ def _resamples(count: int) -> Array:
 
 
 def _estimate(value: float, found: Array, count: int) -> Estimate:
+    if count < 2:  # nothing to resample
+        return Estimate(value, math.nan, math.nan, count)
     low, high = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Estimate(value, float(low), float(high), count)
 

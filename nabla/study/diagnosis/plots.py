@@ -46,9 +46,10 @@ def _bars(axis: Any, rows: Iterable[tuple[str, Row]], title: str) -> None:
     known = [(name, found) for name, found in rows if found["value"] is not None][::-1]
     places = list(range(len(known)))
     values = [found["value"] for _, found in known]
+    # One problem has no interval.
     sides = [
-        [max(found["value"] - found["low"], 0) for _, found in known],
-        [max(found["high"] - found["value"], 0) for _, found in known],
+        [0 if found[end] is None else max(sign * (found[end] - found["value"]), 0) for _, found in known]
+        for end, sign in (("low", -1), ("high", 1))
     ]
     axis.errorbar(values, places, xerr=sides, fmt="o", capsize=3)
     axis.axvline(0.5, color=GREY, linewidth=1, linestyle=":")

@@ -78,9 +78,7 @@ def _predictors(found: Diagnosis) -> Table:
         "Which swap turns a wrong text right, after writing on", "by", "of", "AUC", "beside the best free"
     )
     for p in found.findings.predictors:
-        margin = ""
-        if p.margin is not None:
-            margin = f"{p.margin.value:+.2f} [{p.margin.low:+.2f}, {p.margin.high:+.2f}]"
+        margin = "" if p.margin is None else p.margin.shown("+")
         table.add_row(p.name, p.reward or "language model", str(p.auc), margin)
     return table
 

@@ -172,6 +172,6 @@ def _slopes(findings: Findings, name: str, limits: Thresholds) -> Answer:
 
 def _beside(slope: Predictor, margin: Estimate, price: Gradient, limits: Thresholds) -> str:
     return (
-        f"AUC {slope.auc}, {margin.value:+.2f} [{margin.low:+.2f}, {margin.high:+.2f}] beside {slope.best} "
+        f"AUC {slope.auc}, {margin.shown('+')} beside {slope.best} "
         f"(lower end > 0), for {price.proposals:.1f} proposals (≤ {limits.proposals:g})"
     )

@@ -7,12 +7,13 @@ import random
 
 import pytest
 
-from nabla.study.diagnosis.findings import drops
+from nabla.study.diagnosis.findings import _locator, drops
 from nabla.study.diagnosis.measures import (
     Labelled,
     agreement,
     auc,
     average,
+    average_of_all,
     calibration,
     difference,
     f1,
@@ -57,6 +58,36 @@ def test_intervals_cover_whole_problems():
     often = pooled(*map(list, zip(*(item for item in items for _ in range(5)), strict=True)))
     assert often.value == pytest.approx(once.value)
     assert (often.low, often.high) == pytest.approx((once.low, once.high))
+
+
+def test_copies_of_a_text_make_the_place_of_its_mistake_no_surer():
+    draw = random.Random(1)
+    texts = {str(i): [draw.gauss(0.0, 1.0) for _ in range(6)] for i in range(12)}
+    found = [
+        _locator("r", {key: [row] * copies for key, row in texts.items()}, lambda *_: 4, None, of_prefix=True)
+        for copies in (1, 4)
+    ]
+    assert found[0].first.low < found[0].first.high
+    assert found[0] == found[1]
+
+
+def test_a_mean_over_several_numbers_of_each_problem():
+    found = average_of_all({"a": [1.0, 2.0, NAN], "b": [6.0], "c": [NAN], "d": []})
+    assert (found.value, found.count) == (3.0, 2)
+    assert (found.low, found.high) == (1.5, 6.0)
+    assert not average_of_all({"a": [NAN], "b": []}).known
+
+
+def test_one_problem_has_no_interval():
+    """It would be a point, as if the number were certain."""
+    alone = (average({"a": 0.8, "b": NAN}), pooled([1.0, 2.0, 0.0], [True, True, False], ["a"] * 3))
+    for found in (*alone, difference({"a": 0.8}, {"a": 0.3})):
+        assert found.known
+        assert math.isnan(found.low)
+        assert math.isnan(found.high)
+        assert found.count == 1
+    assert str(alone[0]) == "0.80 (one problem)"
+    assert difference({"a": 0.8}, {"a": 0.3}).shown("+") == "+0.50 (one problem)"
 
 
 def test_a_bootstrap_interval_holds_the_truth_about_as_often_as_it_says():

@@ -7,8 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from nabla.study.diagnosis.findings import OWN, Chooser, Findings, Gradient, Locator, Predictor
+from nabla.launch.figures import Canvas
+from nabla.study.diagnosis.findings import OWN, Chooser, Findings, Gradient, Locator, Predictor, plain
 from nabla.study.diagnosis.measures import UNKNOWN, Estimate
+from nabla.study.diagnosis.plots import write_figure
 from nabla.study.diagnosis.verdict import Thresholds, verdicts
 
 
@@ -51,6 +53,34 @@ def test_each_answer_decides(changes, method, settings):
     assert found.reward == "r"
     assert len(found.answers) == 5
     assert all(answer.because for answer in found.answers)
+
+
+def test_one_problem_answers_nothing():
+    """A right and a wrong text, a swap that succeeded: of a single problem they speak for no method."""
+    found = findings(margin=0.3)
+    one = {"low": math.nan, "high": math.nan, "count": 1}
+    gain, drop = found.predictors[1], found.predictors[0]
+    alone = replace(
+        found,
+        choosers=tuple(replace(c, pooled=replace(c.pooled, **one)) for c in found.choosers),
+        locators=tuple(replace(x, prefix=replace(x.prefix, **one)) for x in found.locators),
+        predictors=(
+            replace(drop, auc=replace(drop.auc, **one)),
+            replace(gain, auc=replace(gain.auc, **one), margin=replace(gain.margin, **one)),
+        ),
+    )
+    (verdict,) = verdicts(alone, ["r"])
+    assert [answer.yes for answer in verdict.answers] == [True, False, False, False, False]
+    assert verdict.method == "best-of-n"
+    assert "(one problem)" in verdict.answers[1].because
+    assert "nan" not in "".join(answer.because for answer in verdict.answers)
+
+
+def test_a_figure_of_one_problem_has_no_bars(tmp_path):
+    told = {"task": "t", "findings": plain(replace(findings(), problems=1))}
+    for predictor in told["findings"]["predictors"]:
+        predictor["auc"] |= {"low": None, "high": None}
+    assert write_figure(told, Canvas(tmp_path), "t").is_file()
 
 
 def test_headroom_is_told():
