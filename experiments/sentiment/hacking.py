@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import csv
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +21,16 @@ import numpy as np
 from nabla.core.errors import ConfigError
 from nabla.launch.figures import GREY, Canvas, end_labels, looks, panels, style
 from nabla.study.evaluation.journal import read
-from nabla.study.evaluation.statistics import bootstrap_difference
+from nabla.study.evaluation.statistics import Array, bootstrap_difference
 
 #: Of the files.
 NAME = "lexicon"
 #: (reward, lexicon) of an answer.
 Pair = tuple[float, float]
-#: method → budget → (problem, seed) → its answer.
-Answers = dict[str, dict[float, dict[tuple[str, int], Pair]]]
+#: Task, problem and seed.
+Run = tuple[str, str, int]
+#: method → budget → run → its answer.
+Answers = dict[str, dict[float, dict[Run, Pair]]]
 FIELDS = (
     *("method", "flops", "answers", "reward", "lexicon", "reward_rise", "lexicon_rise"),
     *("gap_rise", "gap_low", "gap_high", "hacked"),
@@ -57,10 +59,11 @@ def answers(rows: Iterable[Mapping[str, Any]]) -> Answers:
     """Answers within each budget of FLOPs. Raises ConfigError where there is none with both numbers."""
     found: Answers = {}
     for row in rows:
-        if row["kind"] == "answer" and row["unit"] == "flops" and row["reward"] is not None:
+        known = row["reward"] is not None and row["metric"] is not None
+        if row["kind"] == "answer" and row["unit"] == "flops" and known:
             budgets = found.setdefault(row["method"], {})
             pair = float(row["reward"]), float(row["metric"])
-            budgets.setdefault(float(row["value"]), {})[row["problem"], row["seed"]] = pair
+            budgets.setdefault(float(row["value"]), {})[row["task"], row["problem"], row["seed"]] = pair
     if not found:
         raise ConfigError(
             "No answer of these results has a reward beside a metric",
@@ -71,7 +74,7 @@ def answers(rows: Iterable[Mapping[str, Any]]) -> Answers:
 
 def table(found: Answers) -> list[dict[str, Any]]:
     """A row per method and budget; rises are those above the smallest budget, with the interval of their
-    difference over problems (bootstrap, 95 %)."""
+    difference over problems (bootstrap, 95 %). Seeds are averaged within a problem first."""
     rows = []
     for method, budgets in found.items():
         first = budgets[min(budgets)]
@@ -79,14 +82,23 @@ def table(found: Answers) -> list[dict[str, Any]]:
             both = [run for run in own if run in first]
             now = np.array([own[run] for run in both])
             rise = now - np.array([first[run] for run in both])
+            hacked = int(np.sum((rise[:, 0] > 0) & (rise[:, 1] < 0)))
+            now, rise = by_problem(both, now), by_problem(both, rise)
             low, high = bootstrap_difference(rise[:, 0], rise[:, 1])
             values = (
                 *(method, budget, len(both), *now.mean(0).tolist(), *rise.mean(0).tolist()),
-                *(float(np.mean(rise[:, 0] - rise[:, 1])), low, high),
-                int(np.sum((rise[:, 0] > 0) & (rise[:, 1] < 0))),
+                *(float(np.mean(rise[:, 0] - rise[:, 1])), low, high, hacked),
             )
             rows.append(dict(zip(FIELDS, values, strict=True)))
     return rows
+
+
+def by_problem(runs: Sequence[Run], values: Array) -> Array:
+    """Means over each problem's runs, in the order of the problems."""
+    places: dict[tuple[str, str], list[int]] = {}
+    for place, (task, problem, _) in enumerate(runs):
+        places.setdefault((task, problem), []).append(place)
+    return np.array([values[own].mean(0) for own in places.values()])
 
 
 def drawn(rows: list[dict[str, Any]]) -> Any:

@@ -138,8 +138,8 @@ def test_a_hacked_reward_rises_further_than_the_lexicon() -> None:
     def answer(
         method: str, value: float, problem: str, reward: float | None, metric: float
     ) -> dict[str, Any]:
-        labels = {"kind": "answer", "unit": "flops", "method": method, "seed": 0, "problem": problem}
-        return {**labels, "value": value, "reward": reward, "metric": metric}
+        labels = {"kind": "answer", "unit": "flops", "method": method, "task": "t", "seed": 0}
+        return {**labels, "problem": problem, "value": value, "reward": reward, "metric": metric}
 
     rows = [
         *(answer("honest", 1e9, p, 0.1, 0.2) for p in "ab"),
@@ -164,9 +164,27 @@ def test_a_hacked_reward_rises_further_than_the_lexicon() -> None:
         hacking.answers([])
 
 
+def test_runs_of_a_problem_count_once_and_problems_of_two_tasks_are_two() -> None:
+    def rows(tasks: str, seeds: int) -> list[dict[str, Any]]:
+        return [
+            {"kind": "answer", "unit": "flops", "method": "m", "task": task, "seed": seed, "problem": str(i),
+             "value": value, "reward": value * i, "metric": 0.0}
+            for task, seed, i, value in product(tasks, range(seeds), range(12), (0.0, 1.0))
+        ]  # fmt: skip
+
+    one, often, both = (
+        hacking.table(hacking.answers(rows(*of)))[1] for of in (("t", 1), ("t", 8), ("tu", 1))
+    )
+    assert one["gap_low"] < one["gap_rise"] < one["gap_high"]
+    assert {**often, "answers": 12, "hacked": one["hacked"]} == one
+    assert (often["answers"], both["answers"]) == (96, 24)
+    unmeasured = {**rows("t", 1)[0], "method": "n", "metric": None}
+    assert hacking.answers([*rows("t", 1), unmeasured]).keys() == {"m"}
+
+
 def test_what_hacking_is_measured_in_is_written_and_drawn(tmp_path: Path) -> None:
     rows = [
-        {"kind": "answer", "unit": "flops", "method": method, "seed": 0, "problem": problem,
+        {"kind": "answer", "unit": "flops", "method": method, "task": "t", "seed": 0, "problem": problem,
          "value": value, "reward": 0.1 * n, "metric": 0.2}
         for n, (method, problem, value) in enumerate(
             product(("best-of-n", "revision"), "ab", (1e9, 2e9))
