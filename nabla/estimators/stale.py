@@ -24,7 +24,8 @@ class Stale(Estimator):
     Args:
         estimator: gives the rows and the backward rule.
         bound: L1 distance, 0 (exact reuse) to 2 (two rows of the simplex are never farther apart,
-            so the first gradient serves every step).
+            so the first gradient serves every step). Values are those of the very texts that were drawn:
+            with value feedback they are reused for the same texts alone, whatever the bound.
     """
 
     hard = False
@@ -63,4 +64,6 @@ class Stale(Estimator):
         return self.estimator.loss(logits, rows, feedback)
 
     def reusable(self, cached: Float[Tensor, "*rows k"], current: Float[Tensor, "*rows k"]) -> bool:
+        if self.feedback == "value":
+            return torch.equal(cached, current)
         return bool(((cached - current).abs().sum(-1) <= self.bound).all())

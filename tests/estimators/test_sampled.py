@@ -241,6 +241,16 @@ def test_stale_passes_values_through():
     assert torch.equal(stale.loss(z, rows, values), ScoreFunction(3).loss(z, rows, values))
 
 
+def test_stale_values_serve_no_other_texts():
+    """The value of one text on the log-probability of another is noise of mean 0, not the gradient."""
+    stale = Stale(ScoreFunction(2), 2.0)
+    z = torch.zeros(3, 4, dtype=torch.float64)
+    first, second = stale(z, generator=seeded(0)), stale(z, generator=seeded(1))
+    assert not torch.equal(first, second)
+    assert not stale.reusable(first, second)
+    assert stale.reusable(first, first.clone())
+
+
 @pytest.mark.parametrize("draws", [1, 0])
 def test_the_baseline_needs_another_text(draws):
     with pytest.raises(ConfigError, match="draws must be at least 2"):
