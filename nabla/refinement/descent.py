@@ -54,7 +54,22 @@ class Descent:
             raise ConfigError("langevin is a temperature and must be >= 0", got=langevin)
         if self.learning_rate.bounds[0] < 0:
             raise ConfigError("learning_rate must be >= 0 at every step", got=learning_rate)
-        self.start(torch.zeros(1, requires_grad=True))  # bad arguments fail here, not after a rollout
+        self._try()  # what cannot work fails here, not after a rollout
+
+    def _try(self) -> None:
+        """A step of a parameter of one number. Raises ConfigError for an optimiser that cannot take it."""
+        parameter = torch.zeros(1, requires_grad=True)
+        optimizer = self.start(parameter)
+        if self.arguments.get("capturable"):  # a matter of GPUs, which may not be here
+            return
+        try:
+            self.move(optimizer, parameter, torch.ones(1), Step())
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ConfigError(
+                f"torch.optim.{self.optimizer} takes no step along a gradient that is given: {error}",
+                got=self.optimizer,
+                fix="Choose another one, e.g. AdamW or SGD.",
+            ) from error
 
     @property
     def elementwise(self) -> bool:

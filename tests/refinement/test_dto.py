@@ -510,6 +510,8 @@ def test_nan_is_an_error() -> None:
     [
         {"steps": 0},
         {"optimizer": "Adamant"},
+        {"optimizer": "LBFGS"},  # wants a closure
+        {"optimizer": "SparseAdam"},  # wants sparse gradients
         {"optimizer": "AdamW", "optimizer_arguments": {"bettas": 1}},
         {"langevin": -1.0},
         {"estimator": "straight"},
