@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def read_results(folder: Path) -> tuple[Results | None, dict[str, Any]]:
     with reading("A table of this evaluation", got=folder, fix="Run the evaluation again."):
         config = parse_json(read_text(folder / ABOUT, ABOUT))["config"]
         rows = _rows(folder / TABLE)
-        metric = _metric(config, rows[0])
+        metric = _metric(config, rows)
         return None, {
             **({} if metric.rate else {"metric": metric.name}),
             "problems": {row["task"]: row["problems"] for row in rows},
@@ -46,12 +47,15 @@ def read_results(folder: Path) -> tuple[Results | None, dict[str, Any]]:
         }
 
 
-def _metric(config: dict[str, Any], row: dict[str, Any]) -> Metric:
-    """What the rows' levels are of: a report may be of rewards in place of right and wrong."""
+def _metric(config: dict[str, Any], rows: Sequence[dict[str, Any]]) -> Metric:
+    """What the rows' levels are of: a report may be of rewards in place of right and wrong, and of the
+    configuration's own function. The means are then those of the column of rewards."""
     named = Metric(config.get("metric", ANSWER))
-    if "mean" in row:
-        return Metric(REWARD) if named.rate else named
-    return Metric(ANSWER) if "accuracy" in row else named
+    if "mean" in rows[0]:
+        pairs = [(row["mean"], row.get("reward")) for row in rows if row["mean"] is not None]
+        rewards = bool(pairs) and all(mean == reward for mean, reward in pairs)
+        return Metric(REWARD) if named.rate or rewards else named
+    return Metric(ANSWER) if "accuracy" in rows[0] else named
 
 
 def _hacking(path: Path) -> list[dict[str, Any]]:

@@ -15,6 +15,8 @@ from nabla.study.evaluation.config import EvaluationConfig
 from nabla.study.evaluation.journal import RECORDS, read
 from nabla.study.evaluation.lines import reproducible
 from nabla.study.evaluation.runner import ABOUT, Evaluation
+from nabla.study.evaluation.stored import TABLE, read_results
+from nabla.study.evaluation.summary import metric_of
 from tests.golden.record import processor
 
 STORED = Path(__file__).parent / "stored"
@@ -59,6 +61,22 @@ def test_a_journal_of_the_version_before_resumes(folder: Path, tmp_path: Path) -
         else:  # rewards round in their batches, and those are cut otherwise now
             assert fresh["reward"] == pytest.approx(stored["reward"], abs=1e-5)
             assert {**fresh, "reward": None} == {**stored, "reward": None}
+
+
+@pytest.mark.parametrize("mean", ["0.25", ""])
+def test_means_of_rewards_are_called_so_whatever_was_measured(tmp_path: Path, mean: str) -> None:
+    """``nabla evaluate --report FOLDER --metric reward`` of an evaluation with a function of its own."""
+    config = {"tasks": {"t": {}}, "methods": {"m": {}}, "seeds": [0], "metric": "package.module:length"}
+    (tmp_path / ABOUT).write_text(json.dumps({"config": config}), encoding="utf-8")
+    head = "task,unit,value,method,problems,mean,low,high,measured,accuracy,best,answered,reward"
+
+    def read_back(reward: str) -> str:
+        one, two = "t,calls,5,m,2,0.5,0.1,0.9,1,0.5,False,1.0,0.5", f"t,calls,9,m,2,{mean},,,1,0.5,False,1.0,"
+        (tmp_path / TABLE).write_text(f"{head}\n{one}\n{two}{reward}\n", encoding="utf-8")
+        return str(metric_of(read_results(tmp_path)[1]).noun)
+
+    assert read_back(mean) == "reward"
+    assert read_back("7.5") == ("length" if mean else "reward")
 
 
 def _without(value: Any, name: str) -> Any:
