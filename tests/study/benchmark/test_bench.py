@@ -8,8 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from nabla.cli import FAILURE, main
 from nabla.core.costs import Account, CostMeter
@@ -28,6 +30,7 @@ from nabla.study.benchmark.settings import SETTINGS, setting
 from nabla.study.benchmark.solves import Sandbox
 from nabla.study.benchmark.speedups import SWITCHES
 from nabla.study.benchmark.targets import TARGETS, all_rows, target
+from nabla.study.benchmark.targets.growth import _slope
 from nabla.study.benchmark.timing import Interval, median, ratio
 
 SMALL = SETTINGS["small"]
@@ -193,6 +196,19 @@ def test_median_and_ratio() -> None:
     assert middle.value == 2.0
     assert (middle.low, middle.high) == (1.0, 9.0)
     assert gemm_peak(torch.float32, "cpu") > 0
+
+
+@pytest.mark.parametrize("points", [3, 5, 6])
+def test_an_interval_of_a_slope_is_that_of_a_few_points(points: int) -> None:
+    """Student's t, as scipy has it: with five points the normal one held the truth in 86 %."""
+    values = [2**i for i in range(points)]
+    seconds = [value**0.5 * (1 + 0.1 * (-1) ** i) for i, value in enumerate(values)]
+    found = _slope("x", values, seconds, None).value
+    fit = stats.linregress(np.log(values), np.log(seconds))
+    half = stats.t.ppf(0.975, points - 2) * fit.stderr
+    assert found is not None
+    assert found.value == pytest.approx(fit.slope)
+    assert (found.low, found.high) == pytest.approx((fit.slope - half, fit.slope + half), rel=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,8 @@ from nabla.study.benchmark.timing import Interval, median, now
 REPEATS = 3
 #: Slopes on log-log axes that count as linear (attention bends the end up) and as flat.
 LINEAR, FLAT = 1.2, 0.25
+#: Quantiles of Student's t at 97.5 % with 1, 2, ... degrees of freedom: a sweep has a handful of points.
+STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306)
 #: Middle point of the sweeps on a CPU: small, so that a sweep takes a minute.
 BASE_LENGTH, BASE_VOCABULARY = 256, 16_384
 
@@ -113,16 +115,17 @@ def _judge(axis: str, values: Sequence[int], times: dict[str, list[float]]) -> l
 
 
 def _slope(name: str, values: Sequence[int], seconds: Sequence[float], goal: float | None) -> Measurement:
-    """Exponent of a power law, least squares on log-log axes, with its 95 % interval."""
+    """Exponent of a power law, least squares on log-log axes, with its 95 % interval (Student's t)."""
     x, y = np.log(np.asarray(values, float)), np.log(np.asarray(seconds, float))
     slope, start = np.polyfit(x, y, 1)
     free = max(len(x) - 2, 1)
     error = float(np.sqrt(((y - start - slope * x) ** 2).sum() / free / ((x - x.mean()) ** 2).sum()))
+    half = STUDENT[min(free, len(STUDENT)) - 1] * error
     shown = ", ".join(f"{v}: {1e3 * s:.1f}" for v, s in zip(values, seconds, strict=True))
     return Measurement(
         7,
         f"slope of {name}",
-        Interval(float(slope), float(slope - 1.96 * error), float(slope + 1.96 * error)),
+        Interval(float(slope), float(slope - half), float(slope + half)),
         "",
         goal,
         detail=f"milliseconds {shown}",
