@@ -191,7 +191,7 @@ def to_markdown(summary: Mapping[str, Any]) -> str:
         values, lines = _grid(rows)
         table = [["method", *(f"{value:g}" for value in values)]]
         table += [
-            [_escaped(method), *(_bold(_plain(c, metric), c["best"]) for c in cells)]
+            [_escaped(method), *(_bold(_escaped(_plain(c, metric)), c["best"]) for c in cells)]
             for method, cells in lines.items()
         ]
         parts += [f"### {_title(summary, task, unit)}", "", *markdown(table), ""]
