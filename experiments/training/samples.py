@@ -4,7 +4,7 @@
         --out runs/training/samples.jsonl
 
 Labels are mechanical: there is one right way to write an answer (``task.right_so_far``). Goes on where it was
-broken off.
+broken off, with the same policy and the same draws.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,8 @@ def main(arguments: list[str] | None = None) -> None:
     else:
         problems = asked.build("test", seed=options.first, size=options.problems).problems()
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    done = {row["problem"] for row in read(options.out)} if options.out.exists() else set()
+    how = {name: getattr(options, name) for name in ("policy", "each", "temperature", "seed")}
+    done = known(options.out, how)
     missing = [p for p in problems if p.id not in done]
     if not missing:
         print(f"{options.out} is finished")
@@ -61,8 +62,18 @@ def main(arguments: list[str] | None = None) -> None:
     for part in batches(missing, PART):
         found = draw(lm, asked, part, sampling, options.each, options.seed)
         with options.out.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(row) + "\n" for row in found)
+            file.writelines(json.dumps({**row, "drawn": how}) + "\n" for row in found)
         print(f"{part[-1].id}: {time.process_time() - began:.0f} CPU s", flush=True)
+
+
+def known(path: Path, how: Mapping[str, Any]) -> set[str]:
+    """Problems whose samples a file has. Ends the program where they were drawn otherwise than is asked for,
+    as a file is one pool; rows of earlier files do not say how."""
+    rows = read(path) if path.exists() else []
+    for row in rows:
+        if row.get("drawn", how) != how:
+            raise SystemExit(f"{path} was drawn with {row['drawn']}, not with {how}; choose another --out")
+    return {row["problem"] for row in rows}
 
 
 def draw(

@@ -84,6 +84,30 @@ def test_samples_of_the_task_are_drawn_and_measured(model: str, tmp_path: Path) 
     assert (found["pass@1"], found["pass@1 by the data set's verifier"]) == (0, 0.5)
 
 
+def test_samples_go_on_as_they_were_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pool of two temperatures, or of two policies, would be that of none."""
+
+    def draw(lm: Any, asked: Any, problems: Any, sampling: Any, each: int, seed: int) -> Any:
+        return [{"problem": p.id, "temperature": sampling.temperature, "each": each} for p in problems]
+
+    monkeypatch.setattr(samples, "draw", draw)
+    monkeypatch.setattr(samples.CausalLM, "from_pretrained", lambda *_, **__: None)
+    out = tmp_path / "test.jsonl"
+    chosen = ["--task", "leg_counting", "--split", "test", "--first", "0", "--out", str(out)]
+    samples.main([*chosen, "--problems", "2"])
+    for changed in (["--temperature", "1.4"], ["--each", "3"], ["--policy", "smollm2"], ["--seed", "1"]):
+        with pytest.raises(SystemExit, match="choose another --out"):
+            samples.main([*chosen, "--problems", "3", *changed])
+    assert len(read(out)) == 2
+    samples.main([*chosen, "--problems", "3"])
+    assert [row["temperature"] for row in read(out)] == [1.0] * 3
+    (row, *_) = read(out)
+    del row["drawn"]  # a file of an earlier version
+    out.write_text(json.dumps(row) + "\n")
+    samples.main([*chosen, "--problems", "2", "--each", "3"])
+    assert [row["each"] for row in read(out)] == [4, 3]
+
+
 def test_no_training_problem_is_asked_in_a_test() -> None:
     tested = {p.prompt for p in words.build("test").problems()}
     found = words.training(40)
