@@ -49,7 +49,7 @@ def _middle(study: Study, family: str) -> list[Row]:
 
 
 def _show(interval: Interval) -> str:
-    if interval.high < 1e-9:
+    if max(abs(interval.low), abs(interval.high)) < 1e-9:  # a cosine may be below 0
         return "0"
     if interval.low == interval.value == interval.high:
         return f"{interval.value:.3g}"

@@ -12,6 +12,8 @@ from nabla.core.errors import ConfigError
 from nabla.estimators.base import estimators
 from nabla.estimators.straight_through import StraightThrough
 from nabla.study.laboratory import study as module
+from nabla.study.laboratory.measure import Interval
+from nabla.study.laboratory.report import _show
 from nabla.study.laboratory.reward import bench
 from nabla.study.laboratory.study import QUICK, choose, run_study, softmax_norms
 from nabla.study.laboratory.truths import verdicts
@@ -62,6 +64,17 @@ def test_a_biased_estimator_is_caught(study, monkeypatch):
     broken = run_study(SMALL, 0, ["straight-through", "straight-through-identity"], tasks=())
     verdict = next(v for v in verdicts(broken) if v.claim.startswith("straight-through (softmax), linear"))
     assert not verdict.holds
+
+
+@pytest.mark.parametrize(
+    ("interval", "shown"),
+    [
+        ((-0.3, -0.32, -0.28), "-0.3 \\[-0.32, -0.28]"), ((-0.3, -0.3, -0.3), "-0.3"), ((0.0, 0.0, 0.0), "0"),
+        ((1e-12, -1e-12, 1e-10), "0"), ((0.5, 0.4, 0.6), "0.5 \\[0.4, 0.6]"),
+    ],
+)  # fmt: skip
+def test_an_estimate_that_points_the_other_way_is_not_shown_as_nothing(interval, shown):
+    assert _show(Interval(*interval)) == shown
 
 
 def test_costs_are_counted_by_the_engine(study):
