@@ -90,12 +90,14 @@ def evaluate(
 
 
 def summarise(label: str, task: Checker, outcomes: Mapping[str, Solution | NablaError]) -> dict[str, Any]:
-    """JSON-ready: accuracy (a failure is a wrong answer), reward, what became of proposals, cost.
+    """JSON-ready: accuracy (a failure is a wrong answer), reward, what became of proposals, cost (of failures
+    too, as far as it is known: ``costed`` problems).
 
     Accepted proposals are counted by whether the response was right before and after: the reward model has
     no say in this.
     """
     found, solutions = [], []
+    costs = [outcome.cost for outcome in outcomes.values() if outcome.cost is not None]
     for name, outcome in outcomes.items():
         grades = {}
         if isinstance(outcome, Solution):
@@ -122,7 +124,8 @@ def summarise(label: str, task: Checker, outcomes: Mapping[str, Solution | Nabla
             f"{words[before]}_to_{words[after]}": effects[before, after]
             for before, after in ((False, True), (True, False), (False, False), (True, True))
         },
-        "cost": Cost.sum(solution.cost for solution in solutions).to_dict(),
+        "cost": Cost.sum(costs).to_dict(),
+        "costed": len(costs),
     }
 
 
@@ -150,7 +153,7 @@ def comparison_table(summaries: Sequence[Mapping[str, Any]]) -> Table:
 def row(summary: Mapping[str, Any]) -> tuple[str, ...]:
     """The cells of one method."""
     (low, high), reward, failed = summary["interval"], summary["mean_reward"], summary["failed"]
-    total, n = summary["cost"]["total"], max(summary["problems"] - failed, 1)
+    total, n = summary["cost"]["total"], max(summary["costed"], 1)
     proposals = (
         f"{summary['accepted']}/{summary['proposals']}",
         str(summary["wrong_to_right"]),

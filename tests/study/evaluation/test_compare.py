@@ -74,6 +74,17 @@ def test_means_and_sums(summary):
     assert summary["interval"][0] < summary["accuracy"] < summary["interval"][1]
 
 
+def test_what_failed_was_paid_for():
+    """A failure after half a run costs what it cost; of one before it began nothing is known."""
+    late = PromptError("broken")
+    late.cost = Cost({"rollout": Usage(decode_steps=70, tokens=140, flops=3e6, seconds=0.5)})
+    outcomes = {**{s.prompt.id: s for s in SOLUTIONS}, PROBLEMS[2].id: late, "early": PromptError("x")}
+    found = summarise("m", ARITHMETIC, outcomes)
+    assert (found["problems"], found["failed"], found["costed"]) == (4, 2, 3)
+    assert found["cost"]["total"]["tokens"] == 180
+    assert row(found)[4:6] == ("30.0", "60")
+
+
 def test_a_table_row_has_costs_per_problem_and_dashes_for_what_does_not_apply(summary):
     cells = row(summary)
     assert cells[0] == "m (1 failed)"
