@@ -39,7 +39,7 @@ class InnerReward(ConversationReward):
         for text in texts:
             layout = self.layout(text.response)
             first = len(layout.before)
-            own = [(i, first + at) for i, at in self.token_places(layout) if i >= text.known and at >= 0]
+            own = [(i, first + at) for i, at in self.token_places(layout) if i >= text.known]
             reads.append(own)
             rows.append(layout.tokens[: own[-1][1] + 1] if own else layout.tokens[:0])
         todo = [i for i, own in enumerate(reads) if own]
@@ -96,8 +96,9 @@ class InnerReward(ConversationReward):
         return float(sum(2 * p.numel() for p in self.head.parameters() if p.ndim == 2))
 
     def token_places(self, layout: Layout) -> list[tuple[int, int]]:
-        """(response token, place in the layout's ``answer``) wherever this reward has a value."""
-        return list(enumerate(layout.places.tolist()))
+        """(response token, place in the layout's ``answer``) wherever this reward has a value; -1: the token
+        before it."""
+        return [(i, at) for i, at in enumerate(layout.places.tolist()) if at >= 0]
 
     @abstractmethod
     def token_rewards(self, hidden: Float[Tensor, "n hidden"]) -> Float[Tensor, " n"]:

@@ -51,9 +51,11 @@ class Layout:
     @property
     def first_read(self) -> int:
         """First token whose hidden state a per-token reward reads: the answer's first, or the
-        question's last where the answer is empty."""
+        question's last where the answer is empty, or its first token has no id of its own: a step that
+        ends there is read before it."""
         nothing = self.visible == 0 or bool((self.places < 0).all())
-        return len(self.before) - (1 if nothing else 0)
+        earlier = nothing or (self.reads is None and int(self.places[0]) < 0)
+        return len(self.before) - (1 if earlier else 0)
 
 
 def regular(before: Tensor, own: Tensor, after: Tensor) -> Layout:

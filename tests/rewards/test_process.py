@@ -13,9 +13,12 @@ from nabla.core.errors import ConfigError
 from nabla.core.prompt import Prompt
 from nabla.engine.engine import Engine
 from nabla.models.runner import Runner
-from nabla.rewards.base import RelaxedResponse, Response
+from nabla.rewards.base import Reading, RelaxedResponse, Response
 from nabla.rewards.process import ProcessReward
 from tests import tiny
+from tests.rewards.published import forward, model, published, tokens, vocabulary
+from tests.rewards.published import response as answered
+from tests.rewards.test_templates import TRIM
 from tests.tiny import CHATML, END, NO_END, OTHER_END, ids, tokenizer
 
 HOW = {"sum": sum, "mean": lambda v: sum(v) / len(v), "min": min, "last": lambda v: v[-1]}
@@ -136,3 +139,30 @@ def test_an_end_in_the_middle_that_the_reward_model_lacks() -> None:
 def test_wrong_settings() -> None:
     with pytest.raises((ConfigError, TypeError), match="aggregation"):  # or the tests' type checker
         tiny.process(arguments={"aggregation": "median"})
+
+
+@pytest.mark.parametrize("separators", [(), ("\n",)], ids=repr)
+@pytest.mark.parametrize("template", [None, TRIM], ids=["merges", "trims"])
+def test_a_step_that_ends_at_a_first_token_without_an_id_of_its_own(
+    template: str | None, separators: tuple[str, ...]
+) -> None:
+    """The template drops a line break that an answer begins with, or it merges with the template's own: its
+    step is read at the token before the answer."""
+    tok = published("qwen2.5")
+    reward = ProcessReward(
+        model(tok, "process"), tok, step_separators=separators, aggregation="sum", chat_template=template
+    ).bind(vocabulary(tok))
+    item = answered(tokens(tok, "\n12\n7"))
+    layout = reward.layout(item)
+    assert int(layout.places[0]) == -1
+    (score,) = reward.score([item], Runner())
+    assert score.ends[0] == 0
+    told = forward(reward, layout.tokens)[:, 0]
+    assert score.steps[0] == pytest.approx(float(told[len(layout.before) - 1]))
+    assert score.value == pytest.approx(sum(score.steps))
+    (values,) = reward.values([Reading(item)], Runner())
+    assert [values[end] for end in score.ends] == pytest.approx(score.steps)
+    assert reward.together(values) == pytest.approx(score.value)
+    for start in range(len(item.tokens)):
+        (relaxed,) = reward.relaxed([RelaxedResponse(item, start)], Runner())
+        assert float(relaxed.value.detach()) == pytest.approx(score.value)
