@@ -29,6 +29,7 @@ AGGREGATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "last": lambda steps: steps[-1],
 }
 
+
 @rewards.register("process")
 class ProcessReward(TransformerReward):
     """A reward of each prefix of an answer, aggregated over its steps (SPEC sections 1 and 16; ``sum`` is the
@@ -339,9 +340,9 @@ class ProcessReward(TransformerReward):
         return AGGREGATIONS[self.aggregation](self._steps(hidden, layout))
 
     def _judge(self, hidden: Float[Tensor, "n hidden"], layout: Layout) -> Score:
-        steps = self._steps(hidden, layout)
+        steps, ends = self._steps(hidden, layout), tuple(self._rows(layout))
         value = float(AGGREGATIONS[self.aggregation](steps))
-        return Score(value, tuple(steps.tolist()), tuple(self._rows(layout)))
+        return Score(value, tuple(steps.tolist()), ends) if ends else Score(value)  # no token ends a step
 
     def _steps(self, hidden: Float[Tensor, "n hidden"], layout: Layout) -> Float[Tensor, " steps"]:
         """The score of each step."""
@@ -363,7 +364,8 @@ class ProcessReward(TransformerReward):
         return 2.0 * 2 * int(self.model.get_output_embeddings().weight.shape[1])
 
     def token_places(self, layout: Layout) -> list[tuple[int, int]]:
-        return list(zip(self._rows(layout), self.steps(layout).tolist(), strict=True))
+        rows = self._rows(layout)
+        return list(zip(rows, self.steps(layout).tolist(), strict=True)) if rows else []
 
     def token_rewards(self, hidden: Float[Tensor, "n hidden"]) -> Float[Tensor, " n"]:
         scores = self._read(hidden)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from nabla.core.prompt import Prompt
 from nabla.engine.engine import Engine
 from nabla.models.runner import Runner
 from nabla.rewards.base import Reading, RelaxedResponse, Response
+from nabla.rewards.marks import CAUSAL
 from nabla.rewards.process import ProcessReward
 from tests import tiny
 from tests.rewards.published import forward, model, published, tokens, vocabulary
@@ -166,3 +168,20 @@ def test_a_step_that_ends_at_a_first_token_without_an_id_of_its_own(
     for start in range(len(item.tokens)):
         (relaxed,) = reward.relaxed([RelaxedResponse(item, start)], Runner())
         assert float(relaxed.value.detach()) == pytest.approx(score.value)
+
+
+@pytest.mark.parametrize("format", ["classifier", "trl", "math-shepherd", "rlhflow"])
+def test_an_empty_answer_has_no_steps(format: Any) -> None:
+    """A model may end at once: there is a reward, and no token at which a step ends."""
+    tok = published("qwen2.5")
+    labels = {"num_labels": 2} if format == "trl" else {}
+    kind = "ForCausalLM" if format in CAUSAL else "process"
+    reward = ProcessReward(
+        model(tok, kind, **labels), tok, format=format, chat_template=tiny.CHATML.replace(END, "<|end|>")
+    ).bind(vocabulary(tok))
+    item = answered(torch.tensor([tok.eos_token_id]))
+    (score,) = reward.score([item], Runner())
+    assert (score.steps, score.ends) == ((), ())
+    assert math.isnan(score.by_token(1)[0])
+    (values,) = reward.values([Reading(item)], Runner())
+    assert math.isnan(values[0])
