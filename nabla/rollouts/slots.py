@@ -3,6 +3,7 @@ their tokens. A row may take the place of one that has ended."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,6 +27,8 @@ class CacheSlots:
 
     def __init__(self, body: Body) -> None:
         self.body = body
+        #: The last position that is right.
+        self.last = sys.maxsize if body.context_length is None else body.context_length - 1
         self.layers: list[Any] = []
         self.cache: Any = None
         #: Columns in use, and the first one of each row.
@@ -97,7 +100,10 @@ class CacheSlots:
             self.arrange(range(len(self)), [])
         self.length += 1
         mask = self._mask[:, : self.length]
-        return self.body.step(tokens, mask, self.length - 1 - self.offset, self.cache)
+        # A row that has ended grows with the others while it waits: a position behind the last one is in no
+        # table, and would exchange the tables of all rows where the largest of a batch decides (longrope).
+        positions = (self.length - 1 - self.offset).clamp_max(self.last)
+        return self.body.step(tokens, mask, positions, self.cache)
 
 
 class Notes:

@@ -17,6 +17,7 @@ from nabla.models.runner import Runner
 from nabla.rollouts.base import Continuation, Opening
 from nabla.rollouts.decoder import Decoder
 from tests import tiny
+from tests.models.test_real_models import phi3
 from tests.rollouts.test_huggingface import PROMPTS, opening, run, same
 from tests.tiny import TOKENS, lm_model, tokenizer
 
@@ -227,3 +228,22 @@ def test_places_that_memory_has_taken_come_back(monkeypatch: pytest.MonkeyPatch)
         assert isinstance(row, Continuation)
         same(row, one)
         assert spent(item) == cost
+
+
+@pytest.mark.parametrize("kind", ["learned positions", "longrope"])
+def test_a_row_at_the_models_last_position_waits_without_going_on(kind: str) -> None:
+    """It has ended and its place grows with the others: a position behind the last one would be in no table,
+    or exchange the table of its neighbours."""
+    learned = kind == "learned positions"
+    lm = tiny.causal_lm("gpt2", n_positions=32) if learned else CausalLM(phi3().double(), tokenizer())
+    lm.head.block(torch.tensor(lm.eos_ids))  # rows end where the model's positions do
+    texts = ["1+2=3+4", *["1"] * 7]
+    rows = [opening(lm, text, Sampling(max_new_tokens=60), key=i) for i, text in enumerate(texts)]
+    expected = alone(lm, rows)
+    with mock.patch.object(Decoder, "_begin_again", side_effect=AssertionError("a step has failed")):
+        found = run(lm, rows)
+    lengths = [len(one.tokens) for one, _ in expected]
+    assert 0 < lengths[0] < min(lengths[1:])
+    for row, (one, _) in zip(found, expected, strict=True):
+        assert isinstance(row, Continuation)
+        same(row, one)
