@@ -16,6 +16,7 @@ from torch import Tensor
 from nabla.core.errors import ConfigError, require_finite
 from nabla.core.prompt import Prompt, text_id
 from nabla.core.random import derive_key
+from nabla.core.text import pieces
 from nabla.core.trajectory import Score
 from nabla.rewards.base import (
     Judged,
@@ -166,9 +167,10 @@ class NoisyReward(Reward):
             return list(range(len(ids)))
         if self.vocabulary is None:
             raise unbound()
-        ends, text = [], ""
-        for place, token in enumerate(ids):
-            text += self.vocabulary.decode([token])
+        words, ends, text = self.vocabulary, [], ""
+        # Within the text: by themselves some tokenizers' words lose their blank, and parts of a character it.
+        for place, piece in enumerate(pieces(words.tokenizer, ids, words.lead, words.eos_ids)):
+            text += piece
             if any(step in text for step in self.steps):
                 ends.append(place)
                 text = ""

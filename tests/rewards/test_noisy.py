@@ -15,11 +15,13 @@ from nabla.core.sampling import Sampling
 from nabla.engine.engine import Engine
 from nabla.models.runner import Runner
 from nabla.rewards.base import Reading, Response
+from nabla.rewards.function import FunctionReward
 from nabla.rewards.likelihood import LikelihoodReward
 from nabla.rewards.loading import load_reward
 from nabla.rewards.noisy import NoisyReward, calibrated
 from nabla.testing import check_reward
 from nabla.testing.tiny import char_tokenizer, tiny_lm, tiny_process_reward, tiny_reward
+from tests.rewards.published import published, tokens, vocabulary
 
 PROMPT = Prompt.of("abba")
 TOKENS = char_tokenizer("abcd")
@@ -177,3 +179,15 @@ def test_it_is_made_from_a_specification():
 def test_laws(reward):
     """Neighbours and batches among them."""
     check_reward(reward, max_examples=12)
+
+
+@pytest.mark.parametrize("name", ["mistral-v0.3", "phi3", "qwen2.5"])
+def test_a_step_ends_where_its_text_does_whatever_the_tokenizer(name):
+    """A word's blank, which some tokenizers drop where a text begins, and a character of several tokens."""
+    tok = published(name)
+    reward = NoisyReward(FunctionReward(lambda *_: 0.0), 1.0, steps=[". ", "🐑"]).bind(vocabulary(tok))
+    text = tokens(tok, "It is so. The next one. A 🐑 more")
+    found = reward.errors(PROMPT, text)
+    last = [i for i in range(len(text)) if i + 1 == len(text) or found[i + 1] != found[i]]
+    steps = [tok.decode(text[: i + 1].tolist()) for i in last]
+    assert [step.split()[-1] for step in steps] == ["The", "A", "🐑", "more"]
