@@ -9,7 +9,10 @@ _BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])")
 _HASHES = re.compile(r"####[ \t]*(?=[-+$\\(\[.0-9]|[^\n]*\n?\Z)([^\n]*)")
 _PHRASE = re.compile(r"\banswer(?: is)?(?:\*\*)? ?(?::|(?<= is)|(?<= is\*\*))", re.IGNORECASE)
 _END = re.compile(r"\.(?=\s|\*|$)|\n")
-_NUMBER = re.compile(r"-?\$?(?:[0-9][0-9,]*(?:\.[0-9]+)?|\.[0-9]+)")
+# A minus sign right behind a number, a letter or a bracket is none of the next number's: "10-3", "pages 5-7".
+_NUMBER = re.compile(
+    r"(?:(?<![\w)\]}])[-−])?\$?(?:(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)"
+)
 _MATHEMATICS = re.compile(r"[0-9$\\]")
 _FORMULA = re.compile(
     r"\$\$((?:\\.|[^\\$])+)\$\$|\$((?:\\.|[^\\$])+)\$|\\\(((?:(?!\\[()]).)+)\\\)|\\\[((?:(?!\\[\[\]]).)+)\\\]",

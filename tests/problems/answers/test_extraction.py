@@ -108,6 +108,23 @@ def test_the_last_number_is_taken_only_on_request():
     assert final_answer(r"it is 5, \boxed{}", last_number=True) is None
 
 
+@pytest.mark.parametrize(
+    ("end", "number"),
+    [
+        ("The total is 18, so she has enough.", "18"),
+        ("He has $1,234,567, in all.", "$1,234,567"),
+        ("They are 1,2,30.", "30"),
+        ("So x is −3.", "−3"),
+        ("So x = -0.5", "-0.5"),
+        ("It is 10-3", "3"),
+        ("On pages 5–7, he says.", "7"),
+        ("It was half, .5, of it.", ".5"),
+    ],
+)
+def test_the_last_number_is_one_number(end, number):
+    assert final_answer("Thoughts.\n" + end, last_number=True) == number
+
+
 PIECES = [
     r"\boxed{",
     r"\boxed{}",
