@@ -43,6 +43,17 @@ def attention_windows(config: Any) -> dict[int | None, int]:
     return found
 
 
+def attention_width(config: Any) -> int:
+    """Numbers of all heads together that a position is attended to by: the mean of keys' and values', which
+    differ where attention is latent (DeepSeek, MiniCPM 3, GLM 4.7)."""
+    heads = int(getattr(config, "num_attention_heads", 1))
+    size = int(getattr(config, "head_dim", None) or int(config.hidden_size) // heads)
+    parts = [getattr(config, name, None) for name in ("qk_nope_head_dim", "qk_rope_head_dim")]
+    keys = sum(parts) if all(isinstance(part, int) for part in parts) else size  # type: ignore[arg-type]
+    values = getattr(config, "v_head_dim", None)
+    return heads * (int(keys) + (values if isinstance(values, int) else size)) // 2
+
+
 #: Names by which configurations say how many experts a token is sent to.
 _TOP = (
     "num_experts_per_tok", "num_experts_per_token", "top_k_experts", "moe_topk", "moe_top_k", "moe_k",
@@ -51,10 +62,11 @@ _TOP = (
 
 
 def count_parameters(module: nn.Module, config: Any) -> tuple[int, int]:
-    """(weights of a body without its embedding, those that one token meets); quantised ones by the weights
-    that they stand for, not by what stores them."""
+    """(weights of a body without its embeddings, those of positions included: their rows are looked up; those
+    that one token meets); quantised ones by the weights that they stand for, not by what stores them."""
     embedding: Any = module.get_input_embeddings()  # type: ignore[operator]
-    apart = {id(p) for p in embedding.parameters()}
+    tables = [embedding, *(part for part in module.modules() if isinstance(part, nn.Embedding))]
+    apart = {id(p) for table in tables for p in table.parameters()}
     stored = {id(p): _weights(p) for p in module.parameters() if id(p) not in apart}
     total = sum(stored.values())
     for layer in module.modules():

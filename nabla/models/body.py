@@ -21,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from nabla.core.errors import ConfigError
 from nabla.models.architecture import (
     attended,
+    attention_width,
     attention_windows,
     context_length,
     count_parameters,
@@ -101,10 +102,10 @@ class Body:
         self.embedding = input_embedding(module)
         self.hidden_size = int(self.config.hidden_size)
         self.layers = int(self.config.num_hidden_layers)
-        heads = int(getattr(self.config, "num_attention_heads", 1))
-        head_dim = getattr(self.config, "head_dim", None) or self.hidden_size // heads
-        self.attention_width = heads * int(head_dim)
-        #: Numbers of weights without the embedding; those that one token meets (experts that it is not sent
+        self.attention_width = attention_width(self.config)
+        #: Numbers that are kept of a token, in keys and values; None until they have been seen.
+        self.kept_numbers: int | None = None
+        #: Numbers of weights without the embeddings; those that one token meets (experts that it is not sent
         #: to left out).
         self.parameters, self.active_parameters = count_parameters(module, self.config)
         self.windows = attention_windows(self.config)
@@ -199,11 +200,11 @@ class Body:
         return 2.0 * self.active_parameters * tokens + 8.0 * self._attention(tokens, context)
 
     def cache_bytes(self, tokens: int) -> float:
-        """Of keys and values of so many tokens, from the configuration (an estimate where layers keep other
-        things)."""
+        """Of keys and values of so many tokens; from the configuration where none have been kept yet (an
+        estimate: layers may keep other things)."""
         heads = getattr(self.config, "num_attention_heads", None) or 1
         width = self.attention_width * (getattr(self.config, "num_key_value_heads", None) or heads) // heads
-        return 2.0 * self.layers * width * self.dtype.itemsize * tokens
+        return float(self.kept_numbers or 2 * self.layers * width) * self.dtype.itemsize * tokens
 
     def computed(self, chunk: Chunk) -> tuple[int, int]:
         """(tokens run, tokens only attended to) for a chunk, prefix reuse considered."""

@@ -304,7 +304,8 @@ def check_close(
 
 @torch.no_grad()
 def verify_prefix_reuse(body: Body, ids: Int[Tensor, " n"]) -> None:
-    """Turns prefix reuse off, with a warning, where a cached prefix changes the result."""
+    """Turns prefix reuse off, with a warning, where a cached prefix changes the result; notes how much is
+    kept of a token where it does not."""
     if not body.reuse_prefix or len(ids) < 4:
         return
     embedded = body.embed(ids)
@@ -318,6 +319,8 @@ def verify_prefix_reuse(body: Body, ids: Int[Tensor, " n"]) -> None:
             both = body.run([Chunk(prefix, embedded[half:]), Chunk(short, embedded[1:])])
             check_close(both[0].hidden, full.hidden[half:], "the same states from a prefix", "body")
             check_close(both[1].hidden, full.hidden[1:], "the same states from a prefix", "body")
+            kinds = full.keys.groups()
+            body.kept_numbers = sum(kind.bytes_per_token // kind.sample.element_size() for kind in kinds)
             return
     except Exception as error:  # caches of other kinds fail in many ways
         reason = str(error)

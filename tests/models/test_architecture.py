@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import transformers as hf
+from torch.utils.flop_counter import FlopCounterMode
 
 from nabla.core.errors import PromptError
 from nabla.core.prompt import Prompt
@@ -124,3 +125,55 @@ def test_a_recurrence_keeps_no_state_while_a_gradient_is_formed() -> None:
     (output,) = body.run([Chunk(EMPTY, leaf)])
     (slope,) = torch.autograd.grad(output.hidden.square().sum(), leaf)
     assert float(slope.abs().min(-1).values.max()) > 0
+
+
+LATENT: dict[str, Any] = {
+    "q_lora_rank": 8, "kv_lora_rank": 8, "qk_nope_head_dim": 12, "qk_rope_head_dim": 4, "v_head_dim": 6,
+    "num_attention_heads": 4, "num_key_value_heads": 4, "hidden_size": 32, "intermediate_size": 40,
+    "num_hidden_layers": 2, "first_k_dense_replace": 2, "n_routed_experts": 2, "vocab_size": V,
+}  # fmt: skip
+
+
+def latent() -> Any:
+    """Keys and values of other sizes than head_dim says, and neither of them kept."""
+    return hf.DeepseekV3ForCausalLM(hf.DeepseekV3Config(**LATENT, eos_token_id=2, initializer_range=0.2))
+
+
+def multi_query() -> Any:
+    """All heads share keys and values, of which the configuration names no number."""
+    config = hf.FalconConfig(
+        vocab_size=V, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, eos_token_id=2
+    )
+    return hf.FalconForCausalLM(config)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: tiny.lm_model("gpt2", tiny.tokenizer()), latent], ids=["gpt2", "latent"]
+)
+def test_flops_are_those_of_the_operations(make: Any) -> None:
+    """A table of positions is looked up, and latent attention's heads are as wide as they are."""
+    model = make().float().eval()
+    model.set_attn_implementation("eager")  # all of the positions' products, masked or not
+    body = Body(model.base_model, model.config)
+
+    def run(length: int) -> int:
+        embedded = torch.zeros(1, length, body.hidden_size)
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            body.module(inputs_embeds=embedded, use_cache=False)
+        return int(counter.get_total_flops())
+
+    once, twice = run(32), run(64)
+    assert (twice - 2 * once) / (2 * 32**2) == 4 * body.layers * body.attention_width
+    vectors = sum(p.numel() for p in model.base_model.parameters() if p.dim() == 1)  # norms and biases
+    assert (4 * once - twice) / (2 * 32) == 2 * (body.active_parameters - vectors)
+
+
+@pytest.mark.parametrize("make", [latent, multi_query, lambda: tiny.lm_model("llama", tiny.tokenizer())],
+                         ids=["latent", "multi-query", "grouped"])  # fmt: skip
+def test_bytes_of_keys_and_values_are_those_that_are_kept(make: Any) -> None:
+    lm = CausalLM(make().eval(), tiny.tokenizer())
+    with torch.no_grad():
+        (output,) = lm.body.run([Chunk(EMPTY, lm.body.embed(torch.arange(7)))], keep=True)
+    assert output.keys is not None
+    held = sum(part.numel() * part.element_size() for layer in output.keys.layers for part in layer)
+    assert lm.body.cache_bytes(7) == held
