@@ -228,12 +228,14 @@ class ProcessReward(TransformerReward):
         return [end for end, _, _ in self._ends(self._pieces(layout.own.tolist()))]
 
     def steps(self, layout: Layout) -> Int[Tensor, " steps"]:
-        """Positions in the layout's ``answer`` at which a step's score is read; -1: the token before it."""
+        """Positions in the layout's ``answer`` at which a step's score is read; -1: the token before it, if
+        there is one."""
         if layout.reads is not None:
             return layout.reads
         rows = self._rows(layout)
         # A token without an id of its own: the last one before it that has one.
         places = torch.cummax(layout.places, 0).values if layout.visible else layout.places
+        places = places.clamp_min(-min(len(layout.before), 1))
         return places[torch.tensor(rows, dtype=torch.long)]
 
     def _whole(

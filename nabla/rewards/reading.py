@@ -55,7 +55,7 @@ class Layout:
         ends there is read before it."""
         nothing = self.visible == 0 or bool((self.places < 0).all())
         earlier = nothing or (self.reads is None and int(self.places[0]) < 0)
-        return len(self.before) - (1 if earlier else 0)
+        return max(len(self.before) - (1 if earlier else 0), 0)
 
 
 def regular(before: Tensor, own: Tensor, after: Tensor) -> Layout:

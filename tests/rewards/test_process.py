@@ -14,6 +14,7 @@ from nabla.core.errors import ConfigError
 from nabla.core.prompt import Prompt
 from nabla.engine.engine import Engine
 from nabla.models.runner import Runner
+from nabla.models.vocabulary import Vocabulary
 from nabla.rewards.base import Reading, RelaxedResponse, Response
 from nabla.rewards.marks import CAUSAL
 from nabla.rewards.process import ProcessReward
@@ -185,3 +186,20 @@ def test_an_empty_answer_has_no_steps(format: Any) -> None:
     assert math.isnan(score.by_token(1)[0])
     (values,) = reward.values([Reading(item)], Runner())
     assert math.isnan(values[0])
+
+
+def test_a_first_token_that_merges_with_all_that_is_before_it() -> None:
+    """There is no token before the id that both make: the step is read there."""
+    tok = published("phi2")
+    reward = ProcessReward(
+        model(tok, "process"), tok, step_separators=(), aggregation="sum", chat_template="raw"
+    ).bind(Vocabulary(tok, chat_template="raw"))
+    item = answered(tokens(tok, "lo world"), "Hel")
+    layout = reward.layout(item)
+    assert (len(layout.before), layout.places.tolist()) == (0, [-1, 1])
+    (score,) = reward.score([item], Runner())
+    told = forward(reward, layout.tokens)[:, 0].tolist()
+    assert score.steps == pytest.approx(told)
+    assert reward.values([Reading(item)], Runner())[0] == pytest.approx(told)
+    (relaxed,) = reward.relaxed([RelaxedResponse(item, 0)], Runner())
+    assert float(relaxed.value.detach()) == pytest.approx(sum(told))
