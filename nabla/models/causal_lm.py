@@ -319,8 +319,7 @@ def verify_prefix_reuse(body: Body, ids: Int[Tensor, " n"]) -> None:
             both = body.run([Chunk(prefix, embedded[half:]), Chunk(short, embedded[1:])])
             check_close(both[0].hidden, full.hidden[half:], "the same states from a prefix", "body")
             check_close(both[1].hidden, full.hidden[1:], "the same states from a prefix", "body")
-            kinds = full.keys.groups()
-            body.kept_numbers = sum(kind.bytes_per_token // kind.sample.element_size() for kind in kinds)
+            body.kept_numbers = full.keys.bytes_per_token // body.dtype.itemsize
             return
     except Exception as error:  # caches of other kinds fail in many ways
         reason = str(error)

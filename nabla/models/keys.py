@@ -47,6 +47,11 @@ class KeyValues:
         """Number of cached tokens."""
         return int(self.layers[0][0].shape[-2])
 
+    @property
+    def bytes_per_token(self) -> int:
+        """Of all layers."""
+        return sum(group.bytes_per_token for group in self.groups())
+
     def crop(self, length: int) -> KeyValues:
         """The first ``length`` tokens (views, nothing is copied)."""
         return KeyValues(tuple((k[:, :length], v[:, :length]) for k, v in self.layers))

@@ -32,11 +32,9 @@ from nabla.study.evaluation.statistics import (
 from nabla.study.evaluation.summary import mean
 
 LEVEL = 0.95
-#: What a row of points says beside its levels.
-POINT = (
-    *("task", "unit", "value", "point", "accuracy", "mean", "low", "high", "failed", "same_answers"),
-    *UNITS,
-)
+#: What a row of points says before its levels, and behind its level of accuracy or of a mean.
+POINT = "task", "unit", "value", "point"
+FOUND = ("low", "high", "failed", "same_answers", *UNITS)
 
 
 @dataclass(frozen=True)
@@ -248,7 +246,7 @@ def _points(study: Study, task: str, measure: Measure) -> list[dict[str, Any]]:
 
 def level_column(factor: str) -> str:
     """Of a factor's levels, beside the other columns: a name of one's own may be one of theirs."""
-    return f"factor {factor}" if factor in POINT else factor
+    return f"factor {factor}" if factor in (*POINT, "accuracy", "mean", *FOUND) else factor
 
 
 def _having(study: Study, levels: dict[str, str]) -> list[PointResult]:

@@ -11,7 +11,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from nabla.study.ablation.effects import Effect, Interaction, level_column
+from nabla.study.ablation.effects import FOUND, POINT, Effect, Interaction, level_column
 from nabla.study.evaluation.metric import Metric
 from nabla.study.evaluation.summary import metric_of
 from nabla.study.evaluation.tables import MDE, latex, markdown
@@ -40,11 +40,7 @@ _SYMBOLS = {"×": "times", "δ": "delta", "η": "eta", "λ": "lambda", "τ": "ta
 
 def points_columns(summary: Row) -> tuple[str, ...]:
     """Of the CSV of points."""
-    key = metric_of(summary).key
-    return (
-        *("task", "unit", "value", "point", *map(level_column, summary["factors"]), key, "low", "high"),
-        *("failed", "same_answers", "calls", "tokens", "flops", "seconds"),
-    )
+    return (*POINT, *map(level_column, summary["factors"]), metric_of(summary).key, *FOUND)
 
 
 def effects_columns(summary: Row) -> tuple[str, ...]:

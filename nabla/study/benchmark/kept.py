@@ -94,11 +94,6 @@ def on_meta(
     return body, keys.crop
 
 
-def bytes_per_token(keys: KeyValues) -> int:
-    """Of keys and values."""
-    return sum(group.bytes_per_token for group in keys.groups())
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--problems", type=int, default=64)
@@ -114,7 +109,7 @@ def main() -> None:
         on_meta(setting.rm, "ForSequenceClassification", length),
     ]
     for body, keys_of in models:
-        each = bytes_per_token(keys_of(1))
+        each = keys_of(1).bytes_per_token
         print(f"{body.parameters / 1e9:.1f}B parameters without the embedding: {each:,} bytes a token")
     shares = {"no limit": None, "default": int(min(ACCELERATOR_SHARE * options.gpu, CEILING))}
     for name, limit in shares.items():

@@ -12,7 +12,7 @@ from nabla.core.solution import Solution
 from nabla.methods.base import methods
 from nabla.models.ledger import ACCELERATOR_SHARE
 from nabla.models.prefixes import PrefixStore
-from nabla.study.benchmark.kept import bytes_per_token, main, on_meta, rewriting
+from nabla.study.benchmark.kept import main, on_meta, rewriting
 from nabla.study.benchmark.models import Workbench
 from nabla.study.benchmark.settings import SETTINGS
 
@@ -23,7 +23,7 @@ KINDS = {"lm": "ForCausalLM", "rm": "ForSequenceClassification"}
 def test_64_problems_of_a_7b_and_a_4b_model_stay_below_12_gb() -> None:
     """512 tokens each, on a GPU of 80 GB; without a limit they would not."""
     models = [on_meta(getattr(GPU, name), kind, 512) for name, kind in KINDS.items()]
-    assert [bytes_per_token(keys(1)) for _, keys in models] == [2 * 28 * 4 * 128 * 2, 2 * 36 * 8 * 128 * 2]
+    assert [keys(1).bytes_per_token for _, keys in models] == [2 * 28 * 4 * 128 * 2, 2 * 36 * 8 * 128 * 2]
     size: dict[str, Any] = {"problems": 64, "prompt": 112, "response": 400, "positions": 2}
     kept = rewriting(models, **size, limit=int(ACCELERATOR_SHARE * 80e9))
     assert 9e9 < kept.peak <= 10e9 < 12e9
@@ -37,7 +37,7 @@ def test_64_problems_of_a_7b_and_a_4b_model_stay_below_12_gb() -> None:
 def test_a_real_run_takes_what_the_arithmetic_says(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tokens in blocks times bytes per token of a model that does not exist, against storage."""
     sizes = [
-        bytes_per_token(on_meta(getattr(SMALL, name), kind, 8, torch.float32)[1](1))
+        on_meta(getattr(SMALL, name), kind, 8, torch.float32)[1](1).bytes_per_token
         for name, kind in KINDS.items()
     ]
     bench = Workbench(SMALL)
